@@ -1,0 +1,129 @@
+"""Device strings, moving arrays, and work spread over cores."""
+import numpy as np
+import pytest
+
+from tinynet import device as dev
+from tinynet.device import Device, UserError
+
+
+@pytest.fixture
+def threads():
+    """set_threads, put back to what it was."""
+    before = dev._threads
+    yield dev.set_threads
+    dev.set_threads(before)
+
+
+@pytest.mark.parametrize("name", ["cpu", "cpu0", "cpu1", "cpu17", "cpu:a", "cpu0:b"])
+def test_the_cpu_may_pretend_to_be_several_devices(name):
+    device = Device(name)
+    assert str(device) == name and device.xp is np
+    assert device == Device(name) and device != Device("cpu2")
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:0", "cpu 0", "GPU0", "tpu0", "gpu0:",
+                                  "cpu-1", "gpu0:a:b", "cpu0\n"])
+def test_a_name_that_cannot_be_read_is_refused_with_those_that_can(name):
+    with pytest.raises(UserError, match="gpu0:a and gpu0:b"):
+        Device(name)
+
+
+def test_a_gpu_that_is_not_there_is_refused_with_what_is():
+    with pytest.raises(UserError, match="gpu99: .*use"):
+        Device("gpu99")
+
+
+def test_a_list_of_devices_is_read_in_order():
+    assert dev.devices("cpu1, cpu0") == [Device("cpu1"), Device("cpu0")]
+
+
+def test_put_copies_and_makes_contiguous(place):
+    device = Device(place)
+    source = np.arange(24.0).reshape(4, 6)[:, ::2]
+    there = device.put(source)
+    assert np.array_equal(dev.to_host(there), source)
+    assert there.flags.c_contiguous
+    source[...] = 0
+    assert dev.to_host(there).sum() > 0
+
+
+def test_put_takes_a_strided_array_from_the_other_device(pair):
+    one, other = pair
+    with one:
+        strided = one.put(np.arange(24.0).reshape(4, 6))[:, 1:4]
+    there = other.put(strided)
+    assert there.flags.c_contiguous
+    assert np.array_equal(dev.to_host(there), np.arange(24.0).reshape(4, 6)[:, 1:4])
+
+
+def test_the_innermost_device_is_current():
+    assert dev.current_device() is None
+    with Device("cpu0"):
+        with Device("cpu1"):
+            assert dev.current_device() == Device("cpu1")
+        assert dev.current_device() == Device("cpu0")
+    assert dev.current_device() is None
+
+
+def test_over_batch_is_the_function_itself():
+    x, y = np.random.default_rng(0).standard_normal((2, 1000, 50, 3))
+    assert np.array_equal(dev.over_batch(lambda x, y: x * y + 1, x, y), x * y + 1)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 1000])
+def test_over_batch_takes_any_number_of_rows(count):
+    x = np.arange(count * 20_000, dtype=float).reshape(count, 20_000)
+    assert np.array_equal(dev.over_batch(lambda x: x + 1, x), x + 1)
+    assert dev.sum_over_batch(lambda x: x.sum(axis=0), x) == pytest.approx(x.sum(axis=0))
+
+
+def test_over_batch_really_cuts():
+    rows = []
+    dev.over_batch(lambda x: rows.append(len(x)) or x, np.zeros((64, 1 << 18), np.float32))
+    assert sum(rows) == 64 and max(rows) == 2                 # 2 MB a slice
+
+
+@pytest.mark.parametrize("function", [
+    lambda x: dev.sum_over_batch(lambda x: x.T @ x, x),
+    lambda x: dev.over_batch(lambda x: x @ x[:5].T, x),
+    lambda x: dev.matmul(x, x.T), lambda x: dev.matmul(x.T, x)])
+def test_results_do_not_depend_on_the_number_of_threads(threads, function):
+    x = np.random.default_rng(0).standard_normal((500, 700)).astype(np.float32)
+    results = []
+    for count in (1, 2, 4):
+        threads(count)
+        results.append(function(x))
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("shape", [(300, 20, 40), (40, 20, 300), (1, 1, 1), (0, 3, 2)])
+def test_matmul_is_the_matrix_product(shape):
+    n, k, m = shape
+    draw = np.random.default_rng(0)
+    a, b = draw.standard_normal((n, k)), draw.standard_normal((k, m))
+    assert dev.matmul(a, b) == pytest.approx(a @ b)
+    assert dev.matmul(b.T, a.T) == pytest.approx((a @ b).T)
+
+
+def test_in_place_changes_every_number_once():
+    x, y = np.zeros((300, 1001)), np.ones((300, 1001))
+
+    def add(x, y):
+        x += y
+
+    dev.in_place(add, x, y)
+    assert np.all(x == 1)
+
+
+def test_an_error_in_a_slice_reaches_the_caller():
+    def fail(x):
+        raise ZeroDivisionError("in a slice")
+
+    with pytest.raises(ZeroDivisionError):
+        dev.over_batch(fail, np.zeros((64, 1 << 18)))
+
+
+def test_threads_must_be_at_least_one(threads):
+    with pytest.raises(ValueError, match="at least 1"):
+        threads(0)

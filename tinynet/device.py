@@ -1,0 +1,290 @@
+"""What is a device, and how is the work of one op spread over its cores?
+
+A `Device` has a name ("cpu", "cpu1", "gpu0", "gpu0:a"), the array library that computes
+there (`xp`: NumPy or CuPy), and `put`, the only function in tinynet that moves an array.
+This is the one file that imports CuPy, and only when a GPU is asked for.
+"""
+import os
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+NAME = re.compile(r"(cpu|gpu)(\d*)(:\w+)?")
+LANES = 8                      # a sum over slices goes through this many partial sums
+CPU_SCRATCH = 2 << 20          # bytes of scratch a slice may use: about one core's cache
+GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
+SMALL = 64 << 10               # below this many bytes, cutting costs more than it gains
+
+_active = threading.local()
+
+
+class UserError(ValueError):
+    """Something that the reader can put right: what, where, and what to do next.
+
+    The command line prints it without a traceback.
+    """
+
+
+class Device:
+    """A place where arrays live and are computed with.
+
+    name: "cpu" or "cpu0", "cpu1", ... (the CPU may pretend to be several devices),
+    "gpu0", "gpu1", ... (CUDA's numbering), each with an optional label: "gpu0:a" and
+    "gpu0:b" are two logical devices on one card. Two devices are equal when their names
+    are. Raises UserError for a name that cannot be read or a device that this machine does
+    not have, and says what would work.
+    """
+
+    def __init__(self, name):
+        match = NAME.fullmatch(name)
+        if not match or (match[1] == "gpu" and not match[2]):
+            raise UserError(
+                f"{name!r} is no device: write cpu, cpu0, cpu1, gpu0, gpu1, "
+                "or gpu0:a and gpu0:b for two devices on one card")
+        self.name = name
+        self.is_gpu = match[1] == "gpu"
+        if self.is_gpu:
+            self.cuda = _cuda_device(name, int(match[2]))
+        else:
+            _one_blas_thread()
+
+    @property
+    def xp(self):
+        """numpy or cupy: whichever computes here."""
+        return _cupy() if self.is_gpu else np
+
+    def __repr__(self):
+        return self.name
+
+    def __eq__(self, other):
+        return isinstance(other, Device) and self.name == other.name
+
+    def __hash__(self):
+        return hash(self.name)
+
+    def __enter__(self):
+        """Make this the current device: CuPy puts every new array on the current one."""
+        _stack().append(self)
+        if self.is_gpu:
+            self.cuda.__enter__()
+        return self
+
+    def __exit__(self, *error):
+        _stack().pop()
+        if self.is_gpu:
+            self.cuda.__exit__(*error)
+
+    def put(self, array):
+        """A copy of `array` that lives here, contiguous, whatever device it came from.
+
+        It is made contiguous on its own device first: CuPy refuses to copy a strided
+        array between two cards, and the gradient of a concatenation is just that.
+        """
+        if is_on_gpu(array):
+            with array.device:
+                array = _cupy().ascontiguousarray(array)
+                if not self.is_gpu:
+                    return array.get()
+        with self:
+            return self.xp.array(array, order="C")
+
+    def synchronize(self):
+        """Wait until everything asked of this device is done (before reading a clock)."""
+        if self.is_gpu:
+            self.cuda.synchronize()
+
+
+def devices(text):
+    """The devices of a --device option: "cpu0,cpu1" -> [Device("cpu0"), Device("cpu1")]."""
+    return [Device(name.strip()) for name in text.split(",")]
+
+
+def default_devices():
+    """What --device means when it is left out: the first two GPUs, one, or the CPU."""
+    count = gpu_count()
+    return ",".join(f"gpu{i}" for i in range(min(count, 2))) or "cpu"
+
+
+def current_device():
+    """The innermost device of this thread's `with` statements, or None."""
+    return _stack()[-1] if _stack() else None
+
+
+def get_array_module(array):
+    """numpy for a NumPy array, cupy for a CuPy array."""
+    return _cupy() if is_on_gpu(array) else np
+
+
+def is_on_gpu(array):
+    return type(array).__module__.partition(".")[0] == "cupy"
+
+
+def to_host(array):
+    """The same numbers as a NumPy array."""
+    return array.get() if is_on_gpu(array) else array
+
+
+def gpu_count():
+    """How many GPUs answer. 0 without CuPy, and 0 with CuPy but without a driver."""
+    try:
+        cupy = _cupy()
+    except ImportError:
+        return 0
+    return cupy.cuda.runtime.getDeviceCount() if cupy.cuda.is_available() else 0
+
+
+def _cupy():
+    import cupy
+    return cupy
+
+
+def _cuda_device(name, index):
+    try:
+        cupy = _cupy()
+    except ImportError:
+        raise UserError(
+            f"{name}: CuPy is not installed, so there are no GPUs here; "
+            "pip install 'tinynet[gpu-cuda13]' (or gpu-cuda12), or use cpu") from None
+    count = gpu_count()
+    if index >= count:
+        found = ", ".join(f"gpu{i}" for i in range(count)) or "no GPU that answers"
+        hint = "gpu0 or gpu0:a,gpu0:b" if count else "cpu or cpu0,cpu1"
+        raise UserError(f"{name}: this machine has {found}; use {hint}")
+    return cupy.cuda.Device(index)
+
+
+def _stack():
+    if not hasattr(_active, "devices"):
+        _active.devices = []
+    return _active.devices
+
+
+# --- how an op is spread over the batch -------------------------------------------------
+#
+# On a CPU the slices run on a pool of threads, one core each. Where the cuts are made
+# depends on the shapes alone and never on the number of cores, and sums are taken in a
+# fixed order, so a result is the same to the bit on any machine of one kind.
+
+
+def over_batch(f, *arrays, scratch=None):
+    """f(*arrays), computed slice by slice along the first axis and put together again.
+
+    f: takes a slice of each array and returns the same rows of the result.
+    scratch: bytes of work memory that f needs for one row (default: the rows themselves);
+    0 if f does not gain from staying in cache.
+    """
+    slices = _slices(arrays, scratch)
+    if len(slices) <= 1:
+        return f(*arrays)
+    lock = threading.Lock()
+    result = []
+
+    def work(rows):
+        part = f(*[array[rows] for array in arrays])
+        with lock:
+            if not result:         # the first to finish knows the shape
+                xp = get_array_module(part)
+                shape = (arrays[0].shape[0], *part.shape[1:])
+                result.append(xp.empty(shape, part.dtype))
+        result[0][rows] = part
+
+    _for_each(work, slices, arrays[0])
+    return result[0]
+
+
+def sum_over_batch(f, *arrays, scratch=None):
+    """The sum of f over slices of the batch (a weight gradient): f(*arrays) to rounding.
+
+    Lane i adds up slices i, i + LANES, ...; the lanes are added in order at the end.
+    """
+    slices = _slices(arrays, scratch)
+    if len(slices) <= 1:
+        return f(*arrays)
+    lanes = [None] * min(LANES, len(slices))
+
+    def work(lane):
+        for rows in slices[lane::LANES]:
+            part = f(*[array[rows] for array in arrays])
+            if lanes[lane] is None:
+                lanes[lane] = part
+            else:
+                lanes[lane] += part
+
+    _for_each(work, range(len(lanes)), arrays[0])
+    total = lanes[0]
+    for lane in lanes[1:]:
+        total += lane
+    return total
+
+
+def matmul(a, b):
+    """a @ b for matrices, in blocks along the longer side of the result."""
+    if a.shape[0] >= b.shape[1]:
+        return over_batch(lambda a: a @ b, a, scratch=0)
+    xp = get_array_module(a)
+    return xp.ascontiguousarray(over_batch(lambda bT: bT @ a.T, b.T, scratch=0).T)
+
+
+def in_place(f, *arrays):
+    """f on matching blocks of some arrays of one shape, whose numbers it may change.
+
+    An array that is changed must be contiguous. (The optimizer: three passes over a block
+    in cache cost what one pass over memory does.)
+    """
+    flat = [array.reshape(-1) for array in arrays]
+    _for_each(lambda block: f(*[array[block] for array in flat]), _slices(flat, None),
+              flat[0])
+
+
+def set_threads(count):
+    """Use `count` threads for ops on the CPU (default: every core this process may use)."""
+    global _threads, _pool
+    if count < 1:
+        raise ValueError(f"threads must be at least 1, not {count}")
+    _threads = count
+    _pool = ThreadPoolExecutor(count) if count > 1 else None
+
+
+def _slices(arrays, scratch):
+    count = arrays[0].shape[0]
+    row = max(1, sum(array.nbytes for array in arrays) // max(count, 1))
+    if is_on_gpu(arrays[0]):
+        size = count if scratch == 0 else GPU_SCRATCH // (scratch or row)
+    else:
+        fair = -(-count // LANES)
+        size = fair if scratch == 0 else min(fair, CPU_SCRATCH // (scratch or row))
+        size = max(size, SMALL // row)
+    size = max(1, size)
+    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
+
+
+def _for_each(work, items, array):
+    """work(item) for every item: on all cores for NumPy arrays, in turn on a GPU."""
+    if is_on_gpu(array) or _pool is None or len(items) == 1:
+        for item in items:
+            work(item)
+    else:
+        for _ in _pool.map(work, items):
+            pass
+
+
+def _one_blas_thread():
+    """Our pool keeps the cores busy; a BLAS with threads of its own would fight it."""
+    global _blas_limit
+    if _blas_limit is None:
+        _blas_limit = threadpool_limits(1, user_api="blas")
+
+
+def _cores():
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:         # macOS, Windows
+        return os.cpu_count() or 1
+
+
+_blas_limit = None
+_pool = None
+set_threads(_cores())
