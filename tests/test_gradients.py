@@ -1,0 +1,150 @@
+"""Every op and layer against finite differences, in float64, on every device.
+
+The check contracts with a random vector whose memory is read-only and strided, so an op
+that writes into the gradient it is given, or counts on its layout, fails here.
+"""
+import copy
+
+import numpy as np
+import pytest
+
+from conftest import distinct
+from tinynet import conv, engine, layers, ops
+from tinynet.engine import op
+from tinynet.gradcheck import gradcheck
+
+LABELS = np.array([3, 0, 6, 2])
+
+
+def using(function, **options):
+    return lambda *tensors: function(*tensors, **options)
+
+
+TABLE = {
+    "add": (engine.add, (4, 3), (4, 3)),
+    "add, repeated": (engine.add, (4, 3), (3,)),
+    "subtract": (engine.subtract, (4, 1), (4, 3)),
+    "multiply": (engine.multiply, (4, 3), (1, 3)),
+    "matmul": (engine.matmul, (4, 3), (3, 5)),
+    "matmul, large": (engine.matmul, (150, 70), (70, 130)),
+    "flatten": (ops.flatten, (3, 4, 5, 2)),
+    "concat": (ops.concat, (3, 4, 2), (3, 4, 5)),
+    "part": (using(ops.part, index=1, of=3), (2, 3, 6)),
+    "relu": (ops.relu, (4, 5, 5, 3)),
+    "relu, many slices": (ops.relu, (40, 30, 30, 3)),
+    "tanh": (ops.tanh, (4, 5, 5, 3)),
+    "scale": (using(ops.scale, by=0.5), (4, 5)),
+    "dense": (ops.dense, (4, 6), (6, 3), (3,)),
+    "dropout": (using(ops.dropout, keep=0.6, scale=1 / 0.6, seed=1, step=2, layer=3), (9, 7)),
+    "softmax": (ops.softmax, (4, 7)),
+    "softmax_cross_entropy": (using(ops.softmax_cross_entropy, labels=LABELS), (4, 7)),
+    "conv2d": (conv.conv2d, (3, 6, 7, 2), (3, 3, 2, 4), (4,)),
+    "conv2d, kernel not square": (conv.conv2d, (2, 6, 7, 2), (2, 3, 2, 4), (4,)),
+    "conv2d, stride": (using(conv.conv2d, stride=2), (2, 7, 9, 2), (3, 3, 2, 3), (3,)),
+    "conv2d, stride leaves pixels over":
+        (using(conv.conv2d, stride=3), (2, 9, 8, 2), (2, 2, 2, 3), (3,)),
+    "conv2d, pad": (using(conv.conv2d, pad=2), (2, 5, 4, 2), (5, 5, 2, 3), (3,)),
+    "conv2d, pad on one side":
+        (using(conv.conv2d, stride=4, pad=(0, 3)), (2, 12, 12, 3), (11, 11, 3, 2), (2,)),
+    "conv2d, stride and pad":
+        (using(conv.conv2d, stride=2, pad=1), (3, 7, 8, 2), (3, 3, 2, 3), (3,)),
+    "conv2d, many slices":
+        (using(conv.conv2d, pad=1), (20, 13, 13, 24), (3, 3, 24, 16), (16,)),
+    "max_pool": (conv.max_pool, (2, 7, 9, 3)),
+    "max_pool, all ties": (using(conv.max_pool, ties="all"), (2, 7, 9, 3)),
+    "max_pool, no overlap": (using(conv.max_pool, size=2, stride=2), (2, 6, 7, 3)),
+    "max_pool, many slices": (conv.max_pool, (40, 27, 27, 8)),
+    "avg_pool": (conv.avg_pool, (2, 7, 9, 3)),
+    "lrn": (using(conv.lrn, alpha=0.5), (2, 3, 4, 9)),
+    "lrn, even window": (using(conv.lrn, n=4, alpha=0.5, beta=0.6), (2, 3, 4, 9)),
+    "lrn, window wider than the maps": (using(conv.lrn, n=9, alpha=0.5), (2, 3, 2, 4)),
+    "lrn, a window of one": (using(conv.lrn, n=1, alpha=0.5), (2, 3, 2, 4)),
+    "lrn, many slices": (using(conv.lrn, alpha=0.5), (40, 14, 14, 24)),
+}
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_gradient_of_an_op_is_the_slope(name, place):
+    function, *shapes = TABLE[name]
+    arrays = [distinct(*shape, seed=i) for i, shape in enumerate(shapes)]
+    assert gradcheck(function, *arrays, device=place) < 1e-7
+
+
+def test_the_table_names_every_op():
+    public = {name for module in (engine, ops, conv) for name, value in vars(module).items()
+              if hasattr(value, "__wrapped__") and value.__module__ == module.__name__
+              and name != "no_grad"}
+    assert public == {name.partition(",")[0] for name in TABLE}
+
+
+LAYERS = {
+    "Conv2D": (layers.Conv2D(2, 4, 3, stride=2, pad=1), (2, 7, 6, 2)),
+    "Conv2D in groups": (layers.Conv2D(4, 6, 3, pad=1, groups=2), (2, 5, 6, 4)),
+    "MaxPool": (layers.MaxPool(3, stride=2), (2, 7, 7, 3)),
+    "AvgPool": (layers.AvgPool(3, stride=2), (2, 7, 7, 3)),
+    "LRN": (layers.LRN(alpha=0.5), (2, 3, 3, 8)),
+    "Dense": (layers.Dense(6, 4), (3, 6)),
+    "ReLU": (layers.ReLU(), (3, 6)),
+    "Tanh": (layers.Tanh(), (3, 6)),
+    "Softmax": (layers.Softmax(), (3, 6)),
+    "Flatten": (layers.Flatten(), (3, 2, 2, 4)),
+    "Sequential": (layers.Sequential(layers.Conv2D(2, 3, 3), layers.Tanh(), layers.AvgPool(),
+                                     layers.Flatten(), layers.Dense(12, 5)), (2, 7, 7, 2)),
+    "Dropout, classic": (layers.Dropout(0.4), (6, 8)),
+    "Dropout, inverted": (layers.Dropout(0.4, classic=False), (6, 8)),
+    "Dropout, classic, in a test": (layers.Dropout(0.4).eval(), (6, 8)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_gradient_of_a_layer_is_the_slope(name, place):
+    layer, shape = copy.deepcopy(LAYERS[name])
+    layer.to(place)
+    for i, (_, parameter) in enumerate(layer.parameters()):
+        parameter.data = parameter.device.put(distinct(*parameter.shape, seed=i + 1))
+    parameters = dict(layer.parameters())
+
+    def run(x, *weights):
+        for (path, old), new in zip(parameters.items(), weights):
+            holder = layer
+            *owners, attribute = path.split(".")
+            for owner in owners:
+                holder = dict(holder.layers())[owner]
+            setattr(holder, attribute, new)
+        layer.train(step=0)
+        if "in a test" in name:
+            layer.eval()
+        return layer(x)
+
+    arrays = [distinct(*shape)] + [p.numpy() for p in parameters.values()]
+    assert gradcheck(run, *arrays, device=place) < 1e-7
+
+
+def test_the_check_itself_finds_a_wrong_gradient():
+    @op
+    def wrong(x):
+        def dx(dy): return dy * 2.001 * x
+        return x * x, dx
+
+    assert gradcheck(wrong, distinct(4, 5)) > 1e-5
+
+
+def test_the_check_itself_refuses_an_op_that_writes_into_dy():
+    @op
+    def rude(x):
+        def dx(dy):
+            dy *= 2
+            return dy
+        return x * 2, dx
+
+    with pytest.raises(ValueError, match="read-only"):
+        gradcheck(rude, distinct(4, 5))
+
+
+@pytest.mark.parametrize("stride, pad", [(1, (0, 0)), (2, (1, 1)), (3, (2, 0)), (4, (0, 3))])
+def test_col2im_is_the_mirror_of_im2col(stride, pad):
+    x = distinct(3, 11, 12, 2)
+    cols = conv.im2col(x, (3, 4), stride, pad)
+    c = distinct(*cols.shape, seed=1)
+    back = conv.col2im(c, x.shape, (3, 4), stride, pad)
+    assert np.sum(cols * c) == pytest.approx(np.sum(x * back), rel=1e-12)

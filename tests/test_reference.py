@@ -1,0 +1,212 @@
+"""Forward passes against loops so plain that they are obviously right, and against PyTorch.
+
+A gradient check proves that backward fits forward; only an independent forward proves that
+forward is right.
+"""
+import numpy as np
+import pytest
+
+from conftest import distinct
+from tinynet import layers, ops
+from tinynet.conv import avg_pool, conv2d, lrn, max_pool, out_size
+from tinynet.device import to_host
+from tinynet.engine import Tensor
+from tinynet.gradcheck import contract
+
+
+def forward(function, *arrays, device="cpu", **options):
+    return function(*[Tensor(array, device) for array in arrays], **options).numpy()
+
+
+def naive_windows(x, size, stride):
+    """(n, oh, ow, window) for every window of size x size pixels."""
+    N, H, W, C = x.shape
+    for n in range(N):
+        for oh in range((H - size) // stride + 1):
+            for ow in range((W - size) // stride + 1):
+                top, left = oh * stride, ow * stride
+                yield n, oh, ow, x[n, top:top + size, left:left + size]
+
+
+def naive_conv2d(x, W, b, stride=1, pad=(0, 0), groups=1):
+    size, _, C, O = W.shape
+    x = np.pad(x, ((0, 0), pad, pad, (0, 0)))
+    rows = (x.shape[1] - size) // stride + 1, (x.shape[2] - size) // stride + 1
+    y = np.zeros((len(x), *rows, O))
+    for n, oh, ow, window in naive_windows(x, size, stride):
+        for o in range(O):
+            group = o // (O // groups)
+            seen = window[:, :, group * C:(group + 1) * C]
+            y[n, oh, ow, o] = np.sum(seen * W[:, :, :, o]) + b[o]
+    return y
+
+
+def naive_pool(x, size, stride, reduce):
+    rows = (x.shape[1] - size) // stride + 1, (x.shape[2] - size) // stride + 1
+    y = np.zeros((len(x), *rows, x.shape[3]))
+    for n, oh, ow, window in naive_windows(x, size, stride):
+        for c in range(x.shape[3]):
+            y[n, oh, ow, c] = reduce(window[:, :, c])
+    return y
+
+
+def naive_lrn(x, n, k, alpha, beta):
+    """The paper's formula, letter by letter: a sum over j from i - n/2 to i + n/2."""
+    N = x.shape[-1]
+    b = np.zeros_like(x)
+    for i in range(N):
+        energy = 0.0
+        for j in range(max(0, i - n // 2), min(N - 1, i + n // 2) + 1):
+            energy = energy + x[..., j] ** 2
+        b[..., i] = x[..., i] / (k + alpha * energy) ** beta
+    return b
+
+
+@pytest.mark.parametrize("stride, pad", [(1, (0, 0)), (1, (2, 2)), (2, (1, 1)), (3, (0, 0)),
+                                         (2, (0, 1)), (4, (0, 3))])
+def test_conv2d_is_the_sum_over_every_window(place, stride, pad):
+    x, W, b = distinct(2, 8, 9, 3), distinct(3, 3, 3, 4, seed=1), distinct(4, seed=2)
+    y = forward(conv2d, x, W, b, device=place, stride=stride, pad=pad)
+    assert y == pytest.approx(naive_conv2d(x, W, b, stride, pad), abs=1e-12)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_a_grouped_convolution_keeps_its_groups_apart(groups):
+    layer = layers.Conv2D(6, 12, 3, pad=1, groups=groups)
+    W, b = distinct(*layer.W.shape, seed=1), distinct(12, seed=2)
+    layer.W.data, layer.b.data = W, b
+    x = distinct(2, 5, 4, 6)
+    assert layer(Tensor(x)).numpy() == pytest.approx(
+        naive_conv2d(x, W, b, pad=(1, 1), groups=groups), abs=1e-12)
+
+
+@pytest.mark.parametrize("size, stride", [(3, 2), (2, 2), (3, 1), (2, 3)])
+def test_pools_are_the_largest_and_the_mean_of_every_window(place, size, stride):
+    x = distinct(2, 8, 9, 3)
+    how = dict(device=place, size=size, stride=stride)
+    assert np.array_equal(forward(max_pool, x, **how), naive_pool(x, size, stride, np.max))
+    assert forward(avg_pool, x, **how) == pytest.approx(
+        naive_pool(x, size, stride, np.mean), abs=1e-14)
+
+
+@pytest.mark.parametrize("n, beta", [(5, 0.75), (3, 0.75), (5, 0.5), (9, 0.75), (1, 1.0)])
+def test_lrn_is_the_formula_of_section_3_3(place, n, beta):
+    x = distinct(2, 3, 4, 8)          # alpha is large: with 1e-4 no mistake would show
+    y = forward(lrn, x, device=place, n=n, k=2.0, alpha=0.5, beta=beta)
+    assert y == pytest.approx(naive_lrn(x, n, 2.0, 0.5, beta), rel=1e-13)
+
+
+def test_the_last_bits_of_padding_and_rounding_down():
+    assert out_size(227, 11, 4) == 55
+    assert out_size(224, 11, 4) == 54             # why 224 needs padding of (0, 3)
+    assert out_size(224, 11, 4, (0, 3)) == 55
+    with pytest.raises(ValueError, match="a window of 5 does not fit into 4 pixels"):
+        out_size(4, 5, 1)
+
+
+def test_conv2d_says_which_maps_it_wants():
+    with pytest.raises(ValueError, match="3 maps come in, the kernels want 2"):
+        forward(conv2d, distinct(1, 5, 5, 3), distinct(3, 3, 2, 4), distinct(4))
+
+
+@pytest.mark.parametrize("ties, expected", [("first", [1, 0, 0, 0]), ("all", [1, 1, 1, 1])])
+def test_tied_pixels_of_a_pool_share_as_they_are_told(ties, expected):
+    x = Tensor(np.ones((1, 2, 2, 1)), requires_grad=True)
+    y = max_pool(x, size=2, stride=2, ties=ties)
+    (ops.flatten(y) @ Tensor([[1.0]])).backward()
+    assert x.grad.ravel().tolist() == expected
+
+
+def test_softmax_cross_entropy_is_the_mean_of_minus_log_p(place):
+    x, labels = 3 * distinct(5, 7), np.array([1, 0, 6, 6, 3])
+    p = np.exp(x) / np.exp(x).sum(axis=1, keepdims=True)
+    assert forward(ops.softmax, x, device=place) == pytest.approx(p, rel=1e-13)
+    loss = forward(ops.softmax_cross_entropy, x, device=place, labels=labels)
+    assert loss == pytest.approx(-np.log(p[np.arange(5), labels]).mean(), rel=1e-13)
+
+
+def test_softmax_survives_large_numbers():
+    x = np.array([[1e4, 0.0], [-1e4, 0.0]], np.float32)
+    assert forward(ops.softmax, x).tolist() == [[1, 0], [0, 1]]
+    loss = forward(ops.softmax_cross_entropy, x, labels=np.array([1, 1]))
+    assert loss == 5000
+
+
+def test_errors_count_labels_outside_the_k_largest():
+    logits = np.array([[3.0, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1]])
+    labels = np.array([0, 1, 2])
+    assert [int(ops.errors(logits, labels, k)) for k in (1, 2, 3, 4)] == [2, 2, 1, 0]
+
+
+def test_dense_and_part_and_concat(place):
+    x, W, b = distinct(4, 6), distinct(6, 3), distinct(3)
+    assert forward(ops.dense, x, W, b, device=place) == pytest.approx(x @ W + b)
+    left, right = (forward(ops.part, x, device=place, index=i, of=2) for i in (0, 1))
+    assert np.array_equal(left, x[:, :3]) and np.array_equal(right, x[:, 3:])
+    assert np.array_equal(forward(ops.concat, left, right, device=place), x)
+
+
+def test_classic_dropout_drops_in_training_and_halves_in_tests():
+    layer = layers.Dropout(0.5)
+    x = Tensor(np.ones((100, 100)))
+    y = layer(x).numpy()
+    assert set(np.unique(y)) == {0, 1} and y.mean() == pytest.approx(0.5, abs=0.02)
+    assert np.all(layer.eval()(x).numpy() == 0.5)
+
+
+def test_inverted_dropout_doubles_in_training_and_does_nothing_in_tests():
+    layer = layers.Dropout(0.5, classic=False)
+    x = Tensor(np.ones((100, 100)))
+    assert set(np.unique(layer(x).numpy())) == {0, 2}
+    assert layer.eval()(x) is x
+
+
+def test_dropout_masks_differ_by_step_and_layer_and_return_with_the_step():
+    x = Tensor(np.ones((50, 50)))
+    net = layers.Sequential(layers.Dropout(), layers.Dropout()).initialize(seed=1)
+    one, other = net.steps
+    masks = [one(x).numpy(), one(x).numpy(), other(x).numpy()]
+    assert not np.array_equal(masks[0], masks[1])
+    assert not np.array_equal(masks[0], masks[2])
+    net.train(step=1)
+    assert np.array_equal(one(x).numpy(), masks[1])
+
+
+TORCH = {
+    "conv2d": (lambda F, x, W, b: F.conv2d(x, W, b, stride=2, padding=1),
+               lambda x, W, b: conv2d(x, W, b, stride=2, pad=1),
+               (2, 9, 8, 3), (3, 3, 3, 4), (4,)),
+    "max_pool": (lambda F, x: F.max_pool2d(x, 3, 2), max_pool, (2, 9, 8, 3)),
+    "avg_pool": (lambda F, x: F.avg_pool2d(x, 3, 2), avg_pool, (2, 9, 8, 3)),
+    "lrn": (lambda F, x: F.local_response_norm(x, 5, alpha=5 * 0.3, beta=0.75, k=2.0),
+            lambda x: lrn(x, alpha=0.3), (2, 3, 4, 9)),      # theirs divides alpha by n
+    "relu": (lambda F, x: F.relu(x), ops.relu, (2, 3, 4, 5)),
+    "tanh": (lambda F, x: x.tanh(), ops.tanh, (2, 3, 4, 5)),
+}
+
+
+def in_torch_order(array, is_weight=False):
+    """N H W C -> N C H W, and KH KW C O -> O C KH KW."""
+    if array.ndim < 4:
+        return array
+    return np.ascontiguousarray(array.transpose((3, 2, 0, 1) if is_weight else (0, 3, 1, 2)))
+
+
+@pytest.mark.parametrize("name", TORCH)
+def test_values_and_gradients_agree_with_pytorch(name, place):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    theirs, ours, *shapes = TORCH[name]
+    arrays = [distinct(*shape, seed=i) for i, shape in enumerate(shapes)]
+    tensors = [Tensor(array, place, requires_grad=True) for array in arrays]
+    y = ours(*tensors)
+    u = distinct(*y.shape, seed=9)
+    contract(y, u=u).backward()
+
+    twins = [torch.tensor(in_torch_order(array, is_weight=i == 1), requires_grad=True)
+             for i, array in enumerate(arrays)]
+    z = theirs(torch.nn.functional, *twins)
+    (z * torch.tensor(in_torch_order(u))).sum().backward()
+    assert in_torch_order(y.numpy()) == pytest.approx(z.detach().numpy(), abs=1e-12)
+    for i, (tensor, twin) in enumerate(zip(tensors, twins)):
+        gradient = in_torch_order(to_host(tensor.grad), is_weight=i == 1)
+        assert gradient == pytest.approx(twin.grad.numpy(), abs=1e-11)
