@@ -1,0 +1,67 @@
+"""The update rule of section 5, and its learning rate."""
+import numpy as np
+import pytest
+
+from tinynet.engine import Parameter
+from tinynet.optim import SGD, Plateau
+
+
+def weights_after(steps, rates=None, name="W", **options):
+    w = Parameter(np.array([2.0, -1.0]))
+    optimizer = SGD([(name, w)], **options)
+    for step in range(steps):
+        if rates:
+            optimizer.lr = rates[step]
+        w.grad = np.array([0.5, 3.0]) * (step + 1)
+        optimizer.step()
+    return w.data
+
+
+def by_hand(steps, rates, momentum, decay):
+    w, v = np.array([2.0, -1.0]), np.zeros(2)
+    for step in range(steps):
+        dw = np.array([0.5, 3.0]) * (step + 1)
+        v = momentum * v - decay * rates[step] * w - rates[step] * dw
+        w = w + v
+    return w
+
+
+def test_the_update_is_the_papers_term_by_term():
+    w = weights_after(5, lr=0.01, momentum=0.9, weight_decay=0.0005)
+    assert w == pytest.approx(by_hand(5, [0.01] * 5, 0.9, 0.0005), rel=1e-14)
+
+
+def test_the_rate_stands_inside_the_velocity():
+    rates = [0.1, 0.1, 0.01, 0.01]
+    w = weights_after(4, rates, momentum=0.9, weight_decay=0.0)
+    assert w == pytest.approx(by_hand(4, rates, 0.9, 0.0), rel=1e-14)
+
+
+def test_biases_may_learn_faster_and_not_decay():
+    how = dict(lr=0.01, momentum=0.9, weight_decay=0.5, bias_lr=2.0, decay_biases=False)
+    assert weights_after(3, name="top.conv1.0.b", **how) == pytest.approx(
+        by_hand(3, [0.02] * 3, 0.9, 0.0), rel=1e-14)
+    assert weights_after(3, name="top.conv1.0.W", **how) == pytest.approx(
+        by_hand(3, [0.01] * 3, 0.9, 0.5), rel=1e-14)
+
+
+def test_what_has_no_gradient_is_left_alone():
+    w = Parameter(np.array([2.0]))
+    SGD([("W", w)]).step()
+    assert w.data == 2
+
+
+def test_a_large_array_is_updated_everywhere_in_place():
+    w = Parameter(np.ones((700, 1000), np.float32))
+    data = w.data
+    w.grad = np.ones((1000, 700), np.float32).T            # not contiguous, as dW may be
+    SGD([("W", w)], lr=1.0, momentum=0.0, weight_decay=0.0).step()
+    assert w.data is data and np.all(data == 0) and data.dtype == np.float32
+
+
+def test_the_rate_drops_when_the_error_stops_improving_three_times_at_most():
+    plateau = Plateau(patience=2, threshold=0.01)
+    errors = [0.9, 0.8, 0.795, 0.795, 0.7] + [0.7] * 20
+    factors = [plateau.multiplier(error) for error in errors]
+    assert [i for i, factor in enumerate(factors) if factor == 0.1] == [3, 6, 8]
+    assert set(factors) == {1.0, 0.1}

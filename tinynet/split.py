@@ -1,0 +1,68 @@
+"""Where do activations change device? Here, and nowhere else.
+
+The paper's two GPUs talk to each other "only in certain layers" (section 3.2). A crossing of
+lines in its Figure 2 is an `exchange` in the code; where the rows end in one layer it is a
+`gather`. With both towers on one device the same calls copy nothing.
+"""
+from dataclasses import dataclass
+
+from .engine import Parameter, copy_to, graph
+from .ops import concat
+
+
+def send_to_both(image, top, bottom):
+    """The input, on both devices: each GPU of the paper sees every image."""
+    return copy_to(image, top), copy_to(image, bottom)
+
+
+def exchange(top, bottom):
+    """Give each tower both halves, in the same order: top's maps, then bottom's."""
+    return (concat(top, copy_to(bottom, top.device)),
+            concat(copy_to(top, bottom.device), bottom))
+
+
+def gather(top, bottom):
+    """Both halves on the top tower's device."""
+    return concat(top, copy_to(bottom, top.device))
+
+
+@dataclass
+class Crossing:
+    """One copy of activations: into which layer, from where to where, how many bytes.
+
+    Backward, a gradient of the same size crosses the other way.
+    """
+    layer: str
+    source: str
+    target: str
+    bytes: int
+
+
+def crossings(output):
+    """The crossings in the graph behind a tensor, in the order in which they were made.
+
+    The image is copied to both devices as well, but no gradient comes back for it, and it is
+    not listed. A crossing is named after the first layer with weights that reads it.
+    """
+    tensors = graph(output)
+    reader = {}
+    for tensor in tensors:
+        for x in tensor.inputs:
+            reader.setdefault(x, tensor)
+    return [Crossing(_first_layer(tensor, reader), str(tensor.inputs[0].device),
+                     str(tensor.device), tensor.data.nbytes)
+            for tensor in tensors if tensor.op == "copy_to" and tensor.inputs]
+
+
+def layer_name(tensor):
+    """ "conv3" for an op that reads top.conv3.0.W or bottom.conv3.0.W, else ""."""
+    for x in tensor.inputs:
+        if isinstance(x, Parameter):
+            return x.name.removeprefix("top.").removeprefix("bottom.").partition(".")[0]
+    return ""
+
+
+def _first_layer(tensor, reader):
+    while not layer_name(tensor) and tensor in reader:
+        tensor = reader[tensor]
+    return layer_name(tensor)
