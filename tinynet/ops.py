@@ -131,11 +131,11 @@ def _softmax(x):
 def errors(logits, labels, k):
     """How many rows do not have their label among the k largest logits (an array).
 
-    A label that ties with others counts as ranked below all of them, so a net that says
-    the same of every class is always wrong, as it should be.
+    A label that ties with others, or with a NaN, counts as ranked below all of them: a net
+    that says the same of every class is always wrong, as it should be.
     """
     xp = get_array_module(logits)
     labels = xp.asarray(labels)
     mine = logits[xp.arange(len(labels)), labels][:, None]
-    ahead = (logits >= mine).sum(axis=-1) - 1          # less one: the label itself
+    ahead = (~(logits < mine)).sum(axis=-1) - 1        # less one: the label itself
     return (ahead >= k).sum()

@@ -1,0 +1,441 @@
+"""From files of all kinds to what the net sees."""
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinynet import images
+from tinynet.device import UserError
+from tinynet.recipes import Recipe
+
+COLOURED = (200, 100, 50)
+
+
+def plain(mode="RGB", size=(320, 280), colour=COLOURED):
+    return Image.new(mode, size, colour)
+
+
+def smooth(width, height):
+    """A picture without edges: three slow waves, (height, width, 3) float64."""
+    y, x = np.mgrid[0:height, 0:width] / min(width, height)
+    waves = np.sin(2 * x + y), np.cos(x - 3 * y), np.sin(3 * x * y)
+    return 127.5 + 120 * np.stack(waves, axis=-1)
+
+
+def saved(picture, path, **how):
+    if isinstance(picture, np.ndarray):
+        picture = Image.fromarray(np.round(picture).astype(np.uint8))
+    picture.save(path, **how)
+    return path
+
+
+def touch(folder, *names):
+    """Empty files; image_folder does not look inside."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+# --- folders ----------------------------------------------------------------------------
+
+
+def test_classes_are_folders_in_sorted_order(tmp_path):
+    touch(tmp_path, "train/b/2.jpg", "train/b/1.jpg", "train/a/9.jpg", "train/c/0.jpg")
+    pictures = images.image_folder(tmp_path, "train")
+    assert pictures.classes == ["a", "b", "c"]
+    assert [path.name for path in pictures.paths] == ["9.jpg", "1.jpg", "2.jpg", "0.jpg"]
+    assert pictures.labels.tolist() == [0, 1, 1, 2]
+    assert len(pictures) == 4
+
+
+def test_the_case_of_endings_does_not_matter(tmp_path):
+    names = "1.JPEG", "2.jpeg", "3.Jpg", "4.PNG", "5.png", "6.WebP"
+    touch(tmp_path, *[f"train/a/{name}" for name in names])
+    pictures = images.image_folder(tmp_path, "train")
+    assert [path.name for path in pictures.paths] == list(names)
+
+
+def test_hidden_files_and_other_files_are_no_pictures(tmp_path):
+    touch(tmp_path, "train/a/1.jpg", "train/a/.2.jpg", "train/a/notes.txt", "train/a/jpg",
+          "train/b/Thumbs.db", "train/b/1.png", "train/list.jpg")
+    pictures = images.image_folder(tmp_path, "train")
+    assert [path.name for path in pictures.paths] == ["1.jpg", "1.png"]
+    assert pictures.classes == ["a", "b"]
+
+
+def test_a_hidden_folder_is_no_class(tmp_path):
+    touch(tmp_path, "train/a/1.jpg", "train/.thumbnails/1.jpg")
+    assert images.image_folder(tmp_path, "train").classes == ["a"]
+
+
+def test_labels_of_a_second_folder_are_those_of_the_first(tmp_path):
+    touch(tmp_path, "val/b/1.jpg", "val/c/1.jpg")
+    pictures = images.image_folder(tmp_path, "val", ["a", "b", "c"])
+    assert pictures.classes == ["a", "b", "c"]
+    assert pictures.labels.tolist() == [1, 2]
+
+
+def test_a_class_that_the_net_does_not_know_is_named(tmp_path):
+    touch(tmp_path, "val/cat/1.jpg", "val/okapi/1.jpg")
+    with pytest.raises(UserError, match="not know: okapi"):
+        images.image_folder(tmp_path, "val", ["cat", "dog"])
+
+
+def test_a_missing_folder_is_named_with_the_tree_that_is_wanted(tmp_path):
+    with pytest.raises(UserError) as error:
+        images.image_folder(tmp_path / "nowhere", "train")
+    assert "nowhere" in str(error.value) and "DIR/train/<class>" in str(error.value)
+
+
+@pytest.mark.parametrize("found", [
+    ["holiday/1.jpg", "pets.zip"],
+    ["holiday/1.jpg", "pets.zip", "train/a/readme.txt"],
+    ["holiday/1.jpg", "pets.zip", "train/1.jpg"]],
+    ids=["no train folder", "no pictures", "no classes"])
+def test_a_folder_that_is_no_data_set_shows_what_is_there_and_what_is_wanted(
+        tmp_path, found):
+    with pytest.raises(UserError) as error:
+        images.image_folder(touch(tmp_path, *found), "train")
+    for shown in "holiday/", "pets.zip", "DIR/train/<class>", "DIR/val/<class>":
+        assert shown in str(error.value)
+
+
+def test_an_empty_folder_is_no_data_set(tmp_path):
+    with pytest.raises(UserError, match="nothing"):
+        images.image_folder(tmp_path, "train")
+
+
+# --- files ------------------------------------------------------------------------------
+
+
+def shrinking(count, size, start):
+    """256 rows of weights: pixel start + i of `size` is the mean of what it covers."""
+    edges = (start + np.arange(images.SIDE + 1)[:, None]) * count / size
+    pixel = np.arange(count)
+    covered = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
+    return np.maximum(covered, 0) * size / count
+
+
+def enlarging(count, size, start):
+    """256 rows of weights: cubic interpolation (Keys, 1981) at pixel start + i of `size`."""
+    place = (start + np.arange(images.SIDE)[:, None] + 0.5) * count / size - 0.5
+    x = np.abs(place - np.arange(count))
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    weights = np.where(x < 1, near, np.where(x < 2, far, 0))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def reference(pixels):
+    """Shorter side to 256, the central square, in float64."""
+    shorter = min(pixels.shape[:2])
+    weights = shrinking if shorter > images.SIDE else enlarging
+    for _ in range(2):
+        size = round(len(pixels) * images.SIDE / shorter)
+        rows = weights(len(pixels), size, (size - images.SIDE) // 2)
+        pixels = np.tensordot(rows, pixels, axes=1).swapaxes(0, 1)
+    return np.clip(pixels, 0, 255)
+
+
+@pytest.mark.parametrize("size", [
+    (500, 375), (375, 500), (300, 300), (256, 256), (256, 400), (1000, 257), (64, 64),
+    (90, 64), (3, 2), (1, 1)], ids=lambda size: f"{size[0]}x{size[1]}")
+def test_the_shorter_side_becomes_256_and_the_central_square_is_kept(tmp_path, size):
+    pixels = smooth(*size)
+    picture = images.read(saved(pixels, tmp_path / "smooth.png"))
+    assert picture.shape == (256, 256, 3) and picture.dtype == np.uint8
+    difference = np.abs(picture - reference(np.round(pixels)))
+    assert difference.mean() < 1 and difference.max() < 3
+
+
+def test_a_picture_of_256_by_256_is_left_alone(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    assert np.array_equal(images.read(saved(pixels, tmp_path / "noise.png")), pixels)
+
+
+def test_what_is_cut_off_is_the_same_on_both_sides(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (256, 300, 3), np.uint8)
+    picture = images.read(saved(pixels, tmp_path / "noise.png"))
+    assert np.array_equal(picture, pixels[:, 22:278])
+
+
+def test_real_pictures_are_shrunk_by_the_mean_of_what_a_pixel_covers(real_pictures):
+    paths = sorted((real_pictures / "imagenet-sample").glob("*/*.JPEG"))[::8]
+    differences = []
+    for path in paths:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"), np.float64)
+        differences.append(np.abs(images.read(path) - reference(pixels)).mean())
+    assert len(paths) > 5
+    assert np.mean(differences) < 1.2 and max(differences) < 2.5
+
+
+def test_small_real_pictures_are_enlarged(real_pictures):
+    paths = sorted((real_pictures / "tiny-imagenet-50" / "train").glob("*/*_1.JPEG"))[:5]
+    for path in paths:
+        with Image.open(path) as picture:
+            pixels = np.asarray(picture.convert("RGB"), np.float64)
+        assert pixels.shape == (64, 64, 3)
+        assert np.abs(images.read(path) - reference(pixels)).mean() < 1
+    assert paths
+
+
+def test_every_real_picture_becomes_rgb_even_the_grey_ones(real_pictures):
+    grey = 0
+    for path in sorted((real_pictures / "imagenet-sample").glob("*/*.JPEG")):
+        with Image.open(path) as picture:
+            if picture.mode == "RGB":
+                continue
+        grey += 1
+        picture = images.read(path)
+        assert picture.shape == (256, 256, 3) and picture.dtype == np.uint8
+        assert np.ptp(picture, axis=-1).max() == 0
+    assert grey
+
+
+def test_a_grey_picture_becomes_rgb(tmp_path):
+    picture = images.read(saved(plain("L", colour=77), tmp_path / "grey.png"))
+    assert picture.shape == (256, 256, 3) and (picture == 77).all()
+
+
+@pytest.mark.parametrize("mode, name", [
+    ("P", "palette.png"), ("P", "palette.gif"), ("RGBA", "transparent.png"),
+    ("LA", "grey.png"), ("1", "black and white.png"), ("CMYK", "print.jpg"),
+    ("CMYK", "print.tif"), ("RGB", "plain.bmp"), ("RGB", "plain.webp"), ("RGB", "plain.ppm")])
+def test_pictures_of_every_mode_become_rgb(tmp_path, mode, name):
+    picture = plain().convert(mode, dither=Image.Dither.NONE)
+    pixels = images.read(saved(picture, tmp_path / name))
+    assert pixels.shape == (256, 256, 3) and pixels.dtype == np.uint8
+    expected = np.array(picture.convert("RGB").getpixel((150, 150)), int)
+    assert np.abs(pixels[128, 128] - expected).max() <= 3
+
+
+@pytest.mark.parametrize("transparency", [0, bytes([250, 128, 30, 255])],
+                         ids=["one colour", "several colours"])
+def test_a_palette_with_transparency_becomes_rgb(tmp_path, transparency):
+    picture = Image.fromarray(np.uint8(smooth(256, 256))).quantize(16)
+    path = saved(picture, tmp_path / "palette.png", transparency=transparency)
+    difference = np.abs(images.read(path) - np.asarray(picture.convert("RGB"), float))
+    assert np.median(difference) < 1
+
+
+def test_a_picture_of_16_bits_keeps_its_greys(tmp_path):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16)
+    path = tmp_path / "deep.png"
+    Image.fromarray(np.tile(ramp, (256, 1))).save(path)
+    assert np.abs(images.read(path)[10, :, 0] - np.arange(256.0)).max() <= 1
+
+
+def test_the_ending_of_a_file_may_be_wrong(tmp_path):
+    path = saved(plain(), tmp_path / "really a png.JPEG", format="PNG")
+    assert (images.read(path) == COLOURED).all()
+
+
+@pytest.mark.parametrize("size", [(1, 400), (400, 1)])
+def test_a_strip_one_pixel_wide_is_a_picture(tmp_path, size):
+    path = saved(plain(size=size), tmp_path / "strip.png")
+    assert (images.read(path) == COLOURED).all()
+
+
+def test_a_long_strip_does_not_fill_the_memory(tmp_path):
+    saved(plain(size=(1, 20_000)), tmp_path / "strip.png")
+    program = ("import resource; from tinynet import images; "
+               "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)); "
+               f"print(images.read({str(tmp_path / 'strip.png')!r}).shape)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
+                          cwd=images.__file__.rpartition("tinynet")[0])
+    assert done.stdout == "(256, 256, 3)\n", done.stderr
+
+
+def jpeg():
+    file = io.BytesIO()
+    Image.fromarray(np.uint8(smooth(300, 300))).save(file, "JPEG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"These are words.\n", jpeg()[:200], jpeg()[:-1000], jpeg()[:2],
+    b"\x89PNG\r\n\x1a\n", b"GIF89a"],
+    ids=["zero bytes", "text", "a header", "all but the end", "two bytes", "png", "gif"])
+def test_a_file_that_is_no_whole_picture_is_named(tmp_path, content):
+    path = tmp_path / "holiday 17.JPEG"
+    path.write_bytes(content)
+    with pytest.raises(images.BrokenPicture, match="holiday 17.JPEG"):
+        images.read(path)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    for path in tmp_path / "nothing.jpg", tmp_path:
+        with pytest.raises(images.BrokenPicture, match=path.name):
+            images.read(path)
+
+
+# --- statistics -------------------------------------------------------------------------
+
+
+def some_pictures(count):
+    """Noise around a tilted plane in another colour each: correlated channels."""
+    draw = np.random.default_rng(1)
+    slope = np.linspace(-30, 30, 256)[:, None, None]
+    for _ in range(count):
+        light = draw.normal(0, 20, (256, 256, 1))
+        noise = draw.normal(0, 5, (256, 256, 3))
+        pixels = draw.uniform(60, 190, 3) + slope + light * [1, 0.8, 0.5] + noise
+        yield np.uint8(np.clip(pixels, 0, 255))
+
+
+def test_statistics_are_the_mean_and_the_principal_components():
+    pictures = list(some_pictures(5))
+    found = images.statistics(iter(pictures))
+    assert found.mean.dtype == np.float32
+    assert found.mean == pytest.approx(np.mean(pictures, axis=0), abs=1e-4)
+    pixels = np.reshape(pictures, (-1, 3)).astype(np.float64)
+    covariance = np.cov(pixels.T, bias=True)
+    assert found.variances == pytest.approx(np.linalg.eigvalsh(covariance), rel=1e-6)
+    assert found.components.T @ found.components == pytest.approx(np.eye(3))
+    rebuilt = found.components @ np.diag(found.variances) @ found.components.T
+    assert rebuilt == pytest.approx(covariance, rel=1e-6)
+
+
+def test_statistics_do_not_depend_on_the_order():
+    pictures = list(some_pictures(7))
+    forward, backward = images.statistics(pictures), images.statistics(pictures[::-1])
+    for name, array in vars(forward).items():
+        assert np.array_equal(array, vars(backward)[name]), name
+
+
+def test_statistics_of_one_colour_have_no_negative_variances():
+    found = images.statistics([np.full((256, 256, 3), COLOURED, np.uint8)] * 3)
+    assert (found.variances >= 0).all()
+    assert found.variances == pytest.approx(np.zeros(3), abs=1e-6)
+
+
+def test_no_pictures_have_no_statistics():
+    with pytest.raises(UserError, match="none"):
+        images.statistics([])
+
+
+# --- preparation ------------------------------------------------------------------------
+
+NOISE = np.random.default_rng(2).integers(0, 256, (256, 256, 3), np.uint8)
+
+
+def preparation(seed=0, **options):
+    """With a mean image, variances and components that are like nothing else."""
+    draw = np.random.default_rng(3)
+    components, _ = np.linalg.qr(draw.standard_normal((3, 3)))
+    stats = images.Statistics(draw.uniform(0, 255, (256, 256, 3)).astype(np.float32),
+                              np.array([40.0, 300.0, 5000.0]), components)
+    recipe = Recipe().changed({"crop": 227, "colour": "none", **options})
+    return images.Preparation(recipe, stats, seed)
+
+
+def prepared(prepare, draw=None):
+    out = np.full((prepare.crop, prepare.crop, 3), np.nan, np.float32)
+    if draw is None:
+        prepare.for_testing(NOISE, out)
+    else:
+        prepare.for_training(NOISE, out, draw)
+    return out
+
+
+def test_a_crop_is_the_picture_less_the_mean_at_the_same_place():
+    prepare = preparation()
+    out = prepared(prepare, (3, 29, False, np.zeros(3)))
+    place = slice(3, 230), slice(29, 256)
+    assert np.array_equal(out, NOISE[place] - prepare.statistics.mean[place])
+
+
+def test_a_mirrored_crop_is_the_mirror_image_of_the_crop():
+    prepare = preparation()
+    plain = prepared(prepare, (3, 29, False, np.zeros(3)))
+    mirrored = prepared(prepare, (3, 29, True, np.zeros(3)))
+    assert np.array_equal(mirrored, plain[:, ::-1])
+
+
+def test_the_crop_for_testing_is_the_central_one():
+    prepare = preparation(crop=226)
+    centre = slice(15, 241), slice(15, 241)
+    expected = NOISE[centre] - prepare.statistics.mean[centre]
+    assert np.array_equal(prepared(prepare), expected)
+    assert np.array_equal(prepared(preparation(crop=227))[1:, 1:], expected)
+
+
+def test_pixel_scale_multiplies_the_differences_and_the_colour_shift():
+    draw = 4, 5, True, np.array([10.0, -20.0, 30.0])
+    plain = prepared(preparation(colour="stdev"), draw)
+    assert prepared(preparation(colour="stdev", pixel_scale=1 / 64), draw) == pytest.approx(
+        plain / 64, abs=1e-5)
+
+
+def test_the_colour_shift_is_added_to_every_pixel():
+    shift = np.array([10.0, -20.0, 30.0])
+    shifted, plain = (prepared(preparation(colour="stdev"), (4, 5, False, shift * on))
+                      for on in (1, 0))
+    assert shifted - plain == pytest.approx(np.broadcast_to(shift, plain.shape), abs=1e-3)
+
+
+def draws(prepare, indices, epoch=0):
+    """All draws as rows: top, left, mirrored, and the three shifts."""
+    found = prepare.draws(np.array(indices), epoch)
+    return np.array([(top, left, mirrored, *shift) for top, left, mirrored, shift in found])
+
+
+def test_draws_are_a_function_of_seed_epoch_and_index_alone():
+    all_of_them = draws(preparation(seed=5, colour="stdev"), range(200), epoch=3)
+    prepare = preparation(seed=5, colour="stdev")
+    draws(prepare, range(7), epoch=1)
+    assert np.array_equal(draws(prepare, [150, 2, 71], epoch=3), all_of_them[[150, 2, 71]])
+
+
+@pytest.mark.parametrize("other", [dict(seed=6), dict(epoch=4), dict(first=1)])
+def test_seed_epoch_and_index_each_change_the_draws(other):
+    def with_(seed=5, epoch=3, first=0):
+        return draws(preparation(seed, colour="stdev"), range(first, first + 200), epoch)
+
+    same = with_() == with_(**other)
+    assert same[:, :2].mean() < 0.1                            # 1 / 30 by chance
+    assert 0.3 < same[:, 2].mean() < 0.7
+    assert not same[:, 3:].any()
+
+
+def test_crops_and_mirrors_cover_everything_evenly():
+    top, left, mirrored, *_ = draws(preparation(), range(12_000)).T
+    for place in top, left:
+        counts = np.bincount(place.astype(int))
+        assert len(counts) == 30                               # 0 ... 256 - 227
+        assert counts == pytest.approx(400, abs=100)           # five standard deviations
+    assert mirrored.mean() == pytest.approx(0.5, abs=0.025)
+    assert np.abs(np.corrcoef([top, left, mirrored])[np.triu_indices(3, 1)]).max() < 0.05
+
+
+def test_a_crop_of_the_whole_picture_has_one_place():
+    top, left, *_ = draws(preparation(crop=256), range(50)).T
+    assert not top.any() and not left.any()
+
+
+@pytest.mark.parametrize("colour, spread", [("stdev", lambda variances: variances),
+                                            ("eigenvalue", lambda v: (v / 255) ** 2)])
+def test_colour_noise_has_the_covariance_that_it_should(colour, spread):
+    prepare = preparation(colour=colour, colour_sigma=0.1)
+    shifts = draws(prepare, range(40_000))[:, 3:]
+    components = prepare.statistics.components
+    variances = 0.1 ** 2 * spread(prepare.statistics.variances)
+    assert shifts.mean(axis=0) == pytest.approx(
+        np.zeros(3), abs=0.025 * variances.max() ** 0.5)
+    along = shifts @ components / variances ** 0.5
+    assert np.cov(along.T) == pytest.approx(np.eye(3), abs=0.04)
+
+
+def test_without_colour_noise_there_is_no_shift():
+    assert not draws(preparation(colour="none"), range(50))[:, 3:].any()
+
+
+@pytest.mark.parametrize("crop", [257, 0, -1])
+def test_a_crop_that_does_not_fit_is_refused(crop):
+    with pytest.raises(UserError, match=f"crop.* {crop}"):
+        preparation(crop=crop)

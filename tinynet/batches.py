@@ -1,0 +1,130 @@
+"""How are batches made while the device computes? (paper, section 4.1: "in effect,
+computationally free")
+
+Threads read and prepare pictures a few batches ahead. What is in a batch follows from (seed,
+epoch, position) alone, so the number of workers changes nothing but the speed.
+"""
+import itertools
+import sys
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import images, rng
+from .device import UserError
+
+
+@dataclass
+class Batch:
+    """images (N, crop, crop, 3) float32 with labels (N,).
+
+    end: how many pictures of the epoch are behind us after this batch. waited: how many
+    seconds somebody waited for it.
+    """
+    images: np.ndarray
+    labels: np.ndarray
+    end: int
+    waited: float
+
+
+class Loader:
+    """Makes the batches of a data set.
+
+    pictures: images.Pictures; prepare: images.Preparation; workers: threads. Files that
+    cannot be read are left out of their batch, named once on stderr, and kept in
+    `skipped`. Raises UserError when nothing at all can be read.
+    """
+
+    def __init__(self, pictures, prepare, batch_size, workers=2, ahead=2):
+        if batch_size < 1 or workers < 1:
+            raise UserError("the batch size and the number of workers must be at least 1, "
+                            f"not {batch_size} and {workers}")
+        self.pictures, self.prepare = pictures, prepare
+        self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
+        self.skipped = set()
+
+    def __len__(self):
+        """Batches in an epoch; the last one may be smaller."""
+        return -(-len(self.pictures) // self.batch_size)
+
+    def training(self, epoch, start=0):
+        """The batches of an epoch in random order, without its first `start` pictures."""
+        order = rng.permutation(len(self.pictures), seed=self.prepare.seed,
+                                purpose=rng.ORDER, step=epoch)
+
+        def chosen(indices):
+            fill = self.prepare.for_training
+            return [(fill, draw) for draw in self.prepare.draws(indices, epoch)]
+
+        return self._batches(order, chosen, start)
+
+    def testing(self):
+        """All pictures once, in their own order, central crops."""
+        fill = self.prepare.for_testing
+        return self._batches(np.arange(len(self.pictures)), lambda chosen: [(fill,)] * len(chosen))
+
+    def _batches(self, order, chosen, start=0):
+        """Yield the batches in order, with `ahead` more in the making all the while."""
+        starts = iter(range(start, len(order), self.batch_size))
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures")
+        making = deque()
+        try:
+            while True:
+                for first in itertools.islice(starts, self.ahead + 1 - len(making)):
+                    indices = order[first:first + self.batch_size]
+                    making.append((first + len(indices), indices,
+                                   *self._start(pool, indices, chosen)))
+                if not making:
+                    break
+                batch = self._finish(*making.popleft())
+                if len(batch.labels):
+                    yield batch
+        finally:                       # also when the caller stops half-way, or Ctrl-C
+            pool.shutdown(wait=False, cancel_futures=True)
+        if len(self.skipped) == len(self.pictures):
+            raise UserError("none of the pictures can be read")
+
+    def _start(self, pool, indices, chosen):
+        side = self.prepare.crop
+        out = np.empty((len(indices), side, side, 3), np.float32)
+        return out, [pool.submit(self._one, index, row, *how)
+                     for index, row, how in zip(indices, out, chosen(indices))]
+
+    def _one(self, index, out, fill, *draw):
+        try:
+            picture = images.read(self.pictures.paths[index])
+        except images.BrokenPicture as error:
+            return error
+        fill(picture, out, *draw)
+
+    def _finish(self, end, indices, out, jobs):
+        start = time.perf_counter()
+        problems = [job.result() for job in jobs]
+        waited = time.perf_counter() - start
+        whole = np.array([problem is None for problem in problems])
+        for index, problem in zip(indices, problems):
+            if problem is not None and index not in self.skipped:
+                self.skipped.add(index)
+                print(f"skipped: {problem}", file=sys.stderr)
+        if not whole.all():
+            out, indices = out[whole], indices[whole]
+        return Batch(out, self.pictures.labels[indices], end, waited)
+
+
+def read_all(paths, workers, skipped):
+    """Every readable picture, (256, 256, 3) uint8, in order, read by `workers` threads.
+
+    The error of an unreadable one is appended to `skipped`.
+    """
+    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
+        paths, making = deque(paths), deque()
+        while paths or making:
+            while paths and len(making) < 8 * workers:
+                making.append(pool.submit(images.read, paths.popleft()))
+            try:
+                yield making.popleft().result()
+            except images.BrokenPicture as error:
+                skipped.append(error)

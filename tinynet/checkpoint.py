@@ -1,0 +1,113 @@
+"""How is a net saved so that nothing is lost?
+
+One .npz file: arrays by name, and everything else as JSON in the entry "meta". It is written
+aside, synced to disk and renamed, so the file under the final name is always a whole one.
+Reading needs no pickle.
+"""
+import json
+import os
+import shutil
+import zipfile
+import zlib
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from .device import UserError
+
+FORMAT = "tinynet 1"
+
+
+def save(path, arrays, meta):
+    """Write arrays (name -> NumPy array) and meta (what JSON can hold) to an .npz file.
+
+    Raises OSError (a full disk, a missing right); the previous file is then untouched.
+    """
+    text = json.dumps({"format": FORMAT, **meta})
+    with _replacing(path) as file:
+        np.savez(file, meta=np.array(text), **arrays)
+
+
+@contextmanager
+def _replacing(path):
+    """A file to write to that takes the place of `path` when it is complete."""
+    aside = _aside(path)
+    try:
+        with open(aside, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def copy(source, target):
+    """Give a saved file a second name; the two never change each other."""
+    aside = _aside(target)
+    try:
+        try:
+            os.link(source, aside)         # free, and safe: files are replaced, not changed
+        except OSError:
+            shutil.copyfile(source, aside)
+        os.replace(aside, target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _aside(path):
+    return Path(path).with_name(f"{Path(path).name}.{os.getpid()}.part")
+
+
+class Checkpoint:
+    """A saved net: `meta`, the names of its arrays, and the arrays when asked for.
+
+    path: an .npz file, or a folder with last.npz in it. Raises UserError, here or later, if
+    the file is missing, truncated, damaged or not tinynet's.
+    """
+
+    def __init__(self, path):
+        self.path = Path(path)
+        if self.path.is_dir():
+            self.path = self.path / "last.npz"
+        if not self.path.is_file():
+            raise UserError(f"{self.path}: there is no such checkpoint")
+        with self._opened() as npz:
+            self.names = getattr(npz, "files", [])
+            meta = json.loads(str(npz["meta"])) if "meta" in self.names else None
+        if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+            raise UserError(f"{self.path} is no checkpoint of tinynet, or of another version "
+                            f"than {FORMAT!r}")
+        self.meta = meta
+
+    def arrays(self, prefix, shapes):
+        """The arrays called prefix + name, for a dict name -> shape: a dict of arrays.
+
+        A shape of None fits any. Raises UserError if names or shapes are not the file's.
+        """
+        saved = {name.removeprefix(prefix) for name in self.names if name.startswith(prefix)}
+        if saved != set(shapes):
+            different = ", ".join(sorted(saved ^ set(shapes))[:4])
+            raise UserError(f"{self.path} holds another net: {different} on one side only")
+        with self._opened() as npz:
+            arrays = {name: npz[prefix + name] for name in shapes}
+        for name, shape in shapes.items():
+            if shape not in (None, arrays[name].shape):
+                raise UserError(f"{self.path} holds another net: {name} is "
+                                f"{arrays[name].shape} there and {shape} here")
+        return arrays
+
+    @contextmanager
+    def _opened(self):
+        """The file as NumPy reads it. The many ways in which a damaged file can fail become
+        one clear error."""
+        try:
+            with open(self.path, "rb") as file:
+                yield np.load(file, allow_pickle=False)
+        except UserError:
+            raise
+        except (OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError,
+                zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{self.path} is truncated, damaged or no checkpoint "
+                            f"({error})") from error

@@ -1,0 +1,196 @@
+"""What happens to a picture before the net sees it? (paper, sections 2 and 4.1)
+
+Shorter side to 256 pixels, the central 256 x 256 kept; for training a random crop, perhaps
+mirrored, its colours shifted along the principal components of all pixels; for testing the
+central crop. The mean image is subtracted.
+"""
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from . import rng
+from .device import UserError
+
+SIDE = 256
+ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff"}
+WANTED = """\
+    DIR/train/<class>/*.JPEG
+    DIR/val/<class>/*.JPEG"""
+
+
+class BrokenPicture(UserError):
+    """A file that should be a picture and cannot be read."""
+
+
+@dataclass
+class Pictures:
+    """Paths of pictures with their labels; classes[label] is a folder's name."""
+    paths: list
+    labels: np.ndarray
+    classes: list
+
+    def __len__(self):
+        return len(self.paths)
+
+
+def image_folder(folder, split, classes=None):
+    """The pictures under folder/split/<class>/, classes in sorted order: Pictures.
+
+    classes: those of the training set, when labels must agree with it. Raises UserError,
+    showing the tree that is there and the one that is wanted.
+    """
+    root = Path(folder) / split
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no such folder; wanted is\n{WANTED}")
+    if not root.is_dir():
+        raise UserError(f"{folder} has no folder {split!r}. {_found_and_wanted(folder)}")
+    found = sorted(entry.name for entry in os.scandir(root)
+                   if entry.is_dir() and not entry.name.startswith("."))
+    if classes is not None and set(found) - set(classes):
+        strange = ", ".join(sorted(set(found) - set(classes))[:5])
+        raise UserError(f"{root} has classes that the net does not know: {strange}")
+    paths, labels = [], []
+    classes = found if classes is None else list(classes)
+    for name in found:
+        files = sorted(path for path in (root / name).iterdir()
+                       if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
+        paths += files
+        labels += [classes.index(name)] * len(files)
+    if not paths:
+        raise UserError(f"{root} holds no pictures. {_found_and_wanted(folder)}")
+    return Pictures(paths, np.array(labels), classes)
+
+
+def _found_and_wanted(folder):
+    lines = []
+    for path in sorted(Path(folder).iterdir())[:8]:
+        lines.append(f"    {path.name}{'/' if path.is_dir() else ''}")
+    found = "\n".join(lines) or "    (nothing)"
+    return f"Found there:\n{found}\nwanted is\n{WANTED}"
+
+
+def read(path):
+    """A picture file as (256, 256, 3) uint8: shorter side to 256, the central square.
+
+    Grey, palette, CMYK, transparent and 16-bit pictures become RGB. Shrinking averages over
+    what a pixel covers (Pillow's bilinear filter, within a grey level of exact areas),
+    enlarging is cubic. Raises BrokenPicture.
+    """
+    try:
+        with Image.open(path) as picture:
+            picture = _rgb(picture)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BrokenPicture(f"{path}: not a readable picture ({error})") from error
+    shorter = min(picture.size)
+    picture = _central(picture, *[min(side, 4 * shorter) for side in picture.size])
+    if shorter != SIDE:
+        how = Image.Resampling.BILINEAR if shorter > SIDE else Image.Resampling.BICUBIC
+        picture = picture.resize([round(side * SIDE / shorter) for side in picture.size], how)
+    return np.asarray(_central(picture, SIDE, SIDE))
+
+
+def _central(picture, width, height):
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _rgb(picture):
+    if picture.mode.startswith("I"):                   # 16 bits of grey: keep the upper 8
+        picture = picture.convert("I").point(lambda grey: grey * (1 / 256)).convert("L")
+    if "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+    return picture.convert("RGB")
+
+
+@dataclass
+class Statistics:
+    """Of the training pictures: the mean image, and the principal components of RGB.
+
+    mean: (256, 256, 3) float32. variances: (3,) eigenvalues of the pixels' covariance, in
+    grey levels squared; components: (3, 3), a column each.
+    """
+    mean: np.ndarray
+    variances: np.ndarray
+    components: np.ndarray
+
+
+def statistics(pictures):
+    """Statistics of an iterable of (256, 256, 3) uint8 pictures, in one pass.
+
+    All sums are of integers and below 2**53, so their order does not matter.
+    """
+    count = 0
+    total = np.zeros((SIDE, SIDE, 3))
+    products = np.zeros((3, 3))
+    for picture in pictures:
+        count += 1
+        total += picture
+        pixels = picture.reshape(-1, 3).astype(np.float64)
+        products += pixels.T @ pixels
+    if count == 0:
+        raise UserError("none of the training pictures can be read")
+    pixels = count * SIDE * SIDE
+    rgb = total.sum(axis=(0, 1)) / pixels
+    covariance = products / pixels - np.outer(rgb, rgb)
+    variances, components = np.linalg.eigh(covariance)
+    return Statistics((total / count).astype(np.float32), np.maximum(variances, 0),
+                      components)
+
+
+class Preparation:
+    """From 256 x 256 pictures to what the net takes, as a recipe and a seed have it."""
+
+    def __init__(self, recipe, statistics, seed=0):
+        self.crop, self.scale = recipe.crop, recipe.pixel_scale
+        self.statistics, self.seed = statistics, seed
+        self.shifts = self._shift_sizes(recipe)
+        if not 0 < self.crop <= SIDE:
+            raise UserError(f"crops come from {SIDE} x {SIDE} pictures; "
+                            f"--crop {self.crop} does not fit")
+
+    def _shift_sizes(self, recipe):
+        """How far one unit of Gaussian noise shifts R, G, B along each component."""
+        variances, components = self.statistics.variances, self.statistics.components
+        if recipe.colour == "none":
+            return None
+        if recipe.colour == "stdev":               # what the authors' program did
+            return recipe.colour_sigma * components * np.sqrt(variances)
+        # The paper writes eigenvalues. Of pixels in 0 ... 255 that would be noise of 800
+        # grey levels; of pixels in 0 ... 1, as everyone since has read it, 3.
+        return recipe.colour_sigma * components * variances / 255
+
+    def draws(self, indices, epoch):
+        """What chance decides for these pictures in this epoch: one (top, left, mirrored,
+        colour shift) each. A function of (seed, epoch, index), whoever asks, and when."""
+        of = dict(seed=self.seed, step=epoch)
+        places = rng.words(np, indices, purpose=rng.CROP, **of)
+        room = SIDE - self.crop + 1
+        top, left = places[:, 0] % room, places[:, 1] % room
+        mirrored = places[:, 2] % 2 == 1
+        shift = np.zeros((len(indices), 3))
+        if self.shifts is not None:
+            noise = rng.normal(rng.words(np, indices, purpose=rng.COLOUR, **of))
+            shift = noise[:, :3] @ self.shifts.T
+        return list(zip(top.tolist(), left.tolist(), mirrored.tolist(), shift))
+
+    def for_training(self, picture, out, draw):
+        """Fill out (crop, crop, 3) float32 with a random crop of a (256, 256, 3) picture."""
+        top, left, mirrored, shift = draw
+        self._fill(picture, out, top, left, mirrored)
+        if self.shifts is not None:
+            out += (shift * self.scale).astype(np.float32)
+
+    def for_testing(self, picture, out):
+        """Fill out (crop, crop, 3) float32 with the central crop."""
+        corner = (SIDE - self.crop) // 2
+        self._fill(picture, out, corner, corner, mirrored=False)
+
+    def _fill(self, picture, out, top, left, mirrored):
+        rows, columns = slice(top, top + self.crop), slice(left, left + self.crop)
+        crop, mean = picture[rows, columns], self.statistics.mean[rows, columns]
+        np.subtract(crop, mean, out=out[:, ::-1] if mirrored else out)
+        if self.scale != 1.0:
+            out *= np.float32(self.scale)

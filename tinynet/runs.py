@@ -1,0 +1,137 @@
+"""Where does a training run stand, and what does it leave in its folder?
+
+last.npz     everything that is needed to go on
+best.npz     the same, after the validation with the lowest top-1 error
+log.jsonl    every report and validation, one JSON object a line
+"""
+import itertools
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from . import checkpoint, device
+from .device import UserError
+from .progress import in_words, say, shown
+
+
+class Run:
+    """The moving parts of a training run: what is saved, restored, reported and logged.
+
+    recipe, statistics, classes, seed and data (the folder of pictures) go into every
+    checkpoint as they are.
+    """
+
+    def __init__(self, folder, model, optimizer, plateau, *, recipe, statistics, classes,
+                 seed, data):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.last, self.best = folder / "last.npz", folder / "best.npz"
+        self.log_file = folder / "log.jsonl"
+        self.model, self.optimizer, self.plateau = model, optimizer, plateau
+        self.statistics = statistics
+        self.settings = dict(recipe=asdict(recipe), classes=classes, seed=seed,
+                             data=str(Path(data).resolve()))
+        self.epoch = self.step = 0
+        self.position = 0                  # how many pictures of this epoch are behind us
+        self.lowest_error = math.inf       # top-1, of all validations
+        self.improved = False              # the last validation is the best so far
+        self.result = None                 # of the last validation
+
+    def restore(self, saved, lr=None):
+        """Go on from a Checkpoint; `lr`, if given, replaces its learning rate."""
+        weights = dict(self.model.parameters())
+        shapes = {name: w.shape for name, w in weights.items()}
+        for name, array in saved.arrays("weights/", shapes).items():
+            weights[name].data = weights[name].device.put(array)
+        for name, array in saved.arrays("velocity/", shapes).items():
+            self.optimizer.velocity[name] = weights[name].device.put(array)
+        at = saved.meta["progress"]
+        self.epoch, self.step, self.position = at["epoch"], at["step"], at["position"]
+        self.lowest_error = at["lowest_error"]
+        vars(self.plateau).update(at["plateau"])
+        self.optimizer.lr = at["lr"] if lr is None else lr
+        say(f"resumed {shown(saved.path)}: epoch {self.epoch + 1}, step {self.step}, rate "
+            f"{self.optimizer.lr:g}{'' if lr is None else ' (from --lr)'}")
+
+    def save(self):
+        """Write last.npz, and best.npz if the last validation was the best.
+
+        Weights that are not finite are not saved: the last good checkpoint stays.
+        """
+        arrays = {f"statistics/{name}": array for name, array in vars(self.statistics).items()}
+        for name, w in self.model.parameters():
+            arrays[f"weights/{name}"] = w.numpy()
+            arrays[f"velocity/{name}"] = device.to_host(self.optimizer.velocity[name])
+        if not all(np.isfinite(array.sum()) for array in arrays.values()):
+            raise self._diverged("some weights are no finite numbers")
+        progress = dict(epoch=self.epoch, step=self.step, position=self.position,
+                        lowest_error=self.lowest_error, lr=self.optimizer.lr,
+                        plateau=vars(self.plateau))
+        try:
+            checkpoint.save(self.last, arrays, dict(self.settings, progress=progress))
+            if self.improved:
+                checkpoint.copy(self.last, self.best)
+        except OSError as error:
+            raise UserError(f"cannot save {shown(self.last)}: {error.strerror or error}; "
+                            "what was saved before is untouched") from error
+        self.improved = False
+
+    def report(self, meter):
+        """Say and log what the meter saw since the last report, and reset it."""
+        if not meter.pictures:
+            return
+        seen = meter.read()
+        meter.reset()
+        if not math.isfinite(seen["loss"]):
+            raise self._diverged(f"the loss is {seen['loss']}")
+        say(f"epoch {self.epoch + 1}  step {self.step}  {in_words(seen)}  "
+            f"{seen['images_per_s']:.1f} images/s  rate {self.optimizer.lr:.2g}  "
+            f"waited {seen['waited']:.0%}")
+        self._log("train", lr=self.optimizer.lr, **seen)
+
+    def validated(self, result):
+        """Say and log a validation; remember whether it was the best."""
+        if not math.isfinite(result["loss"]):
+            raise self._diverged(f"the loss of the validation is {result['loss']}")
+        self.result = result
+        self.improved = result["top1_error"] < self.lowest_error
+        self.lowest_error = min(self.lowest_error, result["top1_error"])
+        say(f"epoch {self.epoch + 1}  step {self.step}  validation: {in_words(result)}"
+            f"{'  (best so far)' if self.improved else ''}")
+        self._log("validation", **result)
+
+    def _log(self, kind, **values):
+        line = dict(kind=kind, epoch=self.epoch + 1, step=self.step, **values)
+        try:
+            with open(self.log_file, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise UserError(f"cannot write {shown(self.log_file)}: {error.strerror or error}; "
+                            f"{self._kept()} once that is mended") from error
+
+    def _diverged(self, why):
+        return UserError(f"step {self.step}: {why}: training has diverged; {self._kept()} "
+                         "with a smaller --lr")
+
+    def _kept(self):
+        return (f"the last good checkpoint is {shown(self.last)}; go on from it"
+                if self.last.exists() else "nothing was saved yet; start again")
+
+
+def output_folder(wanted, saved, name):
+    """Where a run goes: `wanted`, or where its checkpoint is, or a new runs/<name>.
+
+    Raises UserError for a folder whose last.npz is not the one that is resumed: training
+    would overwrite it.
+    """
+    if not wanted and not saved:
+        numbered = (Path("runs", f"{name}-{i}" if i > 1 else name) for i in itertools.count(1))
+        return next(folder for folder in numbered if not (folder / "last.npz").exists())
+    folder = Path(wanted) if wanted else saved.path.parent
+    last = folder / "last.npz"
+    if last.exists() and not (saved and last.samefile(saved.path)):
+        raise UserError(f"{shown(last)} is there already and would be overwritten: go on "
+                        f"with --resume {shown(last)}, or choose another --output-dir")
+    return folder
