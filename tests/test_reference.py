@@ -138,6 +138,11 @@ def test_errors_count_labels_outside_the_k_largest():
     assert [int(ops.errors(logits, labels, k)) for k in (1, 2, 3, 4)] == [2, 2, 1, 0]
 
 
+def test_a_net_that_says_nan_is_always_wrong():
+    logits = np.array([[np.nan, np.nan, np.nan], [0, np.nan, 1]])
+    assert int(ops.errors(logits, np.array([0, 1]), 2)) == 2
+
+
 def test_dense_and_part_and_concat(place):
     x, W, b = distinct(4, 6), distinct(6, 3), distinct(3)
     assert forward(ops.dense, x, W, b, device=place) == pytest.approx(x @ W + b)

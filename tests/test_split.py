@@ -12,7 +12,7 @@ from tinynet.recipes import RECIPES
 from tinynet.split import crossings, exchange, gather, send_to_both
 
 SMALL = RECIPES["paper"].changed(dict(
-    kernels=(6, 8, 12, 12, 8), neurons=(16, 16), crop=67, std="he", bias=0.1))
+    kernels=(6, 8, 12, 12, 8), neurons=(16, 16), crop=67, std=("he",), bias=(0.1,)))
 IMAGES = np.random.default_rng(0).standard_normal((9, 67, 67, 3)).astype(np.float32)
 LABELS = np.arange(9) % 5
 

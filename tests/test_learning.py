@@ -1,0 +1,72 @@
+"""Does it learn? On real pictures, where they are there."""
+import pickle
+
+import numpy as np
+
+from tinynet import ops
+from tinynet.device import devices
+from tinynet.engine import Tensor, no_grad
+from tinynet.layers import LRN, Conv2D, Dense, Flatten, Layer, MaxPool, ReLU, Sequential
+from tinynet.optim import SGD
+from tinynet.split import exchange, gather, send_to_both
+
+
+class SmallTower(Layer):
+    """One row of Figure 2 for pictures of 32 x 32 pixels."""
+
+    def __init__(self, device):
+        self.conv1 = Sequential(Conv2D(3, 16, 5, pad=2, std="he"), ReLU(), LRN(), MaxPool())
+        self.conv2 = Sequential(Conv2D(16, 16, 5, pad=2, std="he"), ReLU(), LRN(), MaxPool())
+        self.conv3 = Sequential(Conv2D(32, 32, 3, pad=1, std="he"), ReLU(), MaxPool())
+        self.fc4 = Sequential(Flatten(), Dense(2 * 32 * 3 * 3, 64, std="he"), ReLU())
+        self.to(device)
+
+
+class SmallNet(Layer):
+    """Two towers that meet before conv3 and fc4, and in fc5."""
+
+    def __init__(self, top, bottom):
+        self.top, self.bottom = SmallTower(top), SmallTower(bottom)
+        self.fc5 = Dense(128, 10).to(top)
+        self.devices = top, bottom
+
+    def forward(self, image):
+        t, b = self.top, self.bottom
+        top, bottom = send_to_both(image, *self.devices)
+        top, bottom = t.conv1(top), b.conv1(bottom)
+        top, bottom = t.conv2(top), b.conv2(bottom)
+        top, bottom = exchange(top, bottom)
+        top, bottom = t.conv3(top), b.conv3(bottom)
+        top, bottom = exchange(top, bottom)
+        top, bottom = t.fc4(top), b.fc4(bottom)
+        return self.fc5(gather(top, bottom))
+
+
+def cifar10(folder, *names):
+    pictures, labels = [], []
+    for name in names:
+        with open(folder / "cifar-10-batches-py" / name, "rb") as file:
+            batch = pickle.load(file, encoding="bytes")
+        pictures.append(batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        labels += batch[b"labels"]
+    return (np.concatenate(pictures).astype(np.float32) - 120) / 64, np.array(labels)
+
+
+def test_a_two_tower_net_learns_cifar10_in_a_few_hundred_steps(real_pictures):
+    images, labels = cifar10(real_pictures, "data_batch_1", "data_batch_2")
+    unseen, answers = cifar10(real_pictures, "test_batch")
+    top, bottom = devices("cpu0,cpu1")
+    model = SmallNet(top, bottom).initialize(seed=0)
+    optimizer = SGD(model.parameters(), lr=0.01)
+    for step in range(300):
+        rows = slice(64 * step % 19_200, 64 * step % 19_200 + 64)
+        if step == 200:
+            optimizer.lr = 0.002
+        loss = ops.softmax_cross_entropy(model(Tensor(images[rows], top)), labels=labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with no_grad():
+        wrong = sum(int(ops.errors(model.eval()(Tensor(unseen[i:i + 500], top)).data,
+                                   answers[i:i + 500], 1)) for i in range(0, 2000, 500))
+    assert wrong / 2000 < 0.55         # chance: 0.90

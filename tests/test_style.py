@@ -1,0 +1,64 @@
+"""The habits that keep the engine small enough to be read in an afternoon."""
+import ast
+import io
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "tinynet"
+ORDER = ["device", "rng", "engine", "gradcheck", "ops", "conv", "layers", "split", "optim",
+         "recipes", "images", "batches", "checkpoint", "figures", "progress", "runs"]
+FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+        tokenize.ENDMARKER}
+
+
+def source(name):
+    return (PACKAGE / f"{name}.py").read_text(encoding="utf-8")
+
+
+def code_lines(text):
+    """Lines that hold code: blank lines, comments and docstrings are free."""
+    lines = set()
+    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    for before, token in zip([None] + tokens, tokens):
+        starts_line = before is None or before.type in FREE
+        if token.type in FREE or (token.type == tokenize.STRING and starts_line):
+            continue
+        lines.update(range(token.start[0], token.end[0] + 1))
+    return len(lines)
+
+
+def own_imports(name):
+    for node in ast.walk(ast.parse(source(name))):
+        if isinstance(node, ast.ImportFrom) and node.level == 1:
+            yield from [node.module] if node.module else [alias.name for alias in node.names]
+
+
+def test_the_order_names_every_file():
+    assert sorted(ORDER) == sorted(p.stem for p in PACKAGE.glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_a_file_imports_only_from_files_above_it(name):
+    above = ORDER[:ORDER.index(name)]
+    assert set(own_imports(name)) <= set(above)
+
+
+def test_the_package_stays_below_1500_lines_of_code():
+    assert sum(code_lines(path.read_text(encoding="utf-8"))
+               for path in PACKAGE.glob("*.py")) <= 1500
+
+
+def test_cupy_is_imported_in_one_place():
+    found = [p.name for p in [*PACKAGE.glob("*.py"), ROOT / "alexnet.py"]
+             if "import cupy" in p.read_text(encoding="utf-8")]
+    assert found == ["device.py"]
+
+
+def test_activations_change_device_in_one_file():
+    calls = {p.name for p in [*PACKAGE.glob("*.py"), ROOT / "alexnet.py"]
+             for node in ast.walk(ast.parse(p.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "copy_to"}
+    assert calls == {"split.py", "engine.py"}      # engine.py: Tensor.copy_to itself
