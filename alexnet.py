@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from data import patterns
-from tinynet import batches, checkpoint, device, figures, images, ops, recipes, split
+from tinynet import batches, checkpoint, device, images, ops, recipes, split
 from tinynet.conv import out_size
 from tinynet.device import UserError
 from tinynet.engine import Tensor, graph, no_grad
@@ -287,21 +287,19 @@ def train(args):
             run.save()
             meter.reset()
 
-    for skipped in (loader.skipped, validation.skipped):
+    for part, skipped in ("train", loader.skipped), ("val", validation.skipped):
         if skipped:
-            print(f"{len(skipped)} unreadable pictures were skipped")
+            print(f"{len(skipped)} unreadable pictures in {part} were skipped")
     if interrupted:
         print("interrupted; go on with\n  " + command("train", "--resume", run.last))
         return 130
-    kernels = output / "kernels.png"
-    figures.kernel_sheet(*[tower.conv1.steps[0].W.numpy()
-                           for tower in (model.top, model.bottom)]).save(kernels)
+    run.draw_kernels()
     chance = 1 - 1 / len(pictures.classes)
     print(f"""
 on {run.result['pictures']:,} pictures it has not seen: top-1 error \
 {run.result['top1_error']:.1%} (chance: {chance:.1%}), lowest so far {run.lowest_error:.1%}
 saved: {shown(run.last)}, {shown(run.best)}, {shown(run.log_file)}
-first-layer kernels: {shown(kernels)}
+first-layer kernels: {shown(run.kernels)}
 try next:
   {command('predict', run.best, held_out.paths[0])}""")
     return 0

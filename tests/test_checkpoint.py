@@ -69,7 +69,7 @@ def test_saving_again_replaces_and_leaves_nothing_else(path):
     assert list(path.parent.iterdir()) == [path]
 
 
-# --- files that are no checkpoint -------------------------------------------------------
+# --- files that are no checkpoint -----------------------------------------------------
 
 
 def refused(path):
@@ -97,7 +97,8 @@ def test_a_flipped_bit_in_the_middle_of_an_array_is_noticed(path):
 
 
 # Offsets within a zip entry's header: version, flags (bit 0: encrypted), method.
-@pytest.mark.parametrize("offset, value", [(6, 255), (8, 1), (8, 32), (10, 99), (10, 12)])
+@pytest.mark.parametrize("offset, value", [(6, 255), (8, 1), (8, 32), (10, 99),
+                                           (10, 12)])
 def test_a_damaged_directory_is_noticed(path, offset, value):
     content = bytearray(path.read_bytes())
     entry = content.rindex(b"PK\x01\x02")
@@ -180,7 +181,7 @@ def test_a_shape_of_none_fits_any_array(path):
     assert {name: array.shape for name, array in arrays.items()} == SHAPES
 
 
-# --- writing that fails -----------------------------------------------------------------
+# --- writing that fails ---------------------------------------------------------------
 
 
 class Full:
@@ -200,8 +201,9 @@ def test_a_failing_write_leaves_the_previous_file_untouched(path):
 
 def child(program, *arguments):
     """Another Python, in the project's folder, which prints what it has to say."""
-    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)], cwd=ROOT,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, arguments)],
+                            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            text=True)
 
 
 def test_a_file_that_grows_too_large_leaves_the_previous_one_untouched(path):
@@ -251,7 +253,7 @@ checkpoint.save(sys.argv[1], arrays, {})
     assert path.read_bytes() == before and is_whole(path)
 
 
-# --- second names -----------------------------------------------------------------------
+# --- second names ---------------------------------------------------------------------
 
 
 def test_a_copy_survives_the_source_being_replaced(path):

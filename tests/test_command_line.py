@@ -17,6 +17,7 @@ from PIL import Image
 
 import alexnet
 from data import patterns
+from tinynet import checkpoint
 from tinynet.checkpoint import Checkpoint
 
 ROOT = Path(alexnet.__file__).parent
@@ -41,7 +42,7 @@ def no_test_runs_for_ever():
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """A small data set; its name has a space, and there are files that are no pictures."""
+    """A small data set with a space in its name and files that are no pictures."""
     folder = tmp_path_factory.mktemp("data") / "small patterns"
     patterns.draw(folder, train=TRAIN, val=VAL, progress=False)
     for parent in (folder / "val").iterdir():
@@ -57,7 +58,8 @@ def trained(data, tmp_path_factory):
     with contextlib.redirect_stdout(io.StringIO()) as out, \
             contextlib.redirect_stderr(io.StringIO()) as err:
         code = alexnet.main(["train", str(data), *SMALL, "--output-dir", str(folder)])
-    return SimpleNamespace(folder=folder, code=code, out=out.getvalue(), err=err.getvalue())
+    return SimpleNamespace(folder=folder, code=code, out=out.getvalue(),
+                           err=err.getvalue())
 
 
 @pytest.fixture
@@ -78,8 +80,9 @@ def run(capsys):
 @pytest.fixture
 def half(run, data, tmp_path):
     """A run that stopped after three steps, in the middle of the first epoch."""
-    assert run("train", data, *SMALL, "--steps", 3, "--output-dir", tmp_path / "half").code == 0
-    return tmp_path / "half"
+    folder = tmp_path / "half"
+    assert run("train", data, *SMALL, "--steps", 3, "--output-dir", folder).code == 0
+    return folder
 
 
 def weights(path):
@@ -117,9 +120,9 @@ def is_clean_error(done, *words):
 
 def started(*argv, program="import alexnet, sys; sys.exit(alexnet.main())"):
     """The same in another process."""
-    return subprocess.Popen(
-        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}",
-         *map(str, argv)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"
+    return subprocess.Popen([sys.executable, "-c", program, *map(str, argv)], text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def ended(process):
@@ -131,7 +134,7 @@ def numbers(pattern, text):
     return [float(number) for number in re.findall(pattern, text)]
 
 
-# --- train ------------------------------------------------------------------------------
+# --- train ----------------------------------------------------------------------------
 
 
 def test_training_ends_well_and_says_what_to_do_next(trained):
@@ -219,23 +222,27 @@ alexnet.main()""")
     ["--device", "cpu0,cpu1"], ["--device", "cpu1"], ["-j", "1"], ["-j", "4"]],
     ids=lambda options: " ".join(options))
 def test_devices_and_workers_change_no_bit(run, data, trained, tmp_path, options):
-    assert run("train", data, *SMALL, *options, "--output-dir", tmp_path / "run").code == 0
-    assert same_net(tmp_path / "run", trained.folder)
+    folder = tmp_path / "run"
+    assert run("train", data, *SMALL, *options, "--output-dir", folder).code == 0
+    assert same_net(folder, trained.folder)
 
 
 def test_another_seed_gives_another_net(run, data, trained, tmp_path):
-    assert run("train", data, *SMALL, "--seed", 1, "--output-dir", tmp_path / "run").code == 0
-    assert not same_net(tmp_path / "run", trained.folder)
+    folder = tmp_path / "run"
+    assert run("train", data, *SMALL, "--seed", 1, "--output-dir", folder).code == 0
+    assert not same_net(folder, trained.folder)
 
 
 def test_colour_noise_dropout_and_every_other_option_can_be_set(run, data, tmp_path):
     done = run("train", data, *SMALL, "--colour", "stdev", "--dropout-kind", "inverted",
-               "--std", "0.05", "--bias", 0.1, "--momentum", 0.8, "--wd", 0, "--lrn-k", 1,
-               "--schedule", "plateau", "--steps", 2, "--output-dir", tmp_path / "run")
+               "--std", "0.05", "--bias", 0.1, "--momentum", 0.8, "--wd", 0,
+               "--lrn-k", 1, "--schedule", "plateau", "--steps", 2,
+               "--output-dir", tmp_path / "run")
     assert done.code == 0, done.err
 
 
-def test_a_run_goes_into_a_folder_named_after_its_recipe(run, data, tmp_path, monkeypatch):
+def test_a_run_goes_into_a_folder_named_after_its_recipe(
+        run, data, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in "runs/quickstart", "runs/quickstart-2":
         done = run("train", data, *SMALL, "--steps", 1)
@@ -272,22 +279,24 @@ def test_unreadable_pictures_are_counted_and_named(run, data, tmp_path):
     broken = copy / "train" / "rings" / "0001.jpg"
     broken.write_bytes(broken.read_bytes()[:500])
     done = run("train", copy, *SMALL, "--output-dir", tmp_path / "run")
-    assert done.code == 0 and "1 unreadable pictures were skipped" in done.out
+    assert done.code == 0 and "1 unreadable pictures in train were skipped" in done.out
     assert done.err.count(str(broken)) == 1
 
 
-# --- resume -----------------------------------------------------------------------------
+# --- resume ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("stop, target", [(3, 7), (EPOCH, LAST), (3, EPOCH), (5, LAST)],
-                         ids=["within an epoch", "at its end", "up to its end", "to the end"])
+                         ids=["within an epoch", "at its end", "up to its end",
+                              "to the end"])
 @pytest.mark.parametrize("schedule", ["plateau", "linear"])
 def test_a_resumed_run_is_an_uninterrupted_one_to_the_bit(
         run, data, tmp_path, stop, target, schedule):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = [*SMALL, "--colour", "stdev", "--schedule", schedule, "--patience", 1]
-    assert run("train", data, *options, "--steps", target, "--output-dir", whole).code == 0
-    assert run("train", data, *options, "--steps", stop, "--output-dir", parts).code == 0
+    for steps, folder in (target, whole), (stop, parts):
+        done = run("train", data, *options, "--steps", steps, "--output-dir", folder)
+        assert done.code == 0, done.err
     done = run("train", "--resume", parts, "--steps", target, "--device", "cpu")
     assert done.code == 0 and f"step {stop}" in done.out, done.err
     assert same_net(whole, parts)
@@ -317,7 +326,8 @@ def test_more_epochs_can_be_added(run, trained, tmp_path):
 
 
 def test_resume_with_a_rate_says_that_it_wins(run, half):
-    done = run("train", "--resume", half, "--lr", 0.002, "--device", "cpu", "--steps", 4)
+    done = run("train", "--resume", half, "--lr", 0.002, "--steps", 4,
+               "--device", "cpu")
     assert "rate 0.002 (from --lr)" in done.out
     assert progress(half)["lr"] == 0.002
 
@@ -382,17 +392,35 @@ def test_a_resumed_run_does_not_overwrite_another_one(run, trained, half):
     assert contents(half) == before
 
 
+def never_to_be_improved(path):
+    """Make a checkpoint believe that no picture was ever taken for another."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files if name != "meta"}
+    meta = Checkpoint(path).meta
+    meta["progress"]["lowest_error"] = 0.0
+    checkpoint.save(path, arrays, meta)
+
+
+def test_the_best_checkpoint_stays_when_nothing_improves(run, half):
+    best = (half / "best.npz").read_bytes()
+    never_to_be_improved(half / "last.npz")
+    assert run("train", "--resume", half, "--device", "cpu").code == 0
+    assert (half / "best.npz").read_bytes() == best
+
+
 def test_a_run_resumed_into_a_new_folder_names_only_files_that_are_there(
         run, half, tmp_path):
+    never_to_be_improved(half / "last.npz")
     new = tmp_path / "new"
     done = run("train", "--resume", half, "--output-dir", new, "--steps", 4,
                "--device", "cpu")
     assert done.code == 0
-    named = re.findall(r"[^\s,']*/\w+\.(?:npz|png|jsonl)", done.out.partition("saved:")[2])
+    last_lines = done.out.partition("saved:")[2]
+    named = re.findall(r"[^\s,']*/\w+\.(?:npz|png|jsonl)", last_lines)
     assert named and all(Path(path).exists() for path in named)
 
 
-# --- test and predict -------------------------------------------------------------------
+# --- test and predict -----------------------------------------------------------------
 
 
 def test_test_prints_the_error_of_the_last_validation(run, trained):
@@ -408,7 +436,8 @@ def test_test_prints_the_error_of_the_last_validation(run, trained):
 def test_test_takes_a_checkpoint_a_folder_and_a_batch_size(run, trained, data):
     for options in [data], [data, "-b", 3], ["-j", 1]:
         done = run("test", trained.folder / "best.npz", *options, "--device", "cpu")
-        assert done.code == 0 and "best.npz on " in done.out and "10 pictures" in done.out
+        assert done.code == 0
+        assert "best.npz on " in done.out and "10 pictures" in done.out
 
 
 def test_predict_prints_the_five_most_probable_classes(run, trained, data):
@@ -450,7 +479,7 @@ def test_help_explains_every_option_of_a_recipe(run):
         assert option in done.out
 
 
-# --- what is refused --------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("device", ["gpu9", "cuda:0", "cpu0,cpu1,cpu2", "", "cpu,"])
@@ -483,7 +512,8 @@ def test_a_file_that_is_no_checkpoint_is_a_clean_error(run, trained, tmp_path, k
         np.savez(path, W=np.zeros(3))
     elif kind != "missing":
         whole = (trained.folder / "last.npz").read_bytes()
-        path.write_bytes({"truncated": whole[:-500], "text": b"words", "empty": b""}[kind])
+        other = {"truncated": whole[:-500], "text": b"words", "empty": b""}
+        path.write_bytes(other[kind])
     for command in (["test", path], ["predict", path, "some.jpg"],
                     ["train", "--resume", path]):
         assert is_clean_error(run(*command, "--device", "cpu"), path)
@@ -500,14 +530,16 @@ def test_a_checkpoint_of_another_shape_is_a_clean_error(run, trained, tmp_path):
 
 
 @pytest.mark.parametrize("options", [
-    "--crop 66", "--crop 257", "--crop 0", "--colour pink", "--schedule never", "--std much",
-    "-b 0", "-b -8", "--workers 0", "--workers -1", "--steps 0", "--steps -1", "--print-freq 0", "--print-freq -1", "--save-freq 0",
+    "--crop 66", "--crop 257", "--crop 0", "--colour pink", "--schedule never",
+    "--std much", "-b 0", "-b -8", "--workers 0", "--workers -1", "--steps 0",
+    "--steps -1", "--print-freq 0", "--print-freq -1", "--save-freq 0",
     "--save-freq -1", "--seed -1", "--epochs -1", "--epochs 0", "--kernels 4,8",
     "--kernels 4,8,8,8,8,8", "--kernels 0,8,8,8,8", "--kernels 4,8,8,8,-8",
     "--kernels 4,8,x,8,8", "--neurons 16", "--neurons 0,16", "--dropout 1",
     "--dropout -0.1", "--patience x"])
 def test_an_option_that_makes_no_sense_is_refused(run, data, tmp_path, options):
-    done = run("train", data, *SMALL, *options.split(), "--output-dir", tmp_path / "run")
+    done = run("train", data, *SMALL, *options.split(),
+               "--output-dir", tmp_path / "run")
     assert done.code in (1, 2), done.out                  # 2: argparse has noticed
     assert done.err.count("error: ") == 1 and "Traceback" not in done.err
     option, value = options.split()
@@ -533,7 +565,7 @@ def test_an_output_folder_that_is_a_file_is_a_clean_error(run, data, tmp_path):
     assert is_clean_error(done, tmp_path / "file")
 
 
-# --- what is survived -------------------------------------------------------------------
+# --- what is survived -----------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -580,7 +612,8 @@ def test_a_signal_saves_and_nothing_is_lost(run, data, tmp_path, number):
     assert command[2:4] == ["train", "--resume"] and Path(command[4]).exists()
 
     assert run(*command[2:], "--steps", step + 3, "--device", "cpu").code == 0
-    assert run("train", data, *options, "--steps", step + 3, "--output-dir", whole).code == 0
+    assert run("train", data, *options, "--steps", step + 3,
+               "--output-dir", whole).code == 0
     assert same_net(parts, whole)
 
 
@@ -614,7 +647,7 @@ def test_ctrl_c_at_any_step_and_resume_is_an_uninterrupted_run(
 
 
 def test_ctrl_c_before_the_first_step_is_no_traceback(data, tmp_path):
-    done = ended(started("train", data, *SMALL, "--output-dir", tmp_path / "run", program="""
+    program = """
 import alexnet, os, signal, sys
 from tinynet import images
 read = images.read
@@ -622,7 +655,9 @@ def and_interrupt(path):
     os.kill(os.getpid(), signal.SIGINT)
     return read(path)
 images.read = and_interrupt
-sys.exit(alexnet.main())"""))
+sys.exit(alexnet.main())"""
+    done = ended(started("train", data, *SMALL, "--output-dir", tmp_path / "run",
+                         program=program))
     assert done.code == 130 and "Traceback" not in done.err
 
 
@@ -640,8 +675,8 @@ def test_a_full_disk_leaves_the_previous_checkpoint(half, size):
     with open(half / "log.jsonl", "a") as log:
         log.write("\n" * 1000)
     before = contents(half)
-    done = ended(started("train", "--resume", half, "--device", "cpu", "--steps", 5, size,
-                         program=LIMITED))
+    done = ended(started("train", "--resume", half, "--device", "cpu", "--steps", 5,
+                         size, program=LIMITED))
     assert is_clean_error(done, half)
     after = contents(half)
     assert sorted(after) == sorted(before)

@@ -24,9 +24,11 @@ def save(path, arrays, meta):
 
     Raises OSError (a full disk, a missing right); the previous file is then untouched.
     """
-    text = json.dumps({"format": FORMAT, **meta})
-    with _replacing(path) as file:
-        np.savez(file, meta=np.array(text), **arrays)
+    entries = {"meta": np.array(json.dumps({"format": FORMAT, **meta})), **arrays}
+    with _replacing(path) as file, zipfile.ZipFile(file, "w") as npz:
+        for name, array in entries.items():
+            with npz.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
 @contextmanager
@@ -57,7 +59,7 @@ def copy(source, target):
 
 
 def _aside(path):
-    return Path(path).with_name(f"{Path(path).name}.{os.getpid()}.part")
+    return Path(path).with_name(Path(path).name + ".part")
 
 
 class Checkpoint:

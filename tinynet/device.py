@@ -16,7 +16,7 @@ NAME = re.compile(r"(cpu|gpu)(\d*)(:\w+)?")
 LANES = 8                      # a sum over slices goes through this many partial sums
 CPU_SCRATCH = 2 << 20          # bytes of scratch a slice may use: about one core's cache
 GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
-SMALL = 64 << 10               # below this many bytes, cutting costs more than it gains
+SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
 
 _active = threading.local()
 

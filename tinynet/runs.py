@@ -3,10 +3,12 @@
 last.npz     everything that is needed to go on
 best.npz     the same, after the validation with the lowest top-1 error
 log.jsonl    every report and validation, one JSON object a line
+kernels.png  the kernels of the first layer, drawn at the end
 """
 import itertools
 import json
 import math
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from . import checkpoint, device
 from .device import UserError
+from .figures import kernel_sheet
 from .progress import in_words, say, shown
 
 
@@ -28,7 +31,7 @@ class Run:
                  seed, data):
         folder.mkdir(parents=True, exist_ok=True)
         self.last, self.best = folder / "last.npz", folder / "best.npz"
-        self.log_file = folder / "log.jsonl"
+        self.log_file, self.kernels = folder / "log.jsonl", folder / "kernels.png"
         self.model, self.optimizer, self.plateau = model, optimizer, plateau
         self.statistics = statistics
         self.settings = dict(recipe=asdict(recipe), classes=classes, seed=seed,
@@ -49,7 +52,8 @@ class Run:
             self.optimizer.velocity[name] = weights[name].device.put(array)
         at = saved.meta["progress"]
         self.epoch, self.step, self.position = at["epoch"], at["step"], at["position"]
-        self.lowest_error = at["lowest_error"]
+        if self.best.exists():             # else this is a new folder, with a best of its own
+            self.lowest_error = at["lowest_error"]
         vars(self.plateau).update(at["plateau"])
         self.optimizer.lr = at["lr"] if lr is None else lr
         say(f"resumed {shown(saved.path)}: epoch {self.epoch + 1}, step {self.step}, rate "
@@ -69,14 +73,18 @@ class Run:
         progress = dict(epoch=self.epoch, step=self.step, position=self.position,
                         lowest_error=self.lowest_error, lr=self.optimizer.lr,
                         plateau=vars(self.plateau))
-        try:
+        with self._writing(self.last):
             checkpoint.save(self.last, arrays, dict(self.settings, progress=progress))
             if self.improved:
                 checkpoint.copy(self.last, self.best)
-        except OSError as error:
-            raise UserError(f"cannot save {shown(self.last)}: {error.strerror or error}; "
-                            "what was saved before is untouched") from error
         self.improved = False
+
+    def draw_kernels(self):
+        """Write kernels.png: what the first layer has learned."""
+        towers = self.model.top, self.model.bottom
+        sheet = kernel_sheet(*[tower.conv1.steps[0].W.numpy() for tower in towers])
+        with self._writing(self.kernels):
+            sheet.save(self.kernels)
 
     def report(self, meter):
         """Say and log what the meter saw since the last report, and reset it."""
@@ -104,12 +112,17 @@ class Run:
 
     def _log(self, kind, **values):
         line = dict(kind=kind, epoch=self.epoch + 1, step=self.step, **values)
+        with self._writing(self.log_file), open(self.log_file, "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    @contextmanager
+    def _writing(self, path):
+        """A full disk or a missing right, said in the reader's terms."""
         try:
-            with open(self.log_file, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            yield
         except OSError as error:
-            raise UserError(f"cannot write {shown(self.log_file)}: {error.strerror or error}; "
-                            f"{self._kept()} once that is mended") from error
+            raise UserError(f"cannot write {shown(path)}: {error.strerror or error}; when that "
+                            f"is mended: {self._kept()}") from error
 
     def _diverged(self, why):
         return UserError(f"step {self.step}: {why}: training has diverged; {self._kept()} "
