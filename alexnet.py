@@ -417,6 +417,8 @@ def training_folder(args, saved):
     """DIR; or where the checkpoint's pictures were; or freshly drawn patterns."""
     folder = Path(args.dir or (saved.meta["data"] if saved else PATTERNS))
     if folder == PATTERNS:
+        print(f"no DIR was given: ten classes of patterns are drawn into {shown(PATTERNS)}, "
+              "and a net learns them;\nthat takes a few minutes on two cores")
         try:
             patterns.draw(PATTERNS)
         except ValueError as error:
