@@ -21,12 +21,13 @@ def source(name):
 def code_lines(text):
     """Lines that hold code: blank lines, comments and docstrings are free."""
     lines = set()
-    tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
-    for before, token in zip([None] + tokens, tokens):
-        starts_line = before is None or before.type in FREE
-        if token.type in FREE or (token.type == tokenize.STRING and starts_line):
-            continue
-        lines.update(range(token.start[0], token.end[0] + 1))
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in FREE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        is_statement = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_statement and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, node.end_lineno + 1))
     return len(lines)
 
 
