@@ -13,6 +13,7 @@ Figure 2 of the paper: two rows, one GPU each, whose lines cross at layers 3, 6,
     bottom  227x227x3 ─ 55x55x48 ─ 27x27x128 ─╯╰─ 13x13x192 ─ 192 ─ 128 ─╯╰─ 2048 ─╯╰─ 2048 ─╯  fc8
 """
 import argparse
+import math
 import shlex
 import sys
 import warnings
@@ -186,19 +187,18 @@ def layer_table(output):
     with weights on its way.
     """
     rows, layer_of = {}, {}
-    for tensor in graph(output):
-        if not tensor.inputs:
+    for node in graph(output):
+        if not node.inputs:
             continue                                  # a parameter, or the image
-        name = layer_of[tensor] = split.layer_name(tensor) or layer_of[tensor.inputs[0]]
+        name = layer_of[node] = split.layer_name(node) or layer_of[node.inputs[0]]
         row = rows.setdefault(name, dict(parts=0, parameters=0, macs=0, bytes=0))
-        row["bytes"] += tensor.data.nbytes
-        if split.layer_name(tensor):
-            _, W, b = tensor.inputs
-            positions = tensor.data[..., 0].size
+        row["bytes"] += node.nbytes
+        if split.layer_name(node):
+            _, W, b = node.inputs
             row["parts"] += 1
             row["parameters"] += W.data.size + b.data.size
-            row["macs"] += positions * W.data.size
-            row["shape"], row["weights"] = tensor.shape[1:], W.shape
+            row["macs"] += math.prod(node.shape[:-1]) * W.data.size
+            row["shape"], row["weights"] = node.shape[1:], W.shape
     for row in rows.values():
         parts = f"{row['parts']} x " if row["parts"] > 1 else ""
         *place, maps = row["shape"]

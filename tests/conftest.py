@@ -11,7 +11,7 @@ GPUS = device.gpu_count()
 NO_GPU = pytest.mark.skipif(GPUS < 1, reason="no GPU answers here (CuPy and a driver needed)")
 TWO_GPUS = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, found {GPUS}")
 
-DEVICES = ["cpu", "cpu1", pytest.param("gpu0", marks=[pytest.mark.gpu, NO_GPU]),
+DEVICES = ["cpu", "cpu1", "cpu0:a", pytest.param("gpu0", marks=[pytest.mark.gpu, NO_GPU]),
            pytest.param("gpu0:b", marks=[pytest.mark.gpu, NO_GPU])]
 PAIRS = ["cpu0,cpu1", pytest.param("gpu0:a,gpu0:b", marks=[pytest.mark.gpu, NO_GPU]),
          pytest.param("gpu0,gpu1", marks=[pytest.mark.two_gpus, TWO_GPUS])]

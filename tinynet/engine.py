@@ -6,34 +6,42 @@ oldest, and leaves in every leaf that asked for it the gradient of the loss.
 """
 import functools
 import itertools
+import threading
 from contextlib import contextmanager
 
 from . import device as dev
 
 _clock = itertools.count()
-_recording = True
+_local = threading.local()         # .silent: inside no_grad()
 
 
 class Tensor:
     """An array that knows its device and how it was computed.
 
-    data: a NumPy or CuPy array, or anything that can become one.
+    data: a NumPy or CuPy array, or anything that can become one; a copy is made.
     device: a Device or its name; the data are put there.
-    requires_grad: whether backward should leave d(loss)/d(this) in `.grad`.
+    requires_grad: whether backward should leave d(loss)/d(this) in `.grad`, an array that
+    may share its memory with other gradients: read it, do not write into it.
     """
+
+    __array_ufunc__ = None         # array * tensor is our business, not NumPy's
+    op, inputs, grad_fns = "", (), ()
 
     def __init__(self, data, device="cpu", requires_grad=False):
         self.device = dev.Device(device) if isinstance(device, str) else device
         self.data = self.device.put(data)
         self.requires_grad = requires_grad
         self.grad = None
-        self.op = ""
-        self.inputs = ()
-        self.grad_fns = ()
         self.order = next(_clock)
+        self._computed_by = None
+
+    @property
+    def node(self):
+        """What stands for this tensor in the graph: how it was computed, or itself."""
+        return self._computed_by or self
 
     def __repr__(self):
-        made_by = f", {self.op}" if self.op else ""
+        made_by = f", {self.node.op}" if self.node.op else ""
         return f"Tensor({self.shape}, {self.data.dtype}, {self.device}{made_by})"
 
     @property
@@ -88,44 +96,61 @@ class Tensor:
         if not self.requires_grad:
             raise RuntimeError("nothing to differentiate: no input of this tensor requires "
                                "a gradient, or it was computed under no_grad()")
-        for tensor in graph(self):
-            if tensor.grad_fns is None:
-                raise RuntimeError(f"the graph behind this {tensor.op} was already used by "
+        for node in graph(self):
+            if node.grad_fns is None:
+                raise RuntimeError(f"the graph behind this {node.op} was already used by "
                                    "backward(); run the forward pass again")
         with self.device:
             xp = dev.get_array_module(self.data)
-            pending = {self: xp.ones_like(self.data)}
+            pending = {self.node: xp.ones_like(self.data)}
         while pending:
-            tensor = max(pending, key=lambda t: t.order)
-            dy = pending.pop(tensor)
-            if not tensor.inputs:
-                with tensor.device:
-                    tensor.grad = dy if tensor.grad is None else tensor.grad + dy
+            node = max(pending, key=lambda node: node.order)
+            dy = pending.pop(node)
+            if isinstance(node, Tensor):               # a leaf
+                with node.device:
+                    node.grad = dy if node.grad is None else node.grad + dy
                 continue
-            for x, grad_fn in zip(tensor.inputs, tensor.grad_fns):
+            for x, grad_fn in zip(node.inputs, node.grad_fns):
                 if not x.requires_grad:
                     continue
-                with tensor.device:
+                with node.device:
                     dx = grad_fn(dy)
                 if dx.shape != x.shape:
-                    raise ValueError(f"{tensor.op}: a gradient of shape {dx.shape} for an "
+                    raise ValueError(f"{node.op}: a gradient of shape {dx.shape} for an "
                                      f"input of shape {x.shape}")
                 # Mind the device: behind a crossing dx lives over there, with x, and is
                 # added there. `a + b`, never `+=`: two inputs may share one gradient.
                 with x.device:
                     pending[x] = pending[x] + dx if x in pending else dx
-            tensor.inputs, tensor.grad_fns = (), None
+            node.inputs, node.grad_fns = (), None
+
+
+class Node:
+    """What the graph keeps of a computed tensor: how, where and how large, not its data.
+
+    op: the op's name. inputs: the nodes it read; a leaf is its own node. grad_fns: one
+    gradient function per input, None after backward. Their closures hold what is needed of
+    the data, so that the rest can go as soon as the forward pass has no more use for it.
+    """
+
+    requires_grad = True
+
+    def __init__(self, op, device, value, inputs, grad_fns):
+        self.op, self.device = op, device
+        self.shape, self.nbytes = value.shape, value.nbytes
+        self.inputs, self.grad_fns = inputs, grad_fns
+        self.order = next(_clock)
 
 
 def graph(output):
-    """Every tensor that `output` was computed from, and itself, oldest first."""
-    todo, seen = [output], {output}
+    """The nodes of every tensor that `output` was computed from, oldest first."""
+    todo, seen = [output.node], {output.node}
     while todo:
         for x in todo.pop().inputs:
             if x not in seen:
                 seen.add(x)
                 todo.append(x)
-    return sorted(seen, key=lambda tensor: tensor.order)
+    return sorted(seen, key=lambda node: node.order)
 
 
 class Parameter(Tensor):
@@ -139,12 +164,11 @@ class Parameter(Tensor):
 @contextmanager
 def no_grad():
     """Inside, nothing is recorded and so nothing is kept: for testing a net."""
-    global _recording
-    before, _recording = _recording, False
+    before, _local.silent = getattr(_local, "silent", False), True
     try:
         yield
     finally:
-        _recording = before
+        _local.silent = before
 
 
 def op(function):
@@ -162,6 +186,9 @@ def op(function):
             if not isinstance(x, Tensor):
                 raise TypeError(f"{function.__name__} takes tensors, not "
                                 f"{type(x).__name__}: wrap it in Tensor(..., device)")
+            if x.data.dtype.kind != "f":
+                raise TypeError(f"{function.__name__} takes floating-point numbers, not "
+                                f"{x.data.dtype}: convert them before Tensor(...)")
         device = inputs[0].device
         if any(x.device != device for x in inputs):
             places = ", ".join(str(x.device) for x in inputs)
@@ -176,13 +203,13 @@ def op(function):
 
 def _record(name, value, device, inputs, grad_fns):
     tensor = Tensor.__new__(Tensor)        # no put: the value is already where it belongs
-    tensor.data = value
-    tensor.device = device
-    tensor.requires_grad = _recording and any(x.requires_grad for x in inputs)
-    tensor.grad = None
-    tensor.op = name
-    tensor.inputs = inputs if tensor.requires_grad else ()
-    tensor.grad_fns = tuple(grad_fns) if tensor.requires_grad else ()
+    tensor.data, tensor.device, tensor.grad = value, device, None
+    recording = not getattr(_local, "silent", False)
+    tensor.requires_grad = recording and any(x.requires_grad for x in inputs)
+    tensor._computed_by = None
+    if tensor.requires_grad:
+        nodes = tuple(x.node for x in inputs)
+        tensor._computed_by = Node(name, device, value, nodes, tuple(grad_fns))
     tensor.order = next(_clock)
     return tensor
 

@@ -94,7 +94,7 @@ RECIPES = {
     "quickstart": Recipe(
         name="quickstart", kernels=(12, 32, 48, 48, 32), neurons=(256, 256),
         std=(0.003,) + ("he",) * 7, bias=(0.0,) * 8, dropout=0.25, pixel_scale=1 / 64,
-        colour="none", batch_size=32, epochs=6, lr=0.015, schedule="linear"),
+        colour="none", batch_size=32, epochs=6, lr=0.01, schedule="linear"),
 }
 
 

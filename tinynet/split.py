@@ -44,25 +44,25 @@ def crossings(output):
     The image is copied to both devices as well, but no gradient comes back for it, and it is
     not listed. A crossing is named after the first layer with weights that reads it.
     """
-    tensors = graph(output)
+    nodes = graph(output)
     reader = {}
-    for tensor in tensors:
-        for x in tensor.inputs:
-            reader.setdefault(x, tensor)
-    return [Crossing(_first_layer(tensor, reader), str(tensor.inputs[0].device),
-                     str(tensor.device), tensor.data.nbytes)
-            for tensor in tensors if tensor.op == "copy_to" and tensor.inputs]
+    for node in nodes:
+        for x in node.inputs:
+            reader.setdefault(x, node)
+    return [Crossing(_first_layer(node, reader), str(node.inputs[0].device),
+                     str(node.device), node.nbytes)
+            for node in nodes if node.op == "copy_to"]
 
 
-def layer_name(tensor):
+def layer_name(node):
     """ "conv3" for an op that reads top.conv3.0.W or bottom.conv3.0.W, else ""."""
-    for x in tensor.inputs:
+    for x in node.inputs:
         if isinstance(x, Parameter):
             return x.name.removeprefix("top.").removeprefix("bottom.").partition(".")[0]
     return ""
 
 
-def _first_layer(tensor, reader):
-    while not layer_name(tensor) and tensor in reader:
-        tensor = reader[tensor]
-    return layer_name(tensor)
+def _first_layer(node, reader):
+    while not layer_name(node) and node in reader:
+        node = reader[node]
+    return layer_name(node)
