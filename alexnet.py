@@ -14,6 +14,7 @@ Figure 2 of the paper: two rows, one GPU each, whose lines cross at layers 3, 6,
 """
 import argparse
 import math
+import os
 import shlex
 import sys
 import warnings
@@ -258,15 +259,16 @@ def train(args):
                 if recipe.schedule == "linear":
                     optimizer.lr = recipe.lr * (1 - run.step / all_steps)
                 model.train(run.step)
+                labels = towers[0].put(batch.labels)
                 logits = model(Tensor(batch.images, towers[0]))
-                loss = ops.softmax_cross_entropy(logits, labels=batch.labels)
+                loss = ops.softmax_cross_entropy(logits, labels=labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
 
                 run.step += 1
                 run.position = batch.end
-                meter.add(loss, logits, batch)
+                meter.add(loss, logits, labels, batch.waited)
                 progress.update()
                 if run.step == last_step or interrupted:
                     break
@@ -277,7 +279,11 @@ def train(args):
             else:
                 run.position = len(pictures)          # even if the last ones are unreadable
             run.report(meter)
-            result = evaluate(model, validation, interrupted)
+            try:
+                result = evaluate(model, validation, interrupted)
+            except UserError:                         # unreadable pictures: keep the epoch
+                run.save()
+                raise
             if result:
                 run.validated(result)
                 if run.position == len(pictures):     # the end of an epoch
@@ -314,8 +320,10 @@ def evaluate(model, loader, interrupted=False):
         for batch in loader.testing():
             if interrupted:
                 return None
+            labels = model.devices[0].put(batch.labels)
             logits = model(Tensor(batch.images, model.devices[0]))
-            meter.add(ops.softmax_cross_entropy(logits, labels=batch.labels), logits, batch)
+            loss = ops.softmax_cross_entropy(logits, labels=labels)
+            meter.add(loss, logits, labels, batch.waited)
             progress.update()
     return meter.read()
 
@@ -417,12 +425,15 @@ def training_folder(args, saved):
     """DIR; or where the checkpoint's pictures were; or freshly drawn patterns."""
     folder = Path(args.dir or (saved.meta["data"] if saved else PATTERNS))
     if folder == PATTERNS:
-        print(f"no DIR was given: ten classes of patterns are drawn into {shown(PATTERNS)}, "
-              "and a net learns them;\nthat takes a few minutes on two cores")
+        if not saved:
+            print(f"no DIR was given: ten classes of patterns are drawn into "
+                  f"{shown(PATTERNS)}, and a net learns them;\n"
+                  "that takes a few minutes on two cores")
         try:
             patterns.draw(PATTERNS)
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot draw the patterns: {error}; draw them elsewhere with\n"
+                            "  python data/patterns.py DIR\nand give DIR") from error
     return folder
 
 
@@ -468,7 +479,7 @@ def parser():
                      help="holds train/<class>/* and val/<class>/* (default: drawn patterns)")
     sub.add_argument("--steps", type=at_least(1), metavar="N",
                      help="stop after step N, counted from the very start")
-    sub.add_argument("--seed", type=at_least(0), metavar="N", help="default: 0")
+    sub.add_argument("--seed", type=at_least(0, 2 ** 56 - 1), metavar="N", help="default: 0")
     sub.add_argument("--resume", metavar="PATH",
                      help="go on from a checkpoint, or from last.npz in a folder")
     sub.add_argument("--output-dir", metavar="DIR", help="default: runs/<recipe>")
@@ -500,22 +511,27 @@ def parser():
     return main
 
 
-def at_least(least):
-    """An argparse type: an integer that is not smaller than `least`."""
+def at_least(least, most=sys.maxsize):
+    """An argparse type: an integer from `least` to `most`."""
     def number(text):
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"must be at least {least}, not {text}")
+        if not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be in {least} ... {most}, not {text}")
         return int(text)
     return number
 
 
 def main(argv=None):
     args = parser().parse_args(argv)
+    if sys.stdout is None:                 # closed by the caller
+        sys.stdout = open(os.devnull, "w")
     try:
         with warnings.catch_warnings():
             # Overflow is no news: a net that diverges is reported as such, and not saved.
             warnings.simplefilter("ignore", RuntimeWarning)
             return args.run(args)
+    except BrokenPipeError:                # the reader of our output has left
+        sys.stdout = open(os.devnull, "w")
+        return 1
     except (UserError, OSError) as error:
         print(f"alexnet.py: error: {error}", file=sys.stderr)
         return 1

@@ -76,6 +76,14 @@ def test_relu_comes_before_lrn_and_lrn_before_pooling(net):
     assert (norm.n, norm.k, norm.alpha, norm.beta) == (5, 2.0, 1e-4, 0.75)
 
 
+def test_the_recipe_reaches_the_layers():
+    recipe = PAPER.changed(dict(kernels=(4,) * 5, neurons=(4, 4), crop=67, lrn_alpha=0.5,
+                                lrn_k=3.0, dropout=0.25, dropout_kind="inverted"))
+    small = alexnet.AlexNet(3, (CPU, CPU), recipe)
+    norm, drop = small.bottom.conv2.steps[2], small.top.fc7.steps[-1]
+    assert (norm.alpha, norm.k, drop.keep, drop.classic) == (0.5, 3.0, 0.75, False)
+
+
 def test_dropout_follows_fc6_and_fc7_only(net):
     assert [type(step) is Dropout for step in net.top.fc6.steps] == [False] * 3 + [True]
     assert [type(step) is Dropout for step in net.top.fc7.steps] == [False] * 3 + [True]

@@ -148,7 +148,9 @@ def test_training_ends_well_and_says_what_to_do_next(trained):
 def test_training_prints_its_recipe(trained):
     for name, value in (("crop", "67"), ("kernels", r"\(4, 8, 8, 8, 8\)"),
                         ("batch_size", "8"), ("lr", "0.01")):
-        assert re.search(rf"^  {name} +{value}$", trained.out, re.MULTILINE)
+        assert re.search(rf"^  {name} +{value}( |$)", trained.out, re.MULTILINE)
+    assert re.findall(r"^  (\w+) .*\(changed\)$", trained.out, re.MULTILINE) == [
+        "kernels", "neurons", "crop", "batch_size", "epochs", "schedule"]
 
 
 def test_the_next_command_works_as_it_is_printed(trained, run):
@@ -325,10 +327,74 @@ def test_more_epochs_can_be_added(run, trained, tmp_path):
     assert progress(folder)["step"] == 3 * EPOCH
 
 
+@pytest.fixture
+def rates(run, data, tmp_path):
+    """A function: the rate of every step of a run with some options, and its folder."""
+    def of(*options):
+        folder = tmp_path / "rates"
+        run("train", data, *SMALL, "-p", 1, "--output-dir", folder, *options)
+        lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+        return [line["lr"] for line in lines if line["kind"] == "train"], folder
+    return of
+
+
+def test_a_linear_rate_starts_at_lr_and_would_reach_zero_after_the_last_step(rates):
+    seen, _ = rates("--schedule", "linear", "--lr", 0.008)
+    assert seen == pytest.approx([0.008 * (1 - step / LAST) for step in range(LAST)])
+
+
+def test_a_plateau_divides_the_rate_by_ten(rates):
+    # With a rate of 0 no validation can improve on the first; 0 stays 0, so count the drops.
+    _, folder = rates("--schedule", "plateau", "--patience", 1, "--lr", 0, "--epochs", 3)
+    assert progress(folder)["plateau"]["drops"] == 2
+    _, folder = rates("--schedule", "plateau", "--patience", 1, "--lr", 1e-12,
+                      "--epochs", 5, "--resume", folder)
+    assert progress(folder)["plateau"]["drops"] == 3
+    assert progress(folder)["lr"] == pytest.approx(1e-13)
+
+
+def test_momentum_and_decay_reach_the_optimizer(run, data, trained, tmp_path):
+    for options in (["--momentum", 0.5], ["--wd", 0.1]):
+        folder = tmp_path / options[0]
+        run("train", data, *SMALL, *options, "--output-dir", folder)
+        assert not same_net(folder, trained.folder)
+
+
+def test_evaluation_records_no_graph(trained, data, monkeypatch):
+    logits = []
+    errors = alexnet.ops.softmax_cross_entropy
+    monkeypatch.setattr(alexnet.ops, "softmax_cross_entropy",
+                        lambda x, labels: logits.append(x) or errors(x, labels=labels))
+    assert alexnet.main(["test", str(trained.folder / "best.npz"), str(data)]) == 0
+    assert logits and not any(x.requires_grad for x in logits)
+
+
+def test_an_unreadable_validation_set_costs_no_epoch(run, data, tmp_path):
+    copy = shutil.copytree(data, tmp_path / "broken")
+    for path in (copy / "val").glob("*/*"):
+        path.write_bytes(b"")
+    done = run("train", copy, *SMALL, "--output-dir", tmp_path / "run")
+    assert is_clean_error(done, "none of the pictures", copy / "val")
+    assert progress(tmp_path / "run")["step"] == EPOCH
+
+
+def test_two_runs_at_once_take_two_folders(data, tmp_path):
+    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + \
+        "import alexnet; sys.exit(alexnet.main())"
+    runs = [subprocess.Popen([sys.executable, "-c", program, "train", str(data),
+                              *map(str, SMALL)], cwd=tmp_path, stdout=subprocess.PIPE)
+            for _ in range(2)]
+    for process in runs:
+        process.communicate()
+    assert [process.returncode for process in runs] == [0, 0]
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
+        "quickstart", "quickstart-2"]
+
+
 def test_resume_with_a_rate_says_that_it_wins(run, half):
     done = run("train", "--resume", half, "--lr", 0.002, "--steps", 4,
                "--device", "cpu")
-    assert "rate 0.002 (from --lr)" in done.out
+    assert "--lr 0.002 wins over 0.01" in done.out
     assert progress(half)["lr"] == 0.002
 
 
@@ -606,7 +672,7 @@ def test_a_signal_saves_and_nothing_is_lost(run, data, tmp_path, number):
             break
     done = ended(process)
     step = progress(parts)["step"]
-    assert done.code == 130 and done.err == ""
+    assert done.code == 130 and "finishing this step" in done.err
     assert step >= 6 and "interrupted; go on with" in done.out
     command = shlex.split(done.out.strip().splitlines()[-1])
     assert command[2:4] == ["train", "--resume"] and Path(command[4]).exists()

@@ -1,4 +1,8 @@
 """Device strings, moving arrays, and work spread over cores."""
+import os
+import signal
+import time
+
 import numpy as np
 import pytest
 
@@ -22,7 +26,7 @@ def test_the_cpu_may_pretend_to_be_several_devices(name):
 
 
 @pytest.mark.parametrize("name", ["", "gpu", "cuda:0", "cpu 0", "GPU0", "tpu0", "gpu0:",
-                                  "cpu-1", "gpu0:a:b", "cpu0\n"])
+                                  "cpu-1", "gpu0:a:b", "cpu0\n", "gpu00", "cpu٣"])
 def test_a_name_that_cannot_be_read_is_refused_with_those_that_can(name):
     with pytest.raises(UserError, match="gpu0:a and gpu0:b"):
         Device(name)
@@ -112,8 +116,45 @@ def test_in_place_changes_every_number_once():
     def add(x, y):
         x += y
 
-    dev.in_place(add, x, y)
+    dev.in_place(add, [x], y)
     assert np.all(x == 1)
+    with pytest.raises(ValueError, match="contiguous"):
+        dev.in_place(add, [x.T], y.T)
+
+
+def test_work_inside_a_slice_may_be_cut_again(threads):
+    threads(2)
+    x = np.ones((64, 1 << 17))
+    y = dev.over_batch(lambda x: dev.over_batch(lambda x: x + 1, x), x)
+    assert np.all(y == 2)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_child_can_compute():
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    x = np.ones((64, 1 << 17))
+    dev.over_batch(lambda x: x + 1, x)
+    child = os.fork()
+    if child == 0:
+        os._exit(int(dev.over_batch(lambda x: x + 1, x).sum() != 2 * x.size))
+    for _ in range(100):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert done and status == 0
+
+
+def test_on_a_gpu_slices_follow_their_scratch(monkeypatch):
+    monkeypatch.setattr(dev, "is_on_gpu", lambda array: True)
+    x = np.zeros((100, 10), np.float32)
+    assert len(dev._slices([x], None)) == 1
+    assert len(dev._slices([x], 0)) == 1
+    assert len(dev._slices([x], dev.GPU_SCRATCH // 10)) == 10
 
 
 def test_an_error_in_a_slice_reaches_the_caller():

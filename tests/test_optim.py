@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from tinynet.device import Device
 from tinynet.engine import Parameter
 from tinynet.optim import SGD, Plateau
 
@@ -35,6 +36,33 @@ def test_the_rate_stands_inside_the_velocity():
     rates = [0.1, 0.1, 0.01, 0.01]
     w = weights_after(4, rates, momentum=0.9, weight_decay=0.0)
     assert w == pytest.approx(by_hand(4, rates, 0.9, 0.0), rel=1e-14)
+
+
+def test_decay_follows_the_rate_down():
+    rates = [0.1, 0.1, 0.01, 0.01]
+    w = weights_after(4, rates, momentum=0.9, weight_decay=0.5)
+    assert w == pytest.approx(by_hand(4, rates, 0.9, 0.5), rel=1e-14)
+
+
+def test_biases_decay_like_weights_unless_they_are_told_not_to():
+    w = weights_after(3, name="top.conv1.0.b", lr=0.01, momentum=0.9, weight_decay=0.5)
+    assert w == pytest.approx(by_hand(3, [0.01] * 3, 0.9, 0.5), rel=1e-14)
+
+
+def test_a_step_runs_with_the_device_of_each_parameter_current():
+    entered = []
+
+    class Watched(Device):
+        def __enter__(self):
+            entered.append(str(self))
+            return super().__enter__()
+
+    w, v = Parameter(np.ones(2), Watched("cpu0")), Parameter(np.ones(2), Watched("cpu1"))
+    optimizer = SGD([("w", w), ("v", v)])
+    w.grad = v.grad = np.ones(2)
+    entered.clear()
+    optimizer.step()
+    assert entered == ["cpu0", "cpu1"]
 
 
 def test_biases_may_learn_faster_and_not_decay():

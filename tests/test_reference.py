@@ -132,6 +132,23 @@ def test_softmax_survives_large_numbers():
     assert loss == 5000
 
 
+@pytest.mark.parametrize("labels", [[0, 3], [-1, 0], [1], [[0, 1]]])
+def test_labels_that_fit_no_class_or_no_row_are_refused(labels):
+    with pytest.raises(ValueError, match="labels"):
+        forward(ops.softmax_cross_entropy, np.zeros((2, 3)), labels=np.array(labels))
+
+
+def test_parts_must_be_equal():
+    with pytest.raises(ValueError, match="7 maps do not fall into 3 equal parts"):
+        forward(ops.part, np.zeros((2, 7)), index=0, of=3)
+
+
+def test_an_empty_batch_stays_empty():
+    x = np.zeros((0, 9, 9, 2))
+    for function in (max_pool, avg_pool, lrn, ops.relu, ops.flatten):
+        assert len(forward(function, x)) == 0
+
+
 def test_errors_count_labels_outside_the_k_largest():
     logits = np.array([[3.0, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1]])
     labels = np.array([0, 1, 2])

@@ -5,7 +5,6 @@ Threads read and prepare pictures a few batches ahead. What is in a batch follow
 epoch, position) alone, so the number of workers changes nothing but the speed.
 """
 import itertools
-import sys
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ import numpy as np
 
 from . import images, rng
 from .device import UserError
+from .progress import warn
 
 
 @dataclass
@@ -85,7 +85,8 @@ class Loader:
         finally:                       # also when the caller stops half-way, or Ctrl-C
             pool.shutdown(wait=False, cancel_futures=True)
         if len(self.skipped) == len(self.pictures):
-            raise UserError("none of the pictures can be read")
+            folder = self.pictures.paths[0].parent.parent
+            raise UserError(f"none of the pictures in {folder} can be read")
 
     def _start(self, pool, indices, chosen):
         side = self.prepare.crop
@@ -108,7 +109,7 @@ class Loader:
         for index, problem in zip(indices, problems):
             if problem is not None and index not in self.skipped:
                 self.skipped.add(index)
-                print(f"skipped: {problem}", file=sys.stderr)
+                warn(f"skipped: {problem}")
         if not whole.all():
             out, indices = out[whole], indices[whole]
         return Batch(out, self.pictures.labels[indices], end, waited)

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-NAME = re.compile(r"(cpu|gpu)(\d*)(:\w+)?")
+NAME = re.compile(r"(cpu|gpu)(0|[1-9][0-9]*|)(:\w+)?")
 LANES = 8                      # a sum over slices goes through this many partial sums
 CPU_SCRATCH = 2 << 20          # bytes of scratch a slice may use: about one core's cache
 GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
@@ -36,6 +36,9 @@ class Device:
     "gpu0:b" are two logical devices on one card. Two devices are equal when their names
     are. Raises UserError for a name that cannot be read or a device that this machine does
     not have, and says what would work.
+
+    The first CPU device sets BLAS to one thread in this process: ops are spread over the
+    cores by our own pool.
     """
 
     def __init__(self, name):
@@ -85,7 +88,8 @@ class Device:
         """
         if is_on_gpu(array):
             with array.device:
-                array = _cupy().ascontiguousarray(array)
+                if not array.flags.c_contiguous:
+                    array = array.copy()
                 if not self.is_gpu:
                     return array.get()
         with self:
@@ -228,13 +232,15 @@ def matmul(a, b):
     return xp.ascontiguousarray(over_batch(lambda bT: bT @ a.T, b.T, scratch=0).T)
 
 
-def in_place(f, *arrays):
-    """f on matching blocks of some arrays of one shape, whose numbers it may change.
+def in_place(f, changed, *read):
+    """f(*changed, *read) on matching blocks of arrays of one shape.
 
-    An array that is changed must be contiguous. (The optimizer: three passes over a block
-    in cache cost what one pass over memory does.)
+    changed: a list of contiguous arrays whose numbers f may change; read: others. (The
+    optimizer: three passes over a block in cache cost what one pass over memory does.)
     """
-    flat = [array.reshape(-1) for array in arrays]
+    if not all(array.flags.c_contiguous for array in changed):
+        raise ValueError("an array that is changed in place must be contiguous")
+    flat = [array.reshape(-1) for array in (*changed, *read)]
     _for_each(lambda block: f(*[array[block] for array in flat]), _slices(flat, None),
               flat[0])
 
@@ -245,7 +251,7 @@ def set_threads(count):
     if count < 1:
         raise ValueError(f"threads must be at least 1, not {count}")
     _threads = count
-    _pool = ThreadPoolExecutor(count) if count > 1 else None
+    _pool = ThreadPoolExecutor(count, initializer=_mark_worker) if count > 1 else None
 
 
 def _slices(arrays, scratch):
@@ -263,12 +269,17 @@ def _slices(arrays, scratch):
 
 def _for_each(work, items, array):
     """work(item) for every item: on all cores for NumPy arrays, in turn on a GPU."""
-    if is_on_gpu(array) or _pool is None or len(items) == 1:
+    nested = getattr(_active, "worker", False)     # would wait for threads that wait for us
+    if is_on_gpu(array) or _pool is None or nested or len(items) == 1:
         for item in items:
             work(item)
     else:
         for _ in _pool.map(work, items):
             pass
+
+
+def _mark_worker():
+    _active.worker = True
 
 
 def _one_blas_thread():
@@ -288,3 +299,5 @@ def _cores():
 _blas_limit = None
 _pool = None
 set_threads(_cores())
+if hasattr(os, "register_at_fork"):    # a forked child has none of our threads
+    os.register_at_fork(after_in_child=lambda: set_threads(_threads))

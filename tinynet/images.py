@@ -156,7 +156,7 @@ class Preparation:
         variances, components = self.statistics.variances, self.statistics.components
         if recipe.colour == "none":
             return None
-        if recipe.colour == "stdev":               # what the authors' program did
+        if recipe.colour == "stdev":   # the authors' program (it then divides by 1.1)
             return recipe.colour_sigma * components * np.sqrt(variances)
         # The paper writes eigenvalues. Of pixels in 0 ... 255 that would be noise of 800
         # grey levels; of pixels in 0 ... 1, as everyone since has read it, 3.

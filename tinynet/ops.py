@@ -3,6 +3,8 @@
 Every op returns its value and one gradient function per tensor: given dy, the gradient of
 the loss with respect to the value, `dx(dy)` is the gradient with respect to x.
 """
+import math
+
 from . import device, rng
 from .device import get_array_module, over_batch
 from .engine import op
@@ -12,7 +14,7 @@ from .engine import op
 def flatten(x):
     """(N, ...) -> (N, rest)"""
     def dx(dy): return dy.reshape(x.shape)
-    return x.reshape(x.shape[0], -1), dx
+    return x.reshape(x.shape[0], math.prod(x.shape[1:])), dx
 
 
 @op
@@ -31,7 +33,9 @@ def concat(*parts):
 @op
 def part(x, *, index, of):
     """The index-th of `of` equal parts of the last axis: the other way round of concat."""
-    size = x.shape[-1] // of
+    size, rest = divmod(x.shape[-1], of)
+    if rest:
+        raise ValueError(f"part: {x.shape[-1]} maps do not fall into {of} equal parts")
     channels = slice(index * size, (index + 1) * size)
     shape, dtype = x.shape, x.dtype
 
@@ -109,6 +113,7 @@ def softmax_cross_entropy(x, *, labels):
     the gradient is then simply p - onehot, and nothing overflows.
     """
     xp = get_array_module(x)
+    _check_labels(labels, *x.shape)
     rows, labels = xp.arange(x.shape[0]), xp.asarray(labels)
     shifted = x - x.max(axis=-1, keepdims=True)
     log_sum = xp.log(xp.exp(shifted).sum(axis=-1))
@@ -126,6 +131,14 @@ def _softmax(x):
     xp = get_array_module(x)
     e = xp.exp(x - x.max(axis=-1, keepdims=True))      # the largest exponent is 0
     return e / e.sum(axis=-1, keepdims=True)
+
+
+def _check_labels(labels, count, classes):
+    if labels.shape != (count,):
+        raise ValueError(f"{count} rows need {count} labels, not {labels.shape}")
+    if not device.is_on_gpu(labels) and count and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"labels of {classes} classes are 0 ... {classes - 1}, "
+                         f"not {labels.min()} ... {labels.max()}")
 
 
 def errors(logits, labels, k):

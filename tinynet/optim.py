@@ -48,15 +48,18 @@ class SGD:
             v -= rate * (dw + decay * w)
             w += v
 
-        in_place(block, w, v, dw)
+        in_place(block, [w, v], dw)
 
 
 class Plateau:
     """Divide the rate by 10 when the validation error stops improving (section 5).
 
-    The paper did this by hand, three times. patience: how many validations in a row may
-    fail to beat the best by more than `threshold` (in error, 0.001 is 0.1 points).
+    The paper did this by hand, three times. patience: the rate drops at the patience-th
+    validation in a row that does not beat the best by more than `threshold` (in error,
+    0.001 is 0.1 points); most: how often it may drop.
     """
+
+    STATE = "best", "bad", "drops"     # what a checkpoint keeps; the rest are settings
 
     def __init__(self, patience=5, threshold=0.001, factor=0.1, most=3):
         self.patience, self.threshold = patience, threshold

@@ -17,9 +17,17 @@ def bar(total, what, done=0):
 
 
 def say(line):
-    """Print a line without breaking the bar."""
-    tqdm.write(line, file=sys.stdout)
-    sys.stdout.flush()
+    """Print a line without breaking the bar. If nobody reads any more, the job goes on."""
+    try:
+        tqdm.write(line, file=sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")
+
+
+def warn(line):
+    """The same on stderr."""
+    tqdm.write(line, file=sys.stderr)
 
 
 def shown(path):
@@ -48,17 +56,18 @@ class Meter:
         self.pictures, self.waited = 0, 0.0
         self.start = time.perf_counter()
 
-    def add(self, loss, logits, batch):
-        """Count a batch: loss and logits are tensors; top-5 is top-all of fewer classes."""
+    def add(self, loss, logits, labels, waited):
+        """Count a batch. loss, logits: tensors; labels: an array on their device; waited:
+        seconds spent on waiting for pictures. Of fewer than five classes, top-5 is all."""
         count, classes = logits.shape
         xp = get_array_module(logits.data)
         with logits.device:
             sums = xp.stack([loss.data * count,
-                             ops.errors(logits.data, batch.labels, 1),
-                             ops.errors(logits.data, batch.labels, min(5, classes))])
+                             ops.errors(logits.data, labels, 1),
+                             ops.errors(logits.data, labels, min(5, classes))])
             self.sums = sums if self.sums is None else self.sums + sums
         self.pictures += count
-        self.waited += batch.waited
+        self.waited += waited
 
     def read(self):
         """Means since the last reset, as a dict. Errors and waited are shares (0 ... 1)."""
@@ -93,4 +102,5 @@ class Interruptible:
     def _note(self, number, frame):
         self.asked = True
         signal.signal(number, signal.default_int_handler)
-        tqdm.write("\nfinishing this step, then saving (Ctrl-C again: leave at once)")
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nfinishing this step, then saving (Ctrl-C again: leave at once)\n")

@@ -3,6 +3,7 @@
 A recipe is stored in every checkpoint and printed when training starts, and each of its
 fields is an option of `alexnet.py train` (`--lr`, `--pixel-scale`, ...).
 """
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from .device import UserError
@@ -37,7 +38,8 @@ class Recipe:
                                      "image was subtracted (2)")
     colour: str = _field("eigenvalue",
                          "PCA colour noise (4.1): none, eigenvalue (the paper's letter, on "
-                         "pixels of 0 ... 1), or stdev (what its authors ran, 4 times more)")
+                         "pixels of 0 ... 1), or stdev (what its authors ran: on ImageNet "
+                         "about twice as much)")
     colour_sigma: float = _field(0.1, "size of the colour noise (4.1)")
 
     # learning
@@ -71,12 +73,21 @@ class Recipe:
             value = getattr(self, name)
             if min(value if isinstance(value, tuple) else (value,)) < 1:
                 raise UserError(f"{name} must be at least 1, not {value}")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout must be in 0 ... 1 (without 1), not {self.dropout}")
+        for name in ("dropout", "momentum"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 0 and less than 1, "
+                                f"not {getattr(self, name)}")
+        for name in ("std", "lrn_alpha", "lrn_k", "pixel_scale", "colour_sigma", "lr", "wd"):
+            value = getattr(self, name)
+            numbers = [x for x in value if x != "he"] if name == "std" else [value]
+            if not all(0 <= number < math.inf for number in numbers):
+                raise UserError(f"{name} must be at least 0, not {value}")
 
     def lines(self):
-        """One line a field, for the start of a run."""
-        return [f"  {name:13} {value}" for name, value in asdict(self).items()]
+        """One line a field, for the start of a run; what is not the recipe's own is marked."""
+        own = asdict(RECIPES[self.name])
+        return [f"  {name:13} {value}{'' if value == own[name] else '   (changed)'}"
+                for name, value in asdict(self).items()]
 
 
 CHOICES = {

@@ -38,7 +38,7 @@ def philox(xp, counter, key, rounds=10):
 def words(xp, index, *, seed, purpose, step=0, stream=0):
     """Four random integers below 2**32 for every number in `index`: (len(index), 4) uint64.
 
-    seed: below 2**64. step: which training step or epoch. stream: tells apart what shares
+    seed: below 2**56. step: which training step or epoch. stream: tells apart what shares
     a purpose and a step, such as two dropout layers.
     """
     counter = index, step & LOW, step >> 32, stream

@@ -17,6 +17,7 @@ import numpy as np
 from . import checkpoint, device
 from .device import UserError
 from .figures import kernel_sheet
+from .optim import Plateau
 from .progress import in_words, say, shown
 
 
@@ -56,8 +57,8 @@ class Run:
             self.lowest_error = at["lowest_error"]
         vars(self.plateau).update(at["plateau"])
         self.optimizer.lr = at["lr"] if lr is None else lr
-        say(f"resumed {shown(saved.path)}: epoch {self.epoch + 1}, step {self.step}, rate "
-            f"{self.optimizer.lr:g}{'' if lr is None else ' (from --lr)'}")
+        say(f"resumed {shown(saved.path)}: epoch {self.epoch + 1}, step {self.step}, "
+            + (f"rate {at['lr']:g}" if lr is None else f"--lr {lr:g} wins over {at['lr']:g}"))
 
     def save(self):
         """Write last.npz, and best.npz if the last validation was the best.
@@ -72,7 +73,7 @@ class Run:
             raise self._diverged("some weights are no finite numbers")
         progress = dict(epoch=self.epoch, step=self.step, position=self.position,
                         lowest_error=self.lowest_error, lr=self.optimizer.lr,
-                        plateau=vars(self.plateau))
+                        plateau={name: getattr(self.plateau, name) for name in Plateau.STATE})
         with self._writing(self.last):
             checkpoint.save(self.last, arrays, dict(self.settings, progress=progress))
             if self.improved:
@@ -134,14 +135,20 @@ class Run:
 
 
 def output_folder(wanted, saved, name):
-    """Where a run goes: `wanted`, or where its checkpoint is, or a new runs/<name>.
+    """Where a run goes: `wanted`, or where its checkpoint is, or runs/<name>, runs/<name>-2
+    and so on, whichever is free.
 
     Raises UserError for a folder whose last.npz is not the one that is resumed: training
     would overwrite it.
     """
     if not wanted and not saved:
-        numbered = (Path("runs", f"{name}-{i}" if i > 1 else name) for i in itertools.count(1))
-        return next(folder for folder in numbered if not (folder / "last.npz").exists())
+        for number in itertools.count(1):
+            folder = Path("runs", f"{name}-{number}" if number > 1 else name)
+            try:
+                folder.mkdir(parents=True)         # taken at once, from other runs as well
+                return folder
+            except FileExistsError:
+                pass
     folder = Path(wanted) if wanted else saved.path.parent
     last = folder / "last.npz"
     if last.exists() and not (saved and last.samefile(saved.path)):
