@@ -383,10 +383,7 @@ def load(saved, device_names):
     """A net in test mode and its picture preparation, from a checkpoint."""
     recipe = recipes.from_dict(saved.meta["recipe"])
     model = AlexNet(len(saved.meta["classes"]), two_devices(device_names), recipe)
-    shapes = {name: w.shape for name, w in model.parameters()}
-    weights = saved.arrays("weights/", shapes)
-    for name, w in model.parameters():
-        w.data = w.device.put(weights[name])
+    saved.load_weights(model)
     return model.eval(), images.Preparation(recipe, saved_statistics(saved))
 
 

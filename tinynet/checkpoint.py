@@ -100,6 +100,13 @@ class Checkpoint:
                                 f"{arrays[name].shape} there and {shape} here")
         return arrays
 
+    def load_weights(self, model):
+        """Put the saved weights into a model's parameters, each on its device."""
+        weights = dict(model.parameters())
+        shapes = {name: w.shape for name, w in weights.items()}
+        for name, array in self.arrays("weights/", shapes).items():
+            weights[name].data = weights[name].device.put(array)
+
     @contextmanager
     def _opened(self):
         """The file as NumPy reads it. The many ways in which a damaged file can fail become

@@ -45,10 +45,9 @@ class Run:
 
     def restore(self, saved, lr=None):
         """Go on from a Checkpoint; `lr`, if given, replaces its learning rate."""
+        saved.load_weights(self.model)
         weights = dict(self.model.parameters())
         shapes = {name: w.shape for name, w in weights.items()}
-        for name, array in saved.arrays("weights/", shapes).items():
-            weights[name].data = weights[name].device.put(array)
         for name, array in saved.arrays("velocity/", shapes).items():
             self.optimizer.velocity[name] = weights[name].device.put(array)
         at = saved.meta["progress"]
