@@ -468,8 +468,10 @@ def parser():
                            help="default: paper with DIR, quickstart without")
         for field in recipes.options():
             short = ["-b"] if field.name == "batch_size" else []
-            group.add_argument(*short, "--" + field.name.replace("_", "-"), metavar="X",
-                               type=recipes.reader(field), help=field.metadata["help"])
+            group.add_argument(*short, "--" + field.name.replace("_", "-"),
+                               metavar=field.name[0].upper(), type=recipes.reader(field),
+                               choices=recipes.CHOICES.get(field.name),
+                               help=f"{field.metadata['help']}; paper: {field.default}")
 
     sub = subcommand(train)
     sub.add_argument("dir", nargs="?", metavar="DIR",
