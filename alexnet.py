@@ -311,17 +311,21 @@ try next:
     return 0
 
 
-def evaluate(model, loader, interrupted=False):
-    """Loss and errors over all pictures of a loader, central crops: a dict as Meter.read
-    gives it, or None if `interrupted` became true on the way."""
+def evaluate(model, loader, interrupted=False, views=1):
+    """Loss and errors over all pictures of a loader, of central crops or of the mean over
+    ten views: a dict as Meter.read gives it, or None if `interrupted` became true."""
     model.eval()
     meter = Meter()
     with bar(len(loader), "testing") as progress, no_grad():
-        for batch in loader.testing():
+        for batch in loader.testing(views):
             if interrupted:
                 return None
             labels = model.devices[0].put(batch.labels)
-            logits = model(Tensor(batch.images, model.devices[0]))
+            crops = batch.images.reshape(-1, *batch.images.shape[-3:])
+            logits = model(Tensor(crops, model.devices[0]))
+            if views > 1:
+                with logits.device:
+                    logits = Tensor(ops.mean_over_views(logits.data, views), logits.device)
             loss = ops.softmax_cross_entropy(logits, labels=labels)
             meter.add(loss, logits, labels, batch.waited)
             progress.update()
@@ -343,15 +347,16 @@ def measure(pictures, workers):
 
 
 def test(args):
-    """Print the error of a checkpoint on DIR/val, central crops."""
+    """Print the error of a checkpoint on DIR/val."""
     saved = checkpoint.Checkpoint(args.checkpoint)
     model, prepare = load(saved, args.device)
     folder = args.dir or saved.meta["data"]
     pictures = images.image_folder(folder, "val", saved.meta["classes"])
-    loader = batches.Loader(pictures, prepare, args.batch_size or 128, args.workers)
-    result = evaluate(model, loader)
+    loader = batches.Loader(pictures, prepare, args.batch_size, args.workers)
+    result = evaluate(model, loader, views=args.views)
+    what = "central crop" if args.views == 1 else "mean probability of ten views"
     print(f"{shown(saved.path)} on {shown(Path(folder) / 'val')}: {result['pictures']:,} "
-          f"pictures of {len(pictures.classes)} classes, central crop\n{in_words(result)}")
+          f"pictures of {len(pictures.classes)} classes, {what}\n{in_words(result)}")
     if loader.skipped:
         print(f"{len(loader.skipped)} unreadable pictures were skipped")
     return 0
@@ -494,7 +499,11 @@ def parser():
     sub.add_argument("checkpoint", metavar="CHECKPOINT")
     sub.add_argument("dir", nargs="?", metavar="DIR",
                      help="holds val/<class>/* (default: where the net was trained)")
-    sub.add_argument("-b", "--batch-size", type=at_least(1), metavar="N")
+    sub.add_argument("--views", type=int, choices=(1, 10), default=1,
+                     help="1: the central crop; 10: corners, centre and their mirror images, "
+                          "as the paper reports its errors (4.1) (default: %(default)s)")
+    sub.add_argument("-b", "--batch-size", type=at_least(1), default=32, metavar="N",
+                     help="pictures at a time (default: %(default)s)")
     workers(sub)
 
     sub = subcommand(predict)

@@ -84,6 +84,14 @@ def test_testing_gives_every_picture_once_in_its_own_order(folder):
     assert np.array_equal(labels, load.pictures.labels)
 
 
+def test_testing_gives_ten_views_of_every_picture(folder):
+    load = loader(folder, crop=224)
+    ten = np.concatenate([batch.images for batch in load.testing(views=10)])
+    one = np.concatenate([batch.images for batch in load.testing()])
+    assert ten.shape == (COUNT, 10, 224, 224, 3)
+    assert np.array_equal(ten[:, 2], one)             # the third view is the centre
+
+
 def test_the_last_batch_is_smaller(folder):
     load = loader(folder)
     for made in load.training(0), load.testing():

@@ -360,6 +360,23 @@ def test_momentum_and_decay_reach_the_optimizer(run, data, trained, tmp_path):
         assert not same_net(folder, trained.folder)
 
 
+def test_ten_views_are_the_mean_over_the_views_of_each_picture(run, trained, data):
+    done = run("test", trained.folder / "best.npz", data, "--views", 10, "-b", 3)
+    assert done.code == 0 and "mean probability of ten views" in done.out
+    saved = Checkpoint(trained.folder / "best.npz")
+    model, prepare = alexnet.load(saved, "cpu")
+    pictures = alexnet.images.image_folder(data, "val")
+    views = np.empty((10, 67, 67, 3), np.float32)
+    losses = []
+    for path, label in zip(pictures.paths, pictures.labels):
+        prepare.ten_views(alexnet.images.read(path), views)
+        logits = model(alexnet.Tensor(views)).numpy().astype(float)
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        losses.append(-np.log(p.mean(axis=0)[label]))
+    printed = float(re.search(r"loss ([\d.]+)", done.out)[1])
+    assert printed == pytest.approx(np.mean(losses), abs=6e-5)
+
+
 def test_evaluation_records_no_graph(trained, data, monkeypatch):
     logits = []
     errors = alexnet.ops.softmax_cross_entropy

@@ -369,6 +369,17 @@ def test_the_crop_for_testing_is_the_central_one():
     assert np.array_equal(prepared(preparation(crop=227))[1:, 1:], expected)
 
 
+def test_the_ten_views_are_corners_centre_and_their_mirror_images():
+    prepare = preparation(crop=224)
+    views = np.full((10, 224, 224, 3), np.nan, np.float32)
+    prepare.ten_views(NOISE, views)
+    for view, (top, left) in zip(views, [(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]):
+        place = slice(top, top + 224), slice(left, left + 224)
+        assert np.array_equal(view, NOISE[place] - prepare.statistics.mean[place])
+    assert np.array_equal(views[5:], np.flip(views[:5], axis=2))
+    assert np.array_equal(views[2], prepared(prepare))
+
+
 def test_pixel_scale_multiplies_the_differences_and_the_colour_shift():
     draw = 4, 5, True, np.array([10.0, -20.0, 30.0])
     plain = prepared(preparation(colour="stdev"), draw)

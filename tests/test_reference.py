@@ -125,6 +125,18 @@ def test_softmax_cross_entropy_is_the_mean_of_minus_log_p(place):
     assert loss == pytest.approx(-np.log(p[np.arange(5), labels]).mean(), rel=1e-13)
 
 
+def test_views_are_averaged_as_probabilities():
+    logits = 3 * distinct(3 * 10, 7)
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    expected = p.reshape(3, 10, 7).mean(axis=1)
+    assert np.exp(ops.mean_over_views(logits, 10)) == pytest.approx(expected, rel=1e-13)
+
+
+def test_a_probability_too_small_for_float32_still_has_a_logarithm():
+    logits = np.array([[0.0, 400.0], [0.0, 300.0]], np.float32)
+    assert ops.mean_over_views(logits, 2)[0, 0] == pytest.approx(-300 - np.log(2), rel=1e-6)
+
+
 def test_softmax_survives_large_numbers():
     x = np.array([[1e4, 0.0], [-1e4, 0.0]], np.float32)
     assert forward(ops.softmax, x).tolist() == [[1, 0], [0, 1]]

@@ -19,7 +19,7 @@ from .progress import warn
 
 @dataclass
 class Batch:
-    """images (N, crop, crop, 3) float32 with labels (N,).
+    """images (N, crop, crop, 3) float32, or (N, 10, crop, crop, 3), with labels (N,).
 
     end: how many pictures of the epoch are behind us after this batch. waited: how many
     seconds somebody waited for it.
@@ -61,13 +61,16 @@ class Loader:
 
         return self._batches(order, chosen, start)
 
-    def testing(self):
-        """All pictures once, in their own order, central crops."""
-        fill = self.prepare.for_testing
-        return self._batches(np.arange(len(self.pictures)), lambda chosen: [(fill,)] * len(chosen))
+    def testing(self, views=1):
+        """All pictures once, in their own order: the central crop of each, or its ten views."""
+        fill = self.prepare.for_testing if views == 1 else self.prepare.ten_views
+        return self._batches(np.arange(len(self.pictures)), lambda chosen: [(fill,)] * len(chosen),
+                             views=() if views == 1 else (views,))
 
-    def _batches(self, order, chosen, start=0):
+    def _batches(self, order, chosen, start=0, views=()):
         """Yield the batches in order, with `ahead` more in the making all the while."""
+        side = self.prepare.crop
+        shape = *views, side, side, 3
         starts = iter(range(start, len(order), self.batch_size))
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures")
         making = deque()
@@ -76,7 +79,7 @@ class Loader:
                 for first in itertools.islice(starts, self.ahead + 1 - len(making)):
                     indices = order[first:first + self.batch_size]
                     making.append((first + len(indices), indices,
-                                   *self._start(pool, indices, chosen)))
+                                   *self._start(pool, indices, chosen, shape)))
                 if not making:
                     break
                 batch = self._finish(*making.popleft())
@@ -88,9 +91,8 @@ class Loader:
             folder = self.pictures.paths[0].parent.parent
             raise UserError(f"none of the pictures in {folder} can be read")
 
-    def _start(self, pool, indices, chosen):
-        side = self.prepare.crop
-        out = np.empty((len(indices), side, side, 3), np.float32)
+    def _start(self, pool, indices, chosen, shape):
+        out = np.empty((len(indices), *shape), np.float32)
         return out, [pool.submit(self._one, index, row, *how)
                      for index, row, how in zip(indices, out, chosen(indices))]
 

@@ -188,6 +188,15 @@ class Preparation:
         corner = (SIDE - self.crop) // 2
         self._fill(picture, out, corner, corner, mirrored=False)
 
+    def ten_views(self, picture, out):
+        """Fill out (10, crop, crop, 3) float32 with four corners, the centre, and the mirror
+        images of the five (section 4.1), in the order of the 2012 program."""
+        far = SIDE - self.crop
+        places = (0, 0), (0, far), (far // 2, far // 2), (far, 0), (far, far)
+        for view, (top, left) in zip(out, places):
+            self._fill(picture, view, top, left, mirrored=False)
+        out[5:] = out[:5, :, ::-1]
+
     def _fill(self, picture, out, top, left, mirrored):
         rows, columns = slice(top, top + self.crop), slice(left, left + self.crop)
         crop, mean = picture[rows, columns], self.statistics.mean[rows, columns]

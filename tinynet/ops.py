@@ -133,6 +133,20 @@ def _softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def mean_over_views(logits, views):
+    """Log of the mean probability of each class over the views of each picture (an array).
+
+    logits (N * views, classes) -> (N, classes). Averaged are probabilities, as in the paper
+    (section 4.1), but in logarithms, where a very small one does not become zero.
+    """
+    xp = get_array_module(logits)
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    logs = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+    logs = logs.reshape(-1, views, logits.shape[-1])
+    largest = logs.max(axis=1, keepdims=True)
+    return largest[:, 0] + xp.log(xp.exp(logs - largest).mean(axis=1))
+
+
 def _check_labels(labels, count, classes):
     if labels.shape != (count,):
         raise ValueError(f"{count} rows need {count} labels, not {labels.shape}")
