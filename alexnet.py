@@ -155,7 +155,7 @@ def show(args):
         model = OneTower(args.classes, towers[0], recipe)
     else:
         model = AlexNet(args.classes, towers, recipe)
-    model.initialize().eval()
+    model.name_parameters().eval()                # shapes and names; no weights are drawn
     image = np.zeros((1, recipe.crop, recipe.crop, 3), np.float32)
     output = model(Tensor(image, towers[0]))
     batch = recipe.batch_size
@@ -334,7 +334,7 @@ def evaluate(model, loader, interrupted=False, views=1):
 
 def measure(pictures, workers):
     """The statistics of the training pictures: one pass over all of them."""
-    skipped = []
+    skipped = []                                      # the loader names them later
     with bar(len(pictures), "mean image and colours") as progress:
         def counted():
             for picture in batches.read_all(pictures.paths, workers, skipped):

@@ -54,11 +54,16 @@ class Layer:
         """
         for name, layer in self._named_layers():
             layer.first_values(seed, name)
-        for name, parameter in self.parameters():
-            parameter.name = name
+        self.name_parameters()
         dropouts = [layer for layer in self.every_layer() if isinstance(layer, Dropout)]
         for number, layer in enumerate(dropouts):
             layer.seed, layer.number = seed, number
+        return self
+
+    def name_parameters(self):
+        """Tell every parameter where it sits: "top.conv1.0.W". Returns the layer."""
+        for name, parameter in self.parameters():
+            parameter.name = name
         return self
 
     def _named_layers(self, prefix=""):

@@ -115,9 +115,7 @@ def softmax_cross_entropy(x, *, labels):
     xp = get_array_module(x)
     _check_labels(labels, *x.shape)
     rows, labels = xp.arange(x.shape[0]), xp.asarray(labels)
-    shifted = x - x.max(axis=-1, keepdims=True)
-    log_sum = xp.log(xp.exp(shifted).sum(axis=-1))
-    loss = (log_sum - shifted[rows, labels]).mean()
+    loss = -_log_softmax(x)[rows, labels].mean()
 
     def dx(dy):
         gradient = _softmax(x)
@@ -133,6 +131,12 @@ def _softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def _log_softmax(x):
+    xp = get_array_module(x)
+    shifted = x - x.max(axis=-1, keepdims=True)
+    return shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+
+
 def mean_over_views(logits, views):
     """Log of the mean probability of each class over the views of each picture (an array).
 
@@ -140,9 +144,7 @@ def mean_over_views(logits, views):
     (section 4.1), but in logarithms, where a very small one does not become zero.
     """
     xp = get_array_module(logits)
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    logs = shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
-    logs = logs.reshape(-1, views, logits.shape[-1])
+    logs = _log_softmax(logits).reshape(-1, views, logits.shape[-1])
     largest = logs.max(axis=1, keepdims=True)
     return largest[:, 0] + xp.log(xp.exp(logs - largest).mean(axis=1))
 

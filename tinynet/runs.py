@@ -46,10 +46,10 @@ class Run:
     def restore(self, saved, lr=None):
         """Go on from a Checkpoint; `lr`, if given, replaces its learning rate."""
         saved.load_weights(self.model)
-        weights = dict(self.model.parameters())
-        shapes = {name: w.shape for name, w in weights.items()}
+        velocity, weights = self.optimizer.velocity, self.optimizer.parameters
+        shapes = {name: v.shape for name, v in velocity.items()}
         for name, array in saved.arrays("velocity/", shapes).items():
-            self.optimizer.velocity[name] = weights[name].device.put(array)
+            velocity[name] = weights[name].device.put(array)
         at = saved.meta["progress"]
         self.epoch, self.step, self.position = at["epoch"], at["step"], at["position"]
         if self.best.exists():             # else this is a new folder, with a best of its own
