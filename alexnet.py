@@ -334,13 +334,13 @@ def evaluate(model, loader, interrupted=False, views=1):
 
 def measure(pictures, workers):
     """The statistics of the training pictures: one pass over all of them."""
-    skipped = []                                      # the loader names them later
     with bar(len(pictures), "mean image and colours") as progress:
-        def counted():
-            for picture in batches.read_all(pictures.paths, workers, skipped):
+        def readable():
+            for picture in batches.read_all(pictures, workers):
                 progress.update()
-                yield picture
-        return images.statistics(counted())
+                if picture is not None:               # else the loader names it later
+                    yield picture
+        return images.statistics(readable())
 
 
 # --- test and predict -------------------------------------------------------------------

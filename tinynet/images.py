@@ -27,13 +27,22 @@ class BrokenPicture(UserError):
 
 @dataclass
 class Pictures:
-    """Paths of pictures with their labels; classes[label] is a folder's name."""
+    """Files of pictures with their labels; classes[label] is a folder's name.
+
+    What stores pictures otherwise offers the same: labels, classes, root (where they are,
+    for messages), read(index) and len().
+    """
+    root: Path
     paths: list
     labels: np.ndarray
     classes: list
 
     def __len__(self):
         return len(self.paths)
+
+    def read(self, index):
+        """(256, 256, 3) uint8. Raises BrokenPicture, which names the file."""
+        return read(self.paths[index])
 
 
 def image_folder(folder, split, classes=None):
@@ -61,7 +70,7 @@ def image_folder(folder, split, classes=None):
         labels += [classes.index(name)] * len(files)
     if not paths:
         raise UserError(f"{root} holds no pictures. {_found_and_wanted(folder)}")
-    return Pictures(paths, np.array(labels), classes)
+    return Pictures(root, paths, np.array(labels), classes)
 
 
 def _found_and_wanted(folder):
