@@ -89,6 +89,19 @@ def test_pools_are_the_largest_and_the_mean_of_every_window(place, size, stride)
         naive_pool(x, size, stride, np.mean), abs=1e-14)
 
 
+@pytest.mark.parametrize("size, stride", [(3, 2), (2, 2), (3, 3), (2, 3), (3, 1)])
+def test_windows_that_hang_over_the_edge_see_what_is_there(place, size, stride):
+    """Every pixel is seen, and the largest of the real ones is taken, even below zero."""
+    x = distinct(2, 7, 8, 3) - 10
+    rows, columns = (-(-(side - size) // stride) + 1 for side in (7, 8))
+    expected = np.empty((2, rows, columns, 3))
+    for i, j in np.ndindex(rows, columns):
+        seen = x[:, i * stride:i * stride + size, j * stride:j * stride + size]
+        expected[:, i, j] = seen.max(axis=(1, 2))
+    y = forward(max_pool, x, device=place, size=size, stride=stride, ceil=True)
+    assert np.array_equal(y, expected)
+
+
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_lrn_of_the_same_map_sums_over_a_square(place, size):
     x = distinct(2, 4, 6, 3)

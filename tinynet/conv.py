@@ -131,25 +131,37 @@ def conv2d(x, W, b, *, stride=1, pad=0):
     return over_batch(forward, x, scratch=scratch), dx, dW, db
 
 
+def overhang(x, size, stride):
+    """How far windows reach beyond the last pixels of x (N, H, W, C) if they are to meet all.
+
+    Where height and width differ in this, the larger overhang does not add windows.
+    """
+    return max(-(side - size) % stride for side in x.shape[1:3])
+
+
 @op
-def max_pool(x, *, size=3, stride=2, ties="first"):
+def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
     """The largest of every size x size window (paper, section 3.4: 3 x 3, stride 2).
 
     x (N, H, W, C) -> (N, OH, OW, C). ties: who gets the gradient when several pixels are
-    the largest, the "first" (Caffe, PyTorch) or "all" of them (the 2012 program).
+    the largest, the "first" (Caffe, PyTorch) or "all" of them (the 2012 program). ceil: a
+    window may hang over the last pixels, so that all are met (Caffe, the program).
     """
     if ties not in ("first", "all"):
         raise ValueError(f"max_pool: ties is 'first' or 'all', not {ties!r}")
     xp = get_array_module(x)
     kernel = size, size
+    N, H, W, C = x.shape
+    beyond = 0, overhang(x, size, stride) if ceil else 0
 
     def forward(x):
-        y = None
+        x, y = padded(x, beyond, -xp.inf), None
         for i, j, window in windows(x, kernel, stride):
             y = window.copy() if y is None else xp.maximum(y, window, out=y)
         return y
 
     def backward(x, y, dy):
+        x = padded(x, beyond, -xp.inf)
         dx = xp.zeros(x.shape, dy.dtype)
         free = xp.ones(y.shape, bool)
         views = zip(windows(x, kernel, stride), windows(dx, kernel, stride))
@@ -159,7 +171,7 @@ def max_pool(x, *, size=3, stride=2, ties="first"):
                 largest &= free
                 free ^= largest
             target += dy * largest
-        return dx
+        return dx[:, :H, :W]
 
     y = over_batch(forward, x)
     def dx(dy): return over_batch(backward, x, y, dy)

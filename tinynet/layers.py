@@ -202,13 +202,16 @@ class Flatten(Layer):
 
 
 class MaxPool(Layer):
-    """size x size windows every `stride` pixels; they overlap when stride < size."""
+    """size x size windows every `stride` pixels; they overlap when stride < size.
 
-    def __init__(self, size=3, stride=2, ties="first"):
-        self.size, self.stride, self.ties = size, stride, ties
+    ceil: they may hang over the last pixels, so that every pixel is seen.
+    """
+
+    def __init__(self, size=3, stride=2, ties="first", ceil=False):
+        self.size, self.stride, self.ties, self.ceil = size, stride, ties, ceil
 
     def forward(self, x):
-        return max_pool(x, size=self.size, stride=self.stride, ties=self.ties)
+        return max_pool(x, size=self.size, stride=self.stride, ties=self.ties, ceil=self.ceil)
 
 
 class AvgPool(Layer):
