@@ -21,11 +21,12 @@ from .progress import warn
 class Batch:
     """images (N, crop, crop, 3) float32, or (N, 10, crop, crop, 3), with labels (N,).
 
-    end: how many pictures of the epoch are behind us after this batch. waited: how many
-    seconds somebody waited for it.
+    indices: which pictures of the data set they are. end: how many pictures of the epoch are
+    behind us after this batch. waited: how many seconds somebody waited for it.
     """
     images: np.ndarray
     labels: np.ndarray
+    indices: np.ndarray
     end: int
     waited: float
 
@@ -128,7 +129,7 @@ class Loader:
                 warn(f"skipped: {problem}")
         if not whole.all():
             out, indices = out[whole], indices[whole]
-        return Batch(out, self.pictures.labels[indices], end, waited)
+        return Batch(out, self.pictures.labels[indices], indices, end, waited)
 
 
 def read_all(pictures, workers):

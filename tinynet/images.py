@@ -5,7 +5,7 @@ mirrored, its colours shifted along the principal components of all pixels; for 
 central crop. The mean image is subtracted.
 """
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +29,15 @@ class BrokenPicture(UserError):
 class Pictures:
     """Files of pictures with their labels; classes[label] is a folder's name.
 
-    What stores pictures otherwise offers the same: labels, classes, root (where they are,
-    for messages), shuffled (whether their order is random), read(index) and len().
+    What stores pictures otherwise offers the same: labels, classes, words (class -> what it
+    is, where that is known), root (where they are, for messages), shuffled (whether their
+    order is random), read(index), name(index) and len().
     """
     root: Path
     paths: list
     labels: np.ndarray
     classes: list
+    words: dict = field(default_factory=dict)
     shuffled = False
 
     def __len__(self):
@@ -44,6 +46,10 @@ class Pictures:
     def read(self, index):
         """(256, 256, 3) uint8. Raises BrokenPicture, which names the file."""
         return read(self.paths[index])
+
+    def name(self, index):
+        """What the picture is called, from the root on."""
+        return self.paths[index].relative_to(self.root).as_posix()
 
 
 def image_folder(folder, split, classes=None):
