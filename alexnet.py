@@ -28,7 +28,7 @@ from data import patterns
 from tinynet import batches, checkpoint, device, images, ops, recipes, split
 from tinynet.conv import out_size
 from tinynet.device import UserError
-from tinynet.doctor import StallWatch, diagnosis, machine
+from tinynet.doctor import machine
 from tinynet.engine import Tensor, graph, no_grad
 from tinynet.layers import (LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU,
                             Sequential)
@@ -36,6 +36,7 @@ from tinynet.optim import SGD, Plateau
 from tinynet.progress import Interruptible, Meter, bar, in_words, say, shown
 from tinynet.runs import Run, output_folder
 from tinynet.split import exchange, gather, send_to_both
+from tinynet.stall import StallWatch, diagnosis
 
 HERE = Path(__file__).resolve().parent
 PATTERNS = HERE / "data" / "patterns"

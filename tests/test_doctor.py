@@ -1,8 +1,6 @@
-"""Does the doctor notice a run that learns nothing, say why, and leave no trace?"""
+"""Does the doctor name what a machine has, and find what is broken, with every kind of CuPy?"""
 import importlib.metadata
-import math
 import re
-import shlex
 import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -11,233 +9,133 @@ import numpy as np
 import pytest
 
 import alexnet
-from data import patterns
-from tinynet import device, doctor, ops, recipes
-from tinynet.checkpoint import Checkpoint
-from tinynet.doctor import Row, StallWatch, diagnosis, examine
-from tinynet.engine import Tensor
-from tinynet.optim import SGD
-
-LN10 = math.log(10)
-SMALL = recipes.RECIPES["quickstart"].changed(
-    dict(kernels=(4, 8, 8, 8, 8), neurons=(16, 16), crop=67, batch_size=16))
-NET = ["--recipe", "quickstart", "--kernels", "4,8,8,8,8", "--neurons", "16,16", "--crop", "67",
-       "-b", "8", "--device", "cpu", "-p", "2"]
+from tinynet import device, doctor
 
 
-# --- when it speaks ---------------------------------------------------------------------
+def fake_cupy(cards=0, driver=13000, peers=(), broken=(), runtime=13000):
+    """What the doctor asks of CuPy. peers: pairs of cards that reach each other; broken: cards
+    on which nothing can be computed."""
+    current = []
 
+    @contextmanager
+    def card(index):
+        current.append(index)
+        yield SimpleNamespace(mem_info=(60 * 10 ** 9, 80 * 10 ** 9))
+        current.pop()
 
-def spoke(watch, losses, every=10, start=0):
-    """The steps at which the watch called it a stall; a report every `every` steps."""
-    steps = range(start + every, start + every * len(losses) + 1, every)
-    return [step for step, loss in zip(steps, losses) if watch.stalled(step, loss)]
+    class Array:
+        def __matmul__(self, other):
+            if current[-1] in broken:
+                raise RuntimeError("libcublas.so.13: cannot open shared object file\nmore")
+            return self
 
+        def get(self):
+            return np.full((2, 2), 2.0)
 
-def test_a_stall_is_told_once():
-    assert spoke(StallWatch(10, 50), [LN10] * 30) == [50]
+    def reaches(i, j):
+        assert i != j                                  # CUDA refuses to answer this one
+        return int((i, j) in peers or (j, i) in peers)
 
-
-def test_a_loss_that_falls_is_no_stall():
-    assert spoke(StallWatch(10, 50), np.linspace(LN10, 1.5, 30)) == []
-
-
-@pytest.mark.parametrize("share, steps", [(0.9899, []), (0.9901, [50]), (1.03, [50])])
-def test_a_stall_is_a_loss_that_is_never_one_percent_below_guessing(share, steps):
-    assert spoke(StallWatch(10, 50), [share * LN10] * 20) == steps
-
-
-def test_one_good_report_starts_the_count_anew():
-    assert spoke(StallWatch(10, 50), [LN10] * 4 + [2.0] + [LN10] * 20) == [100]
-
-
-def test_what_was_before_a_restart_does_not_count():
-    assert spoke(StallWatch(10, 50, start=400), [LN10] * 20, start=400) == [450]
-
-
-def test_zero_steps_is_never():
-    assert spoke(StallWatch(10, 0), [LN10] * 50) == []
-
-
-# --- what it says -----------------------------------------------------------------------
+    return SimpleNamespace(
+        __version__="14.2.0", __file__="/site/cupy/__init__.py", ones=lambda *how: Array(),
+        cuda=SimpleNamespace(
+            is_available=lambda: cards > 0, Device=card, runtime=SimpleNamespace(
+                getDeviceCount=lambda: cards, deviceCanAccessPeer=reaches,
+                runtimeGetVersion=lambda: runtime, driverGetVersion=lambda: driver,
+                getDeviceProperties=lambda i: dict(
+                    name=b"NVIDIA H200", major=9, minor=0, totalGlobalMem=80 * 10 ** 9))))
 
 
 @pytest.fixture
-def after_a_step():
-    """A function: a small net after two steps with some recipe, as train() has it."""
-    def net(labels=None, pixels=None, device="cpu", **changes):
-        recipe = SMALL.changed(changes)
-        model = alexnet.AlexNet(10, alexnet.two_devices(device), recipe).initialize(0)
-        optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.wd)
-        draw = np.random.default_rng(0)
-        images = draw.normal(0, 64 * recipe.pixel_scale, (16, 67, 67, 3)).astype(np.float32)
-        if pixels is not None:
-            images = pixels(images)
-        labels = draw.permutation(16) % 10 if labels is None else labels
-        for step in range(2):
-            before = {name: w.numpy().copy() for name, w in model.parameters()}
-            logits = model.train(step)(Tensor(images, model.devices[0]))
-            optimizer.zero_grad()
-            ops.softmax_cross_entropy(logits, labels=labels).backward()
-            optimizer.step()
-        return SimpleNamespace(recipe=recipe, model=model, optimizer=optimizer, before=before,
-                               batch=SimpleNamespace(images=images, labels=labels))
+def told(monkeypatch, capsys):
+    """A function: exit code and words of `alexnet.py doctor`, with this cupy installed."""
+    def told(cupy, *packages):
+        installed = [SimpleNamespace(metadata={"Name": name}, version="1")
+                     for name in ("numpy", "cupy-xarray", *packages)]
+        monkeypatch.setattr(importlib.metadata, "distributions", lambda: installed)
+        if isinstance(cupy, Exception):
+            def fail():
+                raise cupy
+            monkeypatch.setattr(device, "_cupy", fail)
+        else:
+            monkeypatch.setitem(sys.modules, "cupy", cupy)
+        code = alexnet.main(["doctor"])
+        return code, capsys.readouterr().out
 
-    return net
+    return told
 
 
-def said(net):
-    return diagnosis(net.model, net.optimizer, net.batch, net.recipe)
+def test_without_cupy_the_machine_is_sound_and_the_hint_says_what_to_install(told):
+    code, out = told(None)                             # `import cupy` finds nothing
+    assert code == 0 and "broken" not in out
+    assert re.search('hint: .*pip install -e ".\\[gpu-cuda13\\]"', out)
+    assert re.search("--device +cpu\n", out)
+    for fact in ("tinynet", "Python", "platform", "NumPy", "BLAS", "Pillow", "cores", "memory",
+                 "disk"):
+        assert len(re.findall(f"^{fact} +\\S", out, re.MULTILINE)) == 1
 
 
-def advice(net):
-    lines = said(net)
-    return "\n".join(lines[lines.index("what may help:") + 1:])
+def test_cupy_without_a_driver_is_a_hint(told):
+    code, out = told(fake_cupy(driver=0), "cupy-cuda13x")
+    assert code == 0 and "broken" not in out
+    assert "14.2.0, cupy-cuda13x in /site/cupy" in out and "the driver is missing" in out
+    assert "hint: CuPy finds no NVIDIA card that answers: nvidia-smi" in out
+    assert re.search("--device +cpu\n", out)
 
 
-def test_every_layer_has_a_row_in_the_order_of_computing(after_a_step):
-    net = after_a_step()
-    rows = examine(net.model, net.optimizer, net.batch.images)
-    towers = [f"{tower}.{layer}" for layer in alexnet.LAYERS[:-1] for tower in ("top", "bottom")]
-    assert list(rows) == [*towers, "fc8"]
-    for name in rows:
-        assert sum(line.startswith(name + " ") for line in said(net)) == 1
-    assert len(said(net)) <= 25
+def test_two_cards_and_who_reaches_whom(told):
+    code, out = told(fake_cupy(3, peers=[(0, 1)]), "cupy-cuda13x")
+    assert code == 0 and "broken" not in out and "hint: CuPy" not in out
+    lines = out[out.index("gpu0"):].splitlines()
+    assert lines[0].endswith("NVIDIA H200, compute capability 9.0, 60.0 GB free of 80.0 GB")
+    assert [line.strip() for line in lines[1:6:2]] == [
+        "reads directly: gpu1", "reads directly: gpu0",
+        "reads directly: no other card; what crosses goes through the host"]
+    assert re.search("--device +gpu0,gpu1\n", out)
 
 
-@pytest.mark.parametrize("device", ["cpu", "cpu0,cpu1"])
-def test_the_numbers_of_a_layer_are_what_plain_loops_find(after_a_step, device):
-    net = after_a_step(device=device, pixel_scale=1.0)           # large pixels: some units die
-    rows = examine(net.model, net.optimizer, net.batch.images)
-    tower = net.model.eval().top
-    x = tower.conv1(Tensor(net.batch.images, net.model.devices[0]))
-    y = x
-    for layer in tower.conv2.steps[:2]:                          # as far as the ReLU
-        y = layer(y)
-    y = y.numpy().astype(float)
-    dead = [not any(y[n, i, j, unit] > 0 for n in range(16) for i in range(y.shape[1])
-                    for j in range(y.shape[2])) for unit in range(8)]
-    spread = [np.std(y[:, i, j, unit]) for i in range(y.shape[1]) for j in range(y.shape[2])
-              for unit in range(8)]
-    row = rows["top.conv2"]
-    assert 0 < sum(dead) < 8 and row.dead == sum(dead) / 8
-    assert row.mean == pytest.approx(y.mean()) and row.std == pytest.approx(y.std(), rel=1e-5)
-    assert row.varies == pytest.approx(np.mean(spread) / np.sqrt((y ** 2).mean()), rel=1e-5)
-    assert rows["fc8"].dead is None
+def test_one_card_has_no_peers(told):
+    code, out = told(fake_cupy(1), "cupy-cuda13x")
+    assert code == 0 and "reads directly" not in out and re.search("--device +gpu0\n", out)
 
 
-def test_step_and_gradient_are_those_of_the_last_step(after_a_step):
-    net = after_a_step()
-    rows = examine(net.model, net.optimizer, net.batch.images)
-    for name, path in ("bottom.conv3", "bottom.conv3.0.W"), ("top.fc6", "top.fc6.1.W"), (
-            "fc8", "fc8.W"):
-        w = net.optimizer.parameters[path]
-        size = np.linalg.norm(w.data.astype(float))
-        step = np.linalg.norm(w.data.astype(float) - net.before[path])
-        assert rows[name].step == pytest.approx(step / size, rel=1e-4)
-        assert rows[name].gradient == pytest.approx(
-            np.linalg.norm(w.grad.astype(float)) / size, rel=1e-4)
+def test_a_card_that_cannot_compute_is_broken(told):
+    code, out = told(fake_cupy(2, broken=[1]), "cupy-cuda13x")
+    assert code == 1 and out.count("broken:") == 1
+    assert "broken: gpu1 cannot compute, RuntimeError: libcublas.so.13: cannot open" in out
+    assert "more" not in out and 'pip uninstall -y cupy-cuda13x && ' in out
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_the_net_is_left_as_it_was(after_a_step, training):
-    net = after_a_step(dropout=0.5)
-    (net.model.train if training else net.model.eval)()
-
-    def state():
-        arrays = [array for name, w in net.model.parameters()
-                  for array in (w.data, w.grad, net.optimizer.velocity[name])]
-        others = [{key: value for key, value in vars(layer).items() if np.isscalar(value)
-                   or callable(value)} for layer in net.model.every_layer()]
-        return [array.copy() for array in arrays], others
-
-    arrays, others = state()
-    said(net)
-    arrays_after, others_after = state()
-    assert all(map(np.array_equal, arrays, arrays_after)) and others == others_after
-    assert {layer.training for layer in net.model.every_layer()} == {training}
-    assert not any("forward" in vars(layer) for layer in net.model.every_layer())
+def test_an_install_that_does_not_load_is_broken(told):
+    for error in ImportError("libcudart.so.13: cannot open"), AttributeError("no cuda"):
+        code, out = told(error, "cupy-cuda12x")
+        assert code == 1 and "does not load (cupy-cuda12x)" in out
+        assert f"broken: CuPy: {type(error).__name__}: {error}: " in out
+        assert 'uninstall -y cupy-cuda12x && ' in out
 
 
-@pytest.mark.parametrize("changes, says", [
-    (dict(std=(1e-4,)), "--std he: top.conv2 fails first, its outputs are as small"),
-    (dict(std=(0.01,), bias=(1.0,)), "--std he --bias 0: top.conv"),
-    (dict(std=(0.01,), bias=(1.0,), pixel_scale=1.0), "--std he --bias 0 --pixel-scale 0.02: "),
-    (dict(std=("he",), pixel_scale=1e5, lr=1e-9), "--pixel-scale 0.02: "),
-    (dict(lr=10.0), "--lr 1: too large a step kills units"),
-    (dict(lr=1e-7, wd=0.0), "--lr 1e-06: half of the layers change by less than 1e-05")],
-    ids=["tiny", "flat", "the paper's", "pixels", "fast", "slow"])
-def test_each_disease_has_its_remedy(after_a_step, changes, says):
-    assert says in advice(after_a_step(**changes))
+def test_two_packages_of_cupy_are_named(told):
+    code, out = told(fake_cupy(1), "cupy-cuda12x", "cupy-cuda13x")
+    assert code == 1
+    assert re.search("two packages of CuPy.* uninstall -y cupy-cuda12x cupy-cuda13x && .*cuda13]",
+                     out)
 
 
-def test_a_sound_start_needs_nothing_but_patience(after_a_step):
-    assert re.fullmatch("  patience: .*", advice(after_a_step()))
+def test_a_driver_too_old_for_cupy_gets_the_cupy_that_fits(told):
+    code, out = told(fake_cupy(driver=12040), "cupy-cuda13x")
+    assert code == 1 and "the driver is good for 12.4" in out
+    assert "broken: CuPy is made for a newer driver" in out and "gpu-cuda12]" in out
 
 
-def test_labels_that_come_sorted_are_told(after_a_step):
-    for labels in np.zeros(16, int), np.arange(16) // 2:
-        assert "look at train/: the labels" in advice(after_a_step(labels=labels))
+def test_memory_is_the_smaller_of_machine_and_container(told, monkeypatch):
+    monkeypatch.setattr(doctor, "memory", lambda: (64 * 10 ** 9, 32 * 10 ** 9))
+    monkeypatch.setattr(doctor, "container_limit", lambda: 4 * 10 ** 9)
+    assert "32.0 GB free of 64.0 GB; the limit of this container is 4.0 GB" in told(None)[1]
+    monkeypatch.setattr(doctor, "memory", lambda: (None, None))
+    assert re.search("memory +unknown free of unknown", told(None)[1])
 
 
-def test_pictures_that_are_all_alike_are_told(after_a_step):
-    same = after_a_step(pixels=lambda images: np.repeat(images[:1], 16, axis=0))
-    assert "look at train/: the pictures" in advice(same)
-    blank = after_a_step(pixels=np.zeros_like)
-    assert "look at train/: the pictures" in advice(blank)
-
-
-def test_pixels_and_labels_are_described(after_a_step):
-    net = after_a_step(labels=np.array([3] * 9 + [5] * 7))
-    text = "\n".join(said(net))
-    assert "labels: 2 of 10 classes among 16 pictures, the commonest 9 times" in text
-    assert f"pixels: {net.batch.images.min():.3g} ... {net.batch.images.max():.3g}" in text
-
-
-def test_every_option_it_names_exists():
-    row = dict(mean=1.0, std=1.0, varies=1e-3, step=1.0, gradient=1.0)
-    recipe = recipes.RECIPES["paper"]
-    options = " ".join([doctor.first_values(recipe, 70.0, dead=False), "--lr 0.1 --seed 3"])
-    args = alexnet.parser().parse_args(["train", *shlex.split(options)])
-    assert args.std == ("he",) and args.bias == (0.0,) and args.pixel_scale == 0.01
-    assert Row(dead=0.0, **row).fault() and Row(dead=0.9, **row).is_dead
-
-
-# --- in a run ---------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("pictures")
-    patterns.draw(folder, train=4, val=1, progress=False)
-    return folder
-
-
-def test_a_stalled_run_hears_of_it_once_and_ends_the_same_to_the_bit(pictures, tmp_path, capsys):
-    spoken, weights = {}, {}
-    for stall_steps in "8", "0":
-        folder = tmp_path / stall_steps
-        assert alexnet.main(["train", str(pictures), *NET, "--std", "0.0001", "--dropout", "0.5",
-                             "--epochs", "5", "--stall-steps", stall_steps,
-                             "--output-dir", str(folder)]) == 0
-        spoken[stall_steps] = capsys.readouterr().out
-        saved = Checkpoint(folder / "last.npz")
-        names = saved.meta["arrays"] if "arrays" in saved.meta else None
-        with np.load(folder / "last.npz") as file:
-            weights[stall_steps] = {name: file[name] for name in file.files
-                                    if name.startswith(("weights/", "velocity/"))}
-        assert names is None or names
-    assert spoken["8"].count("that of guessing") == 1 and "--std he" in spoken["8"]
-    assert spoken["8"].index("step 8 ") < spoken["8"].index("guessing") < (
-        spoken["8"].index("step 10 "))
-    assert "guessing" not in spoken["0"]
-    assert len(weights["0"]) > 30
-    assert all(np.array_equal(weights["0"][name], weights["8"][name]) for name in weights["0"])
-
-
-def test_a_run_that_learns_hears_nothing(pictures, tmp_path, capsys):
-    assert alexnet.main(["train", str(pictures), *NET, "--dropout", "0", "--epochs", "8",
-                         "--std", "he", "--stall-steps", "16", "--lr", "0.02",
-                         "--output-dir", str(tmp_path / "run")]) == 0
-    out = capsys.readouterr().out
-    assert "guessing" not in out
+def test_a_disk_too_full_for_checkpoints_is_a_hint(told, monkeypatch):
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 ** 9))
+    code, out = told(None)
+    assert code == 0 and re.search("hint: .*--output-dir", out)
