@@ -5,6 +5,7 @@
     python alexnet.py test runs/paper/best.npz DIR     error on DIR/val/<class>/*.JPEG
     python alexnet.py predict runs/paper/best.npz cat.jpg
     python alexnet.py show --device cpu0,cpu1          the layers, and what crosses where
+    python alexnet.py doctor                           what this machine has, what is broken
 
 Figure 2 of the paper: two rows, one GPU each, whose lines cross at layers 3, 6, 7 and 8.
 
@@ -29,14 +30,16 @@ from tinynet import (batches, checkpoint, device, ensemble, images, interop, ops
                      split)
 from tinynet.conv import out_size
 from tinynet.device import UserError
+from tinynet.doctor import machine
 from tinynet.engine import Tensor, graph, no_grad
 from tinynet.layers import (LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU,
                             SameMapLRN, Sequential)
 from tinynet.optim import SGD
-from tinynet.progress import Interruptible, Meter, bar, in_words, shown
+from tinynet.progress import Interruptible, Meter, bar, in_words, say, shown
 from tinynet.runs import Run, output_folder
 from tinynet.schedules import Plateau, set_rates
 from tinynet.split import exchange, gather, send_to_both
+from tinynet.stall import StallWatch, diagnosis
 
 HERE = Path(__file__).resolve().parent
 PATTERNS = HERE / "data" / "patterns"
@@ -293,6 +296,7 @@ def train(args):
         print(f"nothing to do: step {run.step} of {last_step} is taken")
         return 0
     meter = Meter()
+    watch = StallWatch(len(pictures.classes), args.stall_steps, start=run.step)
     with Interruptible() as interrupted, bar(last_step, "training", run.step) as progress:
         while unfinished() and not interrupted:
             for batch in loader.training(run.epoch, run.position):
@@ -312,7 +316,8 @@ def train(args):
                 if run.step == last_step or interrupted:
                     break
                 if run.step % args.print_freq == 0:
-                    run.report(meter)
+                    if watch.stalled(run.step, run.report(meter)):
+                        say("\n".join(diagnosis(model, optimizer, batch, recipe)))
                 if run.step % args.save_freq == 0:
                     run.save()
             else:
@@ -521,6 +526,17 @@ def export(args):
     return 0
 
 
+def doctor(args):
+    """Print what this machine has, what is broken, and the command that mends it."""
+    facts, broken, hints = machine()
+    for name, fact in facts:
+        print(f"{name:10}{fact}")
+    for kind, lines in ("broken", broken), ("hint", hints):
+        for line in lines:
+            print(f"{kind}: {line}")
+    return 1 if broken else 0
+
+
 def load(saved, device_names):
     """A net in test mode and its picture preparation, from a checkpoint."""
     recipe = recipes.from_dict(saved.meta["recipe"])
@@ -590,13 +606,14 @@ def parser():
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def subcommand(function):
+    def subcommand(function, computes=True):
         sub = commands.add_parser(function.__name__, help=function.__doc__.splitlines()[0],
                                   description=function.__doc__)
         sub.set_defaults(run=function)
-        sub.add_argument("--device", metavar="D[,D]",
-                         help="cpu, cpu0,cpu1, gpu0, gpu0,gpu1 or gpu0:a,gpu0:b: one device "
-                              "for both towers or one for each (default: all GPUs, else cpu)")
+        if computes:
+            sub.add_argument("--device", metavar="D[,D]",
+                             help="cpu, cpu0,cpu1, gpu0, gpu0,gpu1 or gpu0:a,gpu0:b: one device "
+                                  "for both towers or one for each (default: all GPUs, else cpu)")
         return sub
 
     def workers(sub):
@@ -637,6 +654,9 @@ def parser():
     sub.add_argument("--save-freq", type=at_least(1), default=500, metavar="N",
                      help="steps between two checkpoints within an epoch "
                           "(default: %(default)s)")
+    sub.add_argument("--stall-steps", type=at_least(0), default=200, metavar="N",
+                     help="look for the reason, once, when for N steps the loss is that of "
+                          "guessing; 0: never (default: %(default)s)")
     workers(sub)
     recipe_options(sub)
 
@@ -672,6 +692,8 @@ def parser():
     sub.add_argument("--classes", type=at_least(1), default=1000, metavar="N",
                      help="default: %(default)s")
     recipe_options(sub)
+
+    subcommand(doctor, computes=False)
     return main
 
 

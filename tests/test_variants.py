@@ -120,8 +120,8 @@ def test_a_net_goes_out_as_safetensors_and_comes_back(run, data, nets, tmp_path)
 def test_the_other_nets_of_the_paper_learn_from_the_same_pictures(run, data, variant, tmp_path):
     """That they run, step down the loss, and come back from their checkpoints."""
     out = run("train", data.here, *SMALL, *variant, "--schedule", "constant",
-              *(["--pixel-scale", "0.0156"] if "2012" in variant else []), "--epochs", 9, "--dropout", 0,
-              "-p", 6, "--output-dir", tmp_path / "run")
+              *(["--pixel-scale", "0.0156"] if "2012" in variant else []),
+              "--epochs", 9, "--dropout", 0, "-p", 6, "--output-dir", tmp_path / "run")
     losses = [float(loss) for loss in re.findall(r"\d  loss ([\d.]+)  error.*images/s", out)]
     assert len(losses) == 9 and losses[-1] < min(losses[0], np.log(CLASSES))
     error = top1(re.findall(r"validation: .*", out)[-1])

@@ -89,9 +89,12 @@ class Run:
             sheet.save(self.kernels)
 
     def report(self, meter):
-        """Say and log what the meter saw since the last report, and reset it."""
+        """Say and log what the meter saw since the last report, and reset it.
+
+        Returns the mean loss since then, None if there were no pictures.
+        """
         if not meter.pictures:
-            return
+            return None
         seen = meter.read()
         meter.reset()
         if not math.isfinite(seen["loss"]):
@@ -100,6 +103,7 @@ class Run:
             f"{seen['images_per_s']:.1f} images/s  rate {self.optimizer.lr:.2g}  "
             f"waited {seen['waited']:.0%}")
         self._log("train", lr=self.optimizer.lr, **seen)
+        return seen["loss"]
 
     def validated(self, result):
         """Say and log a validation; remember whether it was the best."""
