@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tinynet"
 ORDER = ["device", "rng", "engine", "gradcheck", "ops", "conv", "layers", "split", "optim",
-         "recipes", "images", "progress", "batches", "checkpoint", "figures", "runs"]
+         "recipes", "images", "progress", "batches", "checkpoint", "packed", "figures",
+         "runs"]
 FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
         tokenize.ENDMARKER}
 

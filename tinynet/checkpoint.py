@@ -25,14 +25,14 @@ def save(path, arrays, meta):
     Raises OSError (a full disk, a missing right); the previous file is then untouched.
     """
     entries = {"meta": np.array(json.dumps({"format": FORMAT, **meta})), **arrays}
-    with _replacing(path) as file, zipfile.ZipFile(file, "w") as npz:
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as npz:
         for name, array in entries.items():
             with npz.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
 @contextmanager
-def _replacing(path):
+def replacing(path):
     """A file to write to that takes the place of `path` when it is complete."""
     aside = _aside(path)
     try:
