@@ -75,11 +75,15 @@ def image_folder(folder, split, classes=None):
 
 
 def _found_and_wanted(folder):
+    return f"Found there:\n{listing(folder)}\nwanted is\n{WANTED}"
+
+
+def listing(folder):
+    """The first names in a folder, a line each, for messages."""
     lines = []
     for path in sorted(Path(folder).iterdir())[:8]:
         lines.append(f"    {path.name}{'/' if path.is_dir() else ''}")
-    found = "\n".join(lines) or "    (nothing)"
-    return f"Found there:\n{found}\nwanted is\n{WANTED}"
+    return "\n".join(lines) or "    (nothing)"
 
 
 def read(path, name=None):
