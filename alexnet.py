@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from data import patterns
-from tinynet import (batches, checkpoint, device, ensemble, images, interop, ops, recipes,
-                     split)
+from tinynet import (batches, checkpoint, device, ensemble, images, interop, ops, packed,
+                     recipes, split)
 from tinynet.conv import out_size
 from tinynet.device import UserError
 from tinynet.doctor import machine
@@ -263,13 +263,14 @@ def train(args):
     print(f"recipe {recipe.name}:", *recipe.lines(), sep="\n")
     print(f"seed {seed}; towers on {towers[0]} and {towers[1]}; output in {shown(output)}")
 
-    pictures = images.image_folder(folder, "train")
-    held_out = images.image_folder(folder, "val", pictures.classes)
+    pictures = packed.data_set(folder, "train")
+    held_out = packed.data_set(folder, "val", pictures.classes)
     if saved and saved.meta["classes"] != pictures.classes:
         raise UserError(f"{shown(saved.path)} knows other classes than those in {folder}")
     print(f"{len(pictures):,} pictures to learn from and {len(held_out):,} to test with, of "
           f"{len(pictures.classes)} classes, in {shown(folder)}")
-    statistics = saved_statistics(saved) if saved else measure(pictures, args.workers)
+    statistics = (saved_statistics(saved) if saved else
+                  pictures.statistics or measure(pictures, args.workers))
     prepare = images.Preparation(recipe, statistics, seed)
     loader = batches.Loader(pictures, prepare, recipe.batch_size, args.workers)
     validation = batches.Loader(held_out, prepare, recipe.batch_size, args.workers)
@@ -345,13 +346,16 @@ def train(args):
         return 130
     run.draw_kernels()
     chance = 1 - 1 / len(pictures.classes)
+    following = ("test", run.best, folder, "--views", "10")
+    if isinstance(held_out, images.Pictures):          # else they are in no files of their own
+        following = "predict", run.best, held_out.paths[0]
     print(f"""
 on {run.result['pictures']:,} pictures it has not seen: top-1 error \
 {run.result['top1_error']:.1%} (chance: {chance:.1%}), lowest so far {run.lowest_error:.1%}
 saved: {shown(run.last)}, {shown(run.best)}, {shown(run.log_file)}
 first-layer kernels: {shown(run.kernels)}
 try next:
-  {command('predict', run.best, held_out.paths[0])}""")
+  {command(*following)}""")
     return 0
 
 
@@ -438,7 +442,7 @@ def test(args):
             raise UserError(f"{shown(net.path)} and {shown(nets[0].path)} know different "
                             "classes: their probabilities have no mean")
     weights = test_weights(args.weights, nets)
-    pictures = images.image_folder(folder or nets[0].meta["data"], "val", classes)
+    pictures = packed.data_set(folder or nets[0].meta["data"], "val", classes)
     print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)}: "
           f"shorter side to {images.SIDE}, central square;\n"
           f"views: {VIEWS[args.views]}; a tie counts as an error")

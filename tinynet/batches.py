@@ -137,12 +137,25 @@ def read_all(pictures, workers):
 
     Those that cannot be read give None.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
-        indices, making = deque(range(len(pictures))), deque()
-        while indices or making:
-            while indices and len(making) < 8 * workers:
-                making.append(pool.submit(pictures.read, indices.popleft()))
-            try:
-                yield making.popleft().result()
-            except images.BrokenPicture:       # whoever trains with it hears its name
-                yield None
+    def picture(index):
+        try:
+            return pictures.read(index)
+        except images.BrokenPicture:           # whoever trains with it hears its name
+            return None
+
+    return in_order(picture, range(len(pictures)), workers)
+
+
+def in_order(job, items, workers):
+    """job(item) for every item, in order, done by `workers` threads a little ahead."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+    items, making = iter(items), deque()
+    try:
+        while True:
+            for item in itertools.islice(items, 8 * workers - len(making)):
+                making.append(pool.submit(job, item))
+            if not making:
+                break
+            yield making.popleft().result()
+    finally:                           # also when the caller stops half-way, or Ctrl-C
+        pool.shutdown(cancel_futures=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from . import rng, schedules
 from .device import UserError
@@ -29,9 +29,10 @@ class BrokenPicture(UserError):
 class Pictures:
     """Files of pictures with their labels; classes[label] is a folder's name.
 
-    What stores pictures otherwise offers the same: labels, classes, words (class -> what it
-    is, where that is known), root (where they are, for messages), shuffled (whether their
-    order is random), read(index), name(index) and len().
+    What stores pictures otherwise (packed.py) offers the same: labels, classes, words
+    (class -> what it is, where that is known), root (where they are, for messages), shuffled
+    (whether their order is random), statistics if they are known, read(index), name(index)
+    and len().
     """
     root: Path
     paths: list
@@ -39,6 +40,7 @@ class Pictures:
     classes: list
     words: dict = field(default_factory=dict)
     shuffled = False
+    statistics = None                      # nobody has measured them yet
 
     def __len__(self):
         return len(self.paths)
@@ -81,16 +83,21 @@ def image_folder(folder, split, classes=None):
 
 
 def _found_and_wanted(folder):
+    return f"Found there:\n{listing(folder)}\nwanted is\n{WANTED}"
+
+
+def listing(folder):
+    """The first names in a folder, a line each, for messages."""
     lines = []
     for path in sorted(Path(folder).iterdir())[:8]:
         lines.append(f"    {path.name}{'/' if path.is_dir() else ''}")
-    found = "\n".join(lines) or "    (nothing)"
-    return f"Found there:\n{found}\nwanted is\n{WANTED}"
+    return "\n".join(lines) or "    (nothing)"
 
 
-def read(path):
+def read(path, name=None):
     """A picture file as (256, 256, 3) uint8: shorter side to 256, the central square.
 
+    path: where it is, or the open file; `name` then tells in messages which one it is.
     Grey, palette, CMYK, transparent and 16-bit pictures become RGB. Shrinking averages over
     what a pixel covers (Pillow's bilinear filter, within a grey level of exact areas),
     enlarging is cubic. Raises BrokenPicture.
@@ -98,8 +105,11 @@ def read(path):
     try:
         with Image.open(path) as picture:
             picture = _rgb(picture)
+    except UnidentifiedImageError as error:
+        raise BrokenPicture(f"{name or path}: not a readable picture (its beginning is that "
+                            "of no known kind)") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BrokenPicture(f"{path}: not a readable picture ({error})") from error
+        raise BrokenPicture(f"{name or path}: not a readable picture ({error})") from error
     shorter = min(picture.size)
     picture = _central(picture, *[min(side, 4 * shorter) for side in picture.size])
     if shorter != SIDE:
@@ -133,27 +143,47 @@ class Statistics:
     components: np.ndarray
 
 
-def statistics(pictures):
-    """Statistics of an iterable of (256, 256, 3) uint8 pictures, in one pass.
+class Sums:
+    """What Statistics follow from, summed over pictures one by one or in parts.
 
     All sums are of integers and below 2**53, so their order does not matter.
     """
-    count = 0
-    total = np.zeros((SIDE, SIDE, 3))
-    products = np.zeros((3, 3))
+
+    def __init__(self):
+        self.count = 0
+        self.total = np.zeros((SIDE, SIDE, 3))
+        self.products = np.zeros((3, 3))
+
+    def add(self, total, products, count=1):
+        """Add a picture and its colour_products, or the sums over `count` pictures."""
+        self.count += count
+        self.total += total
+        self.products += products
+
+    def statistics(self):
+        """Raises UserError if nothing was added."""
+        if self.count == 0:
+            raise UserError("none of the training pictures can be read")
+        pixels = self.count * SIDE * SIDE
+        rgb = self.total.sum(axis=(0, 1)) / pixels
+        covariance = self.products / pixels - np.outer(rgb, rgb)
+        variances, components = np.linalg.eigh(covariance)
+        return Statistics((self.total / self.count).astype(np.float32),
+                          np.maximum(variances, 0), components)
+
+
+def colour_products(picture):
+    """Red times red, red times green and so on, summed over the pixels: (3, 3) float64."""
+    pixels = picture.reshape(-1, 3).astype(np.float64)
+    return pixels.T @ pixels
+
+
+def statistics(pictures):
+    """Statistics of an iterable of (256, 256, 3) uint8 pictures, in one pass."""
+    sums = Sums()
     for picture in pictures:
-        count += 1
-        total += picture
-        pixels = picture.reshape(-1, 3).astype(np.float64)
-        products += pixels.T @ pixels
-    if count == 0:
-        raise UserError("none of the training pictures can be read")
-    pixels = count * SIDE * SIDE
-    rgb = total.sum(axis=(0, 1)) / pixels
-    covariance = products / pixels - np.outer(rgb, rgb)
-    variances, components = np.linalg.eigh(covariance)
-    return Statistics((total / count).astype(np.float32), np.maximum(variances, 0),
-                      components)
+        sums.add(picture, colour_products(picture))
+    return sums.statistics()
 
 
 class Preparation:

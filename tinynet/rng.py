@@ -12,6 +12,7 @@ DROPOUT = 1        # step: training step, stream: which layer, index: element / 
 ORDER = 2          # step: epoch, index: picture
 CROP = 3           # step: epoch, index: picture; words: top, left, flip
 COLOUR = 4         # step: epoch, index: picture; words: one Gaussian each
+PACKING = 5        # index: picture, as its source lists them; where it is packed
 
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
