@@ -2,6 +2,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -218,6 +219,60 @@ checkpoint.save = die
 alexnet.main()""")
     ended(process)
     assert progress(tmp_path / "run")["step"] == 2
+
+
+KILLER = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+import numpy as np
+import alexnet
+
+folder, words = Path(sys.argv[1]), sys.argv[2:]
+devnull = os.open(os.devnull, os.O_WRONLY)
+
+def child(seconds=None):
+    # A whole process each time, without the time of its imports.
+    start, pid = time.perf_counter(), os.fork()
+    if pid == 0:
+        os.dup2(devnull, 1)
+        os._exit(alexnet.main([*words, "--output-dir", str(folder), "--resume", "auto"]))
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+    assert os.waitpid(pid, 0)[1] in (0, signal.SIGKILL)
+    return time.perf_counter() - start
+
+def net():
+    with np.load(folder / "last.npz") as file:
+        return {name: file[name].tobytes() for name in file.files if name != "meta"}
+
+def step():
+    with np.load(folder / "last.npz") as file:
+        return alexnet.json.loads(str(file["meta"]))["progress"]["step"]
+
+child()
+shutil.rmtree(folder)
+whole = child()                                # the first one has compiled and cached
+expected, last, half = net(), step(), 0
+shutil.rmtree(folder)
+for share in np.random.default_rng(0).random(20):
+    child(share * whole)
+    half += (folder / "last.npz").exists() and step() < last
+    child()
+    assert step() == last and net() == expected, share
+    shutil.rmtree(folder)
+print(half)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_killed_at_any_moment_training_goes_on_to_the_same_bits(data, tmp_path):
+    signal.alarm(120)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, tmp_path / "run", "train", data, *SMALL, "--epochs", "1",
+         "--save-freq", "1", "--dropout", "0.5"], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 3                # else it was never killed half-way
 
 
 @pytest.mark.parametrize("options", [
