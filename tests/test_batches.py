@@ -105,6 +105,17 @@ def test_the_last_batch_is_whole_if_the_pictures_suffice(folder):
     assert len(load) == 1
 
 
+def test_memory_is_used_again_only_when_nobody_refers_to_it():
+    memory = batches.Memory()
+    first = memory.array((4, 3))
+    corner, place = first[2:, 1:][:, 0], first.ctypes.data
+    del first
+    second = memory.array((4, 3))
+    assert not np.may_share_memory(corner, second)
+    del corner
+    assert memory.array((4, 3)).ctypes.data == place
+
+
 def unshifted(load, epoch):
     """Numbers of an epoch's pictures, whose crops are whole, perhaps mirrored."""
     load.prepare.shifts = None

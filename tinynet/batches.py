@@ -5,7 +5,9 @@ Threads read and prepare pictures a few batches ahead. What is in a batch follow
 epoch, position) alone, so the number of workers changes nothing but the speed.
 """
 import itertools
+import math
 import time
+import weakref
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ import numpy as np
 from . import images, rng
 from .device import UserError
 from .progress import warn
+
+TOGETHER = 8           # pictures a thread prepares in a row: handing over costs time as well
 
 
 @dataclass
@@ -69,6 +73,7 @@ class Loader:
 
     def _batches(self, order, chosen, start=0, views=()):
         """Yield the batches in order, with `ahead` more in the making all the while."""
+        memory = Memory()
         side = self.prepare.crop
         shape = *views, side, side, 3
         starts = iter(range(start, len(order), self.batch_size))
@@ -78,8 +83,9 @@ class Loader:
             while True:
                 for first in itertools.islice(starts, self.ahead + 1 - len(making)):
                     indices = order[first:first + self.batch_size]
+                    out = memory.array((self.batch_size, *shape))[:len(indices)]
                     making.append((first + len(indices), indices,
-                                   *self._start(pool, indices, chosen, shape)))
+                                   *self._start(pool, indices, chosen, out)))
                 if not making:
                     break
                 batch = self._finish(*making.popleft())
@@ -90,10 +96,13 @@ class Loader:
         if len(self.skipped) == len(self.pictures):
             raise UserError(f"none of the pictures in {self.pictures.root} can be read")
 
-    def _start(self, pool, indices, chosen, shape):
-        out = np.empty((len(indices), *shape), np.float32)
-        return out, [pool.submit(self._one, index, row, *how)
-                     for index, row, how in zip(indices, out, chosen(indices))]
+    def _start(self, pool, indices, chosen, out):
+        work = list(zip(indices, out, chosen(indices)))
+        return out, [pool.submit(self._some, work[i:i + TOGETHER])
+                     for i in range(0, len(work), TOGETHER)]
+
+    def _some(self, work):
+        return [self._one(index, row, *how) for index, row, how in work]
 
     def _one(self, index, out, fill, *draw):
         try:
@@ -104,7 +113,7 @@ class Loader:
 
     def _finish(self, end, indices, out, jobs):
         start = time.perf_counter()
-        problems = [job.result() for job in jobs]
+        problems = [problem for job in jobs for problem in job.result()]
         waited = time.perf_counter() - start
         whole = np.array([problem is None for problem in problems])
         for index, problem in zip(indices, problems):
@@ -114,6 +123,26 @@ class Loader:
         if not whole.all():
             out, indices = out[whole], indices[whole]
         return Batch(out, self.pictures.labels[indices], end, waited)
+
+
+class Memory:
+    """Arrays whose memory is used again as soon as nobody refers to them any more.
+
+    The system gives out new memory page by page, each filled with zeros: for a batch of
+    the paper's size that takes as long as the arithmetic on it.
+    """
+
+    def __init__(self):
+        self.free = []
+
+    def array(self, shape):
+        """A float32 array of any content. All of one Memory have the same shape."""
+        size = math.prod(shape)
+        memory = self.free.pop() if self.free else memoryview(np.empty(size, np.float32))
+        # The views that others hold, however deep, refer to this array, not to `memory`.
+        array = np.frombuffer(memory, np.float32)
+        weakref.finalize(array, self.free.append, memory)
+        return array.reshape(shape)
 
 
 def read_all(pictures, workers):

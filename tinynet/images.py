@@ -15,6 +15,7 @@ from . import rng
 from .device import UserError
 
 SIDE = 256
+UNREADABLE = OSError, SyntaxError, ValueError, Image.DecompressionBombError    # from Pillow
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff"}
 WANTED = """\
     DIR/train/<class>/*.JPEG
@@ -30,7 +31,7 @@ class Pictures:
     """Files of pictures with their labels; classes[label] is a folder's name.
 
     What stores pictures otherwise offers the same: labels, classes, root (where they are,
-    for messages), read(index) and len().
+    for messages), read(index), bytes(index) and len().
     """
     root: Path
     paths: list
@@ -43,6 +44,10 @@ class Pictures:
     def read(self, index):
         """(256, 256, 3) uint8. Raises BrokenPicture, which names the file."""
         return read(self.paths[index])
+
+    def bytes(self, index):
+        """The picture as it is stored, not decoded."""
+        return self.paths[index].read_bytes()
 
 
 def image_folder(folder, split, classes=None):
@@ -91,7 +96,7 @@ def read(path):
     try:
         with Image.open(path) as picture:
             picture = _rgb(picture)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise BrokenPicture(f"{path}: not a readable picture ({error})") from error
     shorter = min(picture.size)
     picture = _central(picture, *[min(side, 4 * shorter) for side in picture.size])
@@ -102,6 +107,8 @@ def read(path):
 
 
 def _central(picture, width, height):
+    if picture.size == (width, height):
+        return picture
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
     return picture.crop((left, top, left + width, top + height))
 
@@ -156,6 +163,7 @@ class Preparation:
         self.crop, self.scale = recipe.crop, recipe.pixel_scale
         self.statistics, self.seed = statistics, seed
         self.shifts = self._shift_sizes(recipe)
+        self.means = statistics.mean, np.ascontiguousarray(statistics.mean[:, ::-1])
         if not 0 < self.crop <= SIDE:
             raise UserError(f"crops come from {SIDE} x {SIDE} pictures; "
                             f"--crop {self.crop} does not fit")
@@ -186,14 +194,16 @@ class Preparation:
         return list(zip(top.tolist(), left.tolist(), mirrored.tolist(), shift))
 
     def for_training(self, picture, out, draw):
-        """Fill out (crop, crop, 3) float32 with a random crop of a (256, 256, 3) picture."""
+        """Fill out (crop, crop, 3) float32, contiguous, with a random crop of a
+        (256, 256, 3) picture."""
         top, left, mirrored, shift = draw
         self._fill(picture, out, top, left, mirrored)
         if self.shifts is not None:
-            out += (shift * self.scale).astype(np.float32)
+            rows = out.reshape(self.crop, -1)
+            rows += np.tile((shift * self.scale).astype(np.float32), self.crop)
 
     def for_testing(self, picture, out):
-        """Fill out (crop, crop, 3) float32 with the central crop."""
+        """Fill out (crop, crop, 3) float32, contiguous, with the central crop."""
         corner = (SIDE - self.crop) // 2
         self._fill(picture, out, corner, corner, mirrored=False)
 
@@ -207,8 +217,17 @@ class Preparation:
         out[5:] = out[:5, :, ::-1]
 
     def _fill(self, picture, out, top, left, mirrored):
-        rows, columns = slice(top, top + self.crop), slice(left, left + self.crop)
-        crop, mean = picture[rows, columns], self.statistics.mean[rows, columns]
-        np.subtract(crop, mean, out=out[:, ::-1] if mirrored else out)
+        """Walking through pixels of three takes NumPy ten times as long as walking through
+        rows of numbers, or through one colour after the other."""
+        crop = picture[top:top + self.crop, left:left + self.crop]
+        rows = out.reshape(self.crop, -1)
+        if mirrored:
+            left = SIDE - self.crop - left
+            for colour in range(3):
+                out[..., colour] = crop[:, ::-1, colour]
+        else:
+            out[...] = crop
+        mean = self.means[mirrored][top:top + self.crop]
+        rows -= mean.reshape(self.crop, -1)[:, 3 * left:3 * (left + self.crop)]
         if self.scale != 1.0:
-            out *= np.float32(self.scale)
+            rows *= np.float32(self.scale)
