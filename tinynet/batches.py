@@ -16,6 +16,8 @@ from . import images, rng
 from .device import UserError
 from .progress import warn
 
+TOGETHER = 8           # pictures a thread prepares in a row: handing over costs time as well
+
 
 @dataclass
 class Batch:
@@ -108,8 +110,12 @@ class Loader:
 
     def _start(self, pool, indices, chosen, shape):
         out = np.empty((len(indices), *shape), np.float32)
-        return out, [pool.submit(self._one, index, row, *how)
-                     for index, row, how in zip(indices, out, chosen)]
+        work = list(zip(indices, out, chosen))
+        return out, [pool.submit(self._some, work[i:i + TOGETHER])
+                     for i in range(0, len(work), TOGETHER)]
+
+    def _some(self, work):
+        return [self._one(index, row, *how) for index, row, how in work]
 
     def _one(self, index, out, fill, *draw):
         try:
@@ -120,7 +126,7 @@ class Loader:
 
     def _finish(self, end, indices, out, jobs):
         start = time.perf_counter()
-        problems = [job.result() for job in jobs]
+        problems = [problem for job in jobs for problem in job.result()]
         waited = time.perf_counter() - start
         whole = np.array([problem is None for problem in problems])
         for index, problem in zip(indices, problems):

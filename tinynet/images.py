@@ -15,6 +15,7 @@ from . import rng, schedules
 from .device import UserError
 
 SIDE = 256
+UNREADABLE = OSError, SyntaxError, ValueError, Image.DecompressionBombError    # from Pillow
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff"}
 WANTED = """\
     DIR/train/<class>/*.JPEG
@@ -31,8 +32,8 @@ class Pictures:
 
     What stores pictures otherwise (packed.py) offers the same: labels, classes, words
     (class -> what it is, where that is known), root (where they are, for messages), shuffled
-    (whether their order is random), statistics if they are known, read(index), name(index)
-    and len().
+    (whether their order is random), statistics if they are known, read(index), name(index),
+    bytes(index) and len().
     """
     root: Path
     paths: list
@@ -52,6 +53,10 @@ class Pictures:
     def name(self, index):
         """What the picture is called, from the root on."""
         return self.paths[index].relative_to(self.root).as_posix()
+
+    def bytes(self, index):
+        """The picture as it is stored, not decoded."""
+        return self.paths[index].read_bytes()
 
 
 def image_folder(folder, split, classes=None):
@@ -108,7 +113,7 @@ def read(path, name=None):
     except UnidentifiedImageError as error:
         raise BrokenPicture(f"{name or path}: not a readable picture (its beginning is that "
                             "of no known kind)") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise BrokenPicture(f"{name or path}: not a readable picture ({error})") from error
     shorter = min(picture.size)
     picture = _central(picture, *[min(side, 4 * shorter) for side in picture.size])
@@ -119,6 +124,8 @@ def read(path, name=None):
 
 
 def _central(picture, width, height):
+    if picture.size == (width, height):
+        return picture
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
     return picture.crop((left, top, left + width, top + height))
 
@@ -193,10 +200,11 @@ class Preparation:
         self.crop, self.scale = recipe.crop, recipe.pixel_scale
         self.shuffle, self.share = recipe.shuffle, recipe.share
         self.statistics, self.seed = statistics, seed
+        self.means = statistics.mean, np.ascontiguousarray(statistics.mean[:, ::-1])
         if not 0 < self.crop <= SIDE:
             raise UserError(f"crops come from {SIDE} x {SIDE} pictures; "
                             f"--crop {self.crop} does not fit")
-        self.centre = slice((SIDE - self.crop) // 2, (SIDE + self.crop) // 2)
+        self.centre = (SIDE - self.crop) // 2
         self.aligned = recipe.mean == "aligned"
         self.colour_until = schedules.colour_until(recipe)
         self.shifts = self._shift_sizes(recipe)
@@ -234,13 +242,14 @@ class Preparation:
         return list(zip(top.tolist(), left.tolist(), mirrored.tolist(), shift))
 
     def for_training(self, picture, out, draw):
-        """Fill out (crop, crop, 3) float32 with a random crop of a (256, 256, 3) picture."""
+        """Fill out (crop, crop, 3) float32, contiguous, with a random crop of a
+        (256, 256, 3) picture."""
         top, left, mirrored, shift = draw
         self._fill(picture, out, top, left, mirrored, shift)
 
     def for_testing(self, picture, out):
-        """Fill out (crop, crop, 3) float32 with the central crop."""
-        self._fill(picture, out, self.centre.start, self.centre.start)
+        """Fill out (crop, crop, 3) float32, contiguous, with the central crop."""
+        self._fill(picture, out, self.centre, self.centre)
 
     def ten_views(self, picture, out):
         """Fill out (10, crop, crop, 3) float32 with four corners, the centre, and the mirror
@@ -252,16 +261,23 @@ class Preparation:
             self._fill(picture, out[i + 5], *place, mirrored=True)
 
     def _fill(self, picture, out, top, left, mirrored=False, shift=None):
-        place = slice(top, top + self.crop), slice(left, left + self.crop)
-        mean = self.statistics.mean[place if self.aligned else (self.centre, self.centre)]
-        crop = picture[place]
+        """Walking through pixels of three takes NumPy ten times as long as walking through
+        rows of numbers, or through one colour after the other."""
+        crop = picture[top:top + self.crop, left:left + self.crop]
         if mirrored:
-            # The mean of the pixel's own place goes with it, unless it is the centre's.
-            crop, mean = crop[:, ::-1], mean[:, ::-1] if self.aligned else mean
-        np.subtract(crop, mean, out=out)
+            left = SIDE - self.crop - left             # where the crop is in the mirror image
+            for colour in range(3):
+                out[..., colour] = crop[:, ::-1, colour]
+        else:
+            out[...] = crop
+        rows = out.reshape(self.crop, -1)
+        if not self.aligned:                           # nor is the mean mirrored then
+            top, left, mirrored = self.centre, self.centre, False
+        mean = self.means[mirrored][top:top + self.crop].reshape(self.crop, -1)
+        rows -= mean[:, 3 * left:3 * (left + self.crop)]
         scale = self.scale
         if shift is not None:
-            out += shift.astype(np.float32)
+            rows += np.tile(shift.astype(np.float32), self.crop)
             scale /= self.shrink
         if scale != 1.0:
-            out *= np.float32(scale)
+            rows *= np.float32(scale)

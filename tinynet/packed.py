@@ -83,18 +83,25 @@ class Packed:
 
     def read(self, index):
         """(256, 256, 3) uint8. Raises BrokenPicture, which names file and source."""
-        shard = np.searchsorted(self.starts, index, side="right") - 1
-        jpeg = self.files[shard].read(int(self.offsets[index]), int(self.lengths[index]))
         try:
-            return images.read(io.BytesIO(jpeg))
+            return images.read(io.BytesIO(self.bytes(index)))
         except images.BrokenPicture as error:
-            raise images.BrokenPicture(f"{self.files[shard].path} is damaged where it holds "
-                                       f"{self.name(index)}") from error
+            raise images.BrokenPicture(f"{self.files[self._shard(index)].path} is damaged where "
+                                       f"it holds {self.name(index)}") from error
+
+    def bytes(self, index):
+        """The picture as it is stored, a JPEG."""
+        file = self.files[self._shard(index)]
+        return file.read(int(self.offsets[index]), int(self.lengths[index]))
 
     def name(self, index):
         """What the picture was called in its source."""
-        shard = np.searchsorted(self.starts, index, side="right") - 1
+        shard = self._shard(index)
         return self.shards[shard].names()[index - self.starts[shard]]
+
+    def _shard(self, index):
+        """Which of the files holds a picture."""
+        return np.searchsorted(self.starts, index, side="right") - 1
 
 
 class Shard:
