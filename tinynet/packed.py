@@ -9,6 +9,7 @@ As few large files. data/imagenet.py fills a folder with
     skipped.txt        the files that are no pictures; converted.txt: those that are no RGB
     prepared.json      classes, words, counts and settings: written last, when all is there
 """
+import functools
 import io
 import json
 import os
@@ -97,7 +98,7 @@ class Packed:
     def name(self, index):
         """What the picture was called in its source."""
         shard = self._shard(index)
-        return self.shards[shard].names()[index - self.starts[shard]]
+        return self.shards[shard].names[index - self.starts[shard]]
 
     def _shard(self, index):
         """Which of the files holds a picture."""
@@ -138,7 +139,9 @@ class Shard:
         arrays = checkpoint.Checkpoint(self.path).arrays("index/", dict(lengths=None, labels=None))
         return arrays["lengths"], arrays["labels"]
 
+    @functools.cached_property
     def names(self):
+        """What its pictures were called. Of a million that is much memory, so not at once."""
         saved = checkpoint.Checkpoint(self.path).arrays("source/", dict(names=None))
         return [os.fsdecode(name) for name in saved["names"].tobytes().split(b"\0")]
 
