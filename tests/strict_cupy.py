@@ -5,8 +5,8 @@ as several cards guard theirs, and some things that CuPy forgives it refuses as 
 
 - NumPy arrays among its operands, and NumPy functions on its arrays (`Mixed`);
 - operands that live on another device than the current one (`WrongDevice`);
-- names and arguments that CuPy does not have (`NotInCuPy`), by cupy_names.txt beside this file or by
-  the real CuPy where it can be imported (which takes no GPU);
+- names and arguments that CuPy does not have (`NotInCuPy`): by cupy_names.txt beside this file, or
+  by the real CuPy where it can be imported, which takes no GPU;
 - float64 that nobody asked for (`Doubled`);
 - copies between devices, and results of a matrix product, that are not contiguous (`Strided`).
 
@@ -30,6 +30,7 @@ import numpy as np
 NAMES = Path(__file__).with_name("cupy_names.txt")
 DEVICES = 2
 DOUBLE = np.dtype("float64")
+MODULES = "linalg", "lib", "lib.stride_tricks"
 UNSUPPORTED = "base", "data", "flat", "dump", "dumps", "tobytes", "tofile"
 
 Copy = namedtuple("Copy", "source target bytes")       # source, target: "host", "gpu0", "gpu1"
@@ -173,7 +174,7 @@ class Function:
             return functools.partial(method, self._function)
         path = f"{self._path}.{name}".removeprefix("cupy.")
         found = getattr(self._function, name, None)
-        if inspect.ismodule(found):
+        if path in MODULES:
             return Function(path, found)
         _listed(path)
         if isinstance(found, type) or not callable(found):
@@ -193,6 +194,9 @@ class ndarray:
 
     def __array__(self, *args, **kwargs):
         raise Mixed("an array of a GPU does not become a NumPy array by itself; use .get()")
+
+    def __array_function__(self, function, *args):     # so is np.sum(x)
+        raise Mixed(f"np.{function.__name__} on an array of a GPU; use xp.{function.__name__}")
 
     @property
     def device(self):
