@@ -25,8 +25,9 @@ PAIRS = ["cpu0,cpu1", STRICT + "gpu0,gpu1", STRICT + "gpu0:a,gpu0:b",
 @pytest.fixture
 def gpus(monkeypatch):
     """Two GPUs that are not there: the strict stand-in takes the place of CuPy. The value is the
-    list of the copies that it sees."""
+    list of the copies that it sees. Small arrays are cut into slices as large ones are."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
+    monkeypatch.setattr(device, "GPU_SCRATCH", 32 << 10)
     strict_cupy.copies.clear()
     return strict_cupy.copies
 

@@ -67,8 +67,15 @@ class Strided(Refused, ValueError):
 
 def _stack():
     if not hasattr(_thread, "devices"):
-        _thread.devices = ["gpu0"]
+        _thread.devices = []
     return _thread.devices
+
+
+def _here():
+    """The current device. CuPy begins with gpu0, where a forgotten `with` does not show."""
+    if not _stack():
+        raise WrongDevice("work for a GPU, and no `with device:` says for which")
+    return _stack()[-1]
 
 
 def _note(source, target, size):
@@ -77,7 +84,7 @@ def _note(source, target, size):
 
 class Device:
     def __init__(self, device=None):
-        self.id = int(_stack()[-1][3:] if device is None else device)
+        self.id = int(_here()[3:] if device is None else device)
         self.name = f"gpu{self.id}"
 
     def __enter__(self):
@@ -104,14 +111,14 @@ def _run(function, args, kwargs):
     """function(*args, **kwargs) on the numbers inside, if a GPU would do that."""
     operands = []
     opened_args, opened_kwargs = _opened(args, operands), _opened(kwargs, operands)
-    here = _stack()[-1]
+    here = _here()
     for x in operands:
         if x._home != here:
             raise WrongDevice(f"{function.__name__}: an operand on {x._home}, while the current "
                               f"device is {here}")
     result = function(*opened_args, **opened_kwargs)
     floats = {x.dtype for x in operands if x.dtype.kind == "f"}
-    may_double = (DOUBLE in floats or "dtype" in kwargs
+    may_double = (DOUBLE in floats or kwargs.get("dtype") is not None
                   or any(isinstance(a, (type, np.dtype)) and DOUBLE == a for a in args)
                   or not floats and any(isinstance(a, np.float64) for a in args))
     return _closed(result, here, operands, may_double)
@@ -281,7 +288,7 @@ class Cupy(Function):
 
     def array(self, obj, dtype=None, copy=True, order="K"):
         """A copy on the current device: the one function that takes arrays from elsewhere."""
-        here, source = _stack()[-1], "host"
+        here, source = _here(), "host"
         if isinstance(obj, ndarray):
             source = obj._home
             if source != here and not obj.flags.c_contiguous:
