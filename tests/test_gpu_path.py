@@ -4,7 +4,10 @@ Everything here runs on strict_cupy, the stand-in for CuPy that raises at the fi
 would refuse; so do the tests of other files for the devices called "strict ...".
 """
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 
 import alexnet
 import strict_cupy
+from conftest import GPUS
 from data import patterns
 from strict_cupy import Copy, Doubled, Mixed, NotInCuPy, Strided, WrongDevice
 from test_gradients import TABLE
@@ -224,6 +228,41 @@ def test_the_stand_in_has_no_name_of_its_own():
             assert hasattr(real, name) or name.startswith("_") or name == "name", name
 
 
+# --- the check on a real GPU --------------------------------------------------------------
+
+
+def gpu_check(python, report):
+    if not shutil.which("bash"):
+        pytest.skip("no bash here")
+    return subprocess.run(["bash", ROOT / "tests" / "gpu_check.sh", report], text=True,
+                          capture_output=True, env={**os.environ, "PYTHON": str(python)})
+
+
+def test_the_check_fails_clearly_where_there_is_no_gpu(tmp_path):
+    if GPUS:
+        pytest.skip("there is a GPU")
+    done = gpu_check(sys.executable, tmp_path / "report.txt")
+    assert done.returncode == 1 and done.stdout == ""
+    assert "gpu_check.sh: error: no GPU answers here" in done.stderr
+    assert not (tmp_path / "report.txt").exists()
+
+
+@pytest.mark.parametrize("broken, failed", [
+    ("bench", ["bench, one device", "bench, two devices"]), ("log.jsonl", ["same losses"]),
+    ("pytest", ["tests"]), ("nothing", [])])
+def test_the_check_runs_every_part_and_names_those_that_fail(tmp_path, broken, failed):
+    python = tmp_path / "python"
+    python.write_text(f"""#!/bin/sh
+case "$*" in *gpu_count*) echo 1;; *{broken}*) exit 3;; esac""")
+    python.chmod(0o755)
+    done = gpu_check(python, tmp_path / "report.txt")
+    report = (tmp_path / "report.txt").read_text()
+    assert done.returncode == bool(failed) and report in done.stdout
+    assert re.findall("^FAILED: (.*)$", report, re.M) == failed
+    assert len(re.findall("^---.*: passed", report, re.M)) == 9 - len(failed)
+    assert "tinynet on 1 GPU(s)" in report
+
+
 # --- the stand-in is strict -------------------------------------------------------------
 
 
@@ -244,14 +283,20 @@ def x(cp):
     lambda cp, x, a: x + a, lambda cp, x, a: a + x, lambda cp, x, a: a @ x.T,
     lambda cp, x, a: cp.maximum(x, a), lambda cp, x, a: cp.concatenate([x, a]),
     lambda cp, x, a: x.__setitem__(..., a), lambda cp, x, a: x[a[0] > 0],
-    lambda cp, x, a: cp.stack([x.sum(), 1.0]), lambda cp, x, a: np.asarray(x),
-    lambda cp, x, a: np.exp(x), lambda cp, x, a: np.concatenate([x, x]),
-    lambda cp, x, a: np.sum(x, axis=0), lambda cp, x, a: a.__setitem__(..., x),
-    lambda cp, x, a: cp.array([x, x]), lambda cp, x, a: x.__iadd__(a),
-    lambda cp, x, a: np.add(x, x), lambda cp, x, a: a.__iadd__(x)])
+    lambda cp, x, a: cp.stack([x.sum(), np.float32(1)]), lambda cp, x, a: x.__iadd__(a),
+    lambda cp, x, a: np.asarray(x), lambda cp, x, a: a.__setitem__(..., x),
+    lambda cp, x, a: cp.array([x, x]), lambda cp, x, a: np.concatenate([x, x]),
+    lambda cp, x, a: np.sum(x, axis=0)])
 def test_arrays_of_numpy_do_not_mix_with_those_of_a_gpu(cp, x, mix):
-    with pytest.raises((Mixed, TypeError)):
+    with pytest.raises(Mixed):
         mix(cp, x, np.ones((4, 6), np.float32))
+
+
+@pytest.mark.parametrize("ufunc", [
+    lambda x, a: np.exp(x), lambda x, a: np.add(x, x), lambda x, a: a.__iadd__(x)])
+def test_elementwise_functions_of_numpy_refuse_arrays_of_a_gpu(x, ufunc):
+    with pytest.raises(TypeError, match="does not support ufuncs"):
+        ufunc(x, np.ones((4, 6), np.float32))
 
 
 def test_numbers_mix_with_arrays_of_a_gpu(x):
@@ -268,6 +313,11 @@ def test_work_on_another_device_than_the_current_one_is_refused(cp, x, work):
     work(cp, x)
     with cp.cuda.Device(1), pytest.raises(WrongDevice, match="gpu0.*gpu1"):
         work(cp, x)
+
+
+def test_work_must_say_for_which_device(gpus):
+    with pytest.raises(WrongDevice, match="no `with device:`"):
+        Device("gpu0").xp.zeros(3, np.float32)
 
 
 @pytest.mark.parametrize("call", [
