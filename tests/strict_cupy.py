@@ -286,7 +286,7 @@ class Cupy(Function):
     def __init__(self):
         super().__init__("cupy", np)
 
-    def array(self, obj, dtype=None, copy=True, order="K"):
+    def array(self, obj, dtype=None, *, order="K"):
         """A copy on the current device: the one function that takes arrays from elsewhere."""
         here, source = _here(), "host"
         if isinstance(obj, ndarray):
