@@ -161,7 +161,7 @@ def test_ten_views_and_predictions_are_those_of_the_cpu(gpus, data, tmp_path, ca
             run("test", tmp_path, "--device", places, "--views", views)
         run("predict", tmp_path, picture, "--device", places)
         said.append(capsys.readouterr().out)
-    assert "ten views" in said[0] and said[0].count("%") >= 9
+    assert said[0].count("%") >= 9                     # errors twice, and five classes
     assert said[1:] == said[:1] * len(PLACES)
 
 
@@ -182,7 +182,7 @@ def test_an_op_stays_in_float32_and_agrees_with_the_cpu(gpus, name):
         results.append([y.data, *[x.grad for x in inputs]])
     for here, there in zip(*results):
         assert here.dtype == there.dtype == np.float32
-        np.testing.assert_allclose(to_host(there), here, rtol=1e-5, atol=1e-4)
+        assert np.abs(to_host(there) - here).max() < 1e-4 * np.abs(here).max()
 
 
 # --- names ------------------------------------------------------------------------------
