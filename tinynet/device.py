@@ -87,11 +87,10 @@ class Device:
         array between two cards, and the gradient of a concatenation is just that.
         """
         if is_on_gpu(array):
+            if not self.is_gpu:
+                return to_host(array)
             with array.device:
-                if not array.flags.c_contiguous:
-                    array = array.copy()
-                if not self.is_gpu:
-                    return array.get()
+                array = self.xp.ascontiguousarray(array)
         with self:
             return self.xp.array(array, order="C")
 
@@ -127,8 +126,11 @@ def is_on_gpu(array):
 
 
 def to_host(array):
-    """The same numbers as a NumPy array."""
-    return array.get() if is_on_gpu(array) else array
+    """The same numbers as a NumPy array. Waits for the device."""
+    if not is_on_gpu(array):
+        return array
+    with array.device:                 # else CuPy copies on the current device's stream
+        return array.get()
 
 
 def gpu_count():
