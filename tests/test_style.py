@@ -8,8 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tinynet"
-ORDER = ["device", "rng", "engine", "gradcheck", "ops", "conv", "layers", "split", "optim",
-         "recipes", "images", "progress", "batches", "checkpoint", "figures", "runs"]
+ORDER = ["device", "rng", "engine", "gradcheck", "ops", "conv", "layers", "split", "memory",
+         "optim", "recipes", "images", "progress", "batches", "checkpoint", "figures", "runs",
+         "bench"]
 FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
         tokenize.ENDMARKER}
 
