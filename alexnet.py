@@ -587,6 +587,7 @@ def bench(args):
 
 
 def input_speed(args, recipe):
+    device.Device("cpu")                               # as in training: keeps freed memory
     pictures = packed.data_set(training_folder(args, None), "train")
     statistics = pictures.statistics
     if statistics is None:                             # those of some will do for their speed
