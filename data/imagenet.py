@@ -94,8 +94,6 @@ def begin(target, settings):
     """Record the settings, or compare them with those recorded. Returns whether all is done."""
     finished, begun = target / packed.PREPARED, target / packed.PREPARING
     if finished.exists() or begun.exists():
-        for left in target.glob("*.part"):
-            left.unlink()
         recorded = packed.read_about(finished if finished.exists() else begun)
         other = [name for name in settings if settings[name] != recorded.get(name)]
         if other:
