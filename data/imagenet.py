@@ -619,8 +619,8 @@ def main(argv=None):
     except UserError as error:
         print(f"imagenet.py: error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"imagenet.py: error: {error}; what is finished stays: when that is mended, run "
-              "the same command again", file=sys.stderr)
+        print(f"imagenet.py: error: {error}; what is finished stays in {shown(args.target)}: "
+              "when that is mended, run the same command again", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nimagenet.py: interrupted; finished files stay: run the same command again",
               file=sys.stderr)

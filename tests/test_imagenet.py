@@ -748,7 +748,7 @@ def test_a_full_disk_is_a_clean_error_and_what_is_finished_stays(tmp_path):
     source, target = image_folder(tmp_path / "source"), tmp_path / "target"
     done = run(LIMITED, source, target, "--per-file", 2)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "what is finished stays" in done.stderr
+    assert f"what is finished stays in {target}" in done.stderr
     left = set(contents(target))
     assert "preparing.json" in left and not any(name.endswith(".part") for name in left)
     prepare(source, target, per_file=2)
