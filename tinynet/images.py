@@ -19,7 +19,8 @@ UNREADABLE = OSError, SyntaxError, ValueError, Image.DecompressionBombError    #
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff"}
 WANTED = """\
     DIR/train/<class>/*.JPEG
-    DIR/val/<class>/*.JPEG"""
+    DIR/val/<class>/*.JPEG
+or what data/imagenet.py makes of ImageNet's tars, of lists and of other trees"""
 
 
 class BrokenPicture(UserError):
@@ -124,7 +125,7 @@ def read(path, name=None):
 
 
 def _central(picture, width, height):
-    if picture.size == (width, height):
+    if picture.size == (width, height):            # as all prepared pictures are: no copy
         return picture
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
     return picture.crop((left, top, left + width, top + height))
