@@ -349,7 +349,8 @@ def _one_blas_thread():
         _blas_limit = threadpool_limits(1, user_api="blas")
 
 
-def _cores():
+def cores():
+    """How many cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:         # macOS, Windows
@@ -358,6 +359,6 @@ def _cores():
 
 _blas_limit = None
 _pool = None
-set_threads(_cores())
+set_threads(cores())
 if hasattr(os, "register_at_fork"):    # a forked child has none of our threads
     os.register_at_fork(after_in_child=lambda: set_threads(_threads))
