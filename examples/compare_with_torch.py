@@ -138,7 +138,8 @@ class Ours(Net):
     no_grad = staticmethod(no_grad)
 
     def __init__(self, args, recipe, lrn, images, labels):
-        self.images, self.labels, self.place = images, labels, device.Device(args.device)
+        self.images, self.labels = images, labels
+        self.place = device.Device(args.device)
         model = alexnet.AlexNet(args.classes, (self.place, self.place), recipe)
         self.model = (model if lrn else without_lrn(model)).initialize(0)
         # Rate 0: the same work, and weights that stay as they are for any number of rounds.
@@ -162,7 +163,7 @@ class Theirs(Net):
         self.place = "cuda:" + args.device[3:] if args.device.startswith("gpu") else "cpu"
         self.images = np.ascontiguousarray(ours.images.transpose(0, 3, 1, 2))
         self.labels = ours.labels
-        self.model = Twin(recipe, args.classes, norm)
+        self.model = Twin(recipe, args.classes, norm).to(torch.tensor(self.images[:1]).dtype)
         weights = parameters(ours.model, self.model.side, lambda w: w.data)
         self.model.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
         self.model.to(self.place)
