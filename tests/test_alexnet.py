@@ -1,4 +1,4 @@
-"""The numbers that the paper prints, and the whole net against PyTorch."""
+"""The numbers that the paper prints."""
 import re
 
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 import alexnet
 from tinynet import ops
-from tinynet.device import Device, devices
+from tinynet.device import Device
 from tinynet.engine import Tensor, graph, no_grad
 from tinynet.layers import Dropout
 from tinynet.recipes import RECIPES
@@ -189,64 +189,3 @@ def test_show_prints_the_table_and_the_crossings(capsys):
         ("fc6", "cpu1", "cpu0", "2,359,296"), ("fc6", "cpu0", "cpu1", "2,359,296"),
         ("fc7", "cpu1", "cpu0", "1,048,576"), ("fc7", "cpu0", "cpu1", "1,048,576"),
         ("fc8", "cpu1", "cpu0", "1,048,576")]
-
-
-@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-4), (np.float64, 1e-9)])
-def test_the_whole_net_agrees_with_pytorch(dtype, tolerance):
-    """Full width, the paper's first weights, training loss and all gradients.
-
-    With weights that put more units near a kink, one relu or pool that rounds to the other
-    side in float32 alone makes a difference of 1e-3 in conv1's gradient, in either library.
-    """
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    F = torch.nn.functional
-    model = alexnet.AlexNet(1000, devices("cpu0,cpu1"), PAPER).initialize(seed=0).eval()
-    for _, w in model.parameters():
-        w.data = w.data.astype(dtype)
-    image = 60 * np.random.default_rng(0).standard_normal((2, 227, 227, 3)).astype(dtype)
-    labels = np.array([3, 997])
-    logits = model(Tensor(image, "cpu0"))
-    loss = ops.softmax_cross_entropy(logits, labels=labels)
-    loss.backward()
-
-    twins = {name: torch.tensor(w.data, requires_grad=True) for name, w in model.parameters()}
-
-    def conv(x, layer, tower, **how):
-        W, b = twins[f"{tower}.{layer}.0.W"], twins[f"{tower}.{layer}.0.b"]
-        return F.relu(F.conv2d(x, W.permute(3, 2, 0, 1), b, **how))
-
-    def norm_pool(x):                                  # PyTorch divides alpha by the size
-        return F.max_pool2d(F.local_response_norm(x, 5, alpha=5e-4, beta=0.75, k=2.0), 3, 2)
-
-    def dense(x, layer, tower):
-        W, b = twins[f"{tower}.{layer}.1.W"], twins[f"{tower}.{layer}.1.b"]
-        return 0.5 * F.relu(x @ W + b)                 # the test-time half of classic dropout
-
-    x = torch.tensor(image).permute(0, 3, 1, 2)
-    halves = []
-    for tower in ("top", "bottom"):
-        half = norm_pool(conv(x, "conv1", tower, stride=4))
-        halves.append(norm_pool(conv(half, "conv2", tower, padding=2)))
-    x = torch.cat(halves, dim=1)
-    halves = []
-    for tower in ("top", "bottom"):
-        half = x
-        for layer in ("conv3", "conv4", "conv5"):
-            half = conv(half, layer, tower, padding=1)
-        halves.append(F.max_pool2d(half, 3, 2))
-    x = torch.cat(halves, dim=1).permute(0, 2, 3, 1).flatten(1)
-    for layer in ("fc6", "fc7"):
-        x = torch.cat([dense(x, layer, tower) for tower in ("top", "bottom")], dim=1)
-    theirs = x @ twins["fc8.W"] + twins["fc8.b"]
-    their_loss = F.cross_entropy(theirs, torch.tensor(labels))
-    their_loss.backward()
-
-    def difference(ours, other):
-        other = other.detach().numpy()
-        return np.linalg.norm(ours - other) / np.linalg.norm(other)
-
-    assert difference(logits.numpy(), theirs) < tolerance
-    assert loss.item() == pytest.approx(their_loss.item(), rel=tolerance)
-    for name, w in model.parameters():
-        assert w.grad.dtype == dtype
-        assert difference(w.grad, twins[name].grad) < tolerance, name

@@ -11,21 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from .checkpoint import replacing
-from .device import UserError
+from .device import UserError, to_host
 from .split import layer_of
 
 DTYPES = {"F32": np.float32, "F64": np.float64, "F16": np.float16}
 
 
-def whole_layers(model):
+def whole_layers(model, read=lambda parameter: parameter.data):
     """The weights of a net as PyTorch has them: name -> NumPy array.
 
     Convolutions (kernels, maps, KH, KW), dense layers (outputs, inputs), where the inputs of
-    fc6 are ordered by map, row, column.
+    fc6 are ordered by map, row, column. read: what of each parameter is wanted, if it is not
+    the weights (its gradient has the same shape).
     """
     parts = _parts(model)
     maps = _last_maps(parts)
-    return {name: np.concatenate([_theirs(name, parameter.numpy(), maps)
+    return {name: np.concatenate([_theirs(name, to_host(read(parameter)), maps)
                                   for _, parameter in towers])
             for name, towers in parts.items()}
 
@@ -36,7 +37,7 @@ def split_layers(layers, model):
     maps = _last_maps(parts)
     found = {}
     for name, towers in parts.items():
-        halves = [_theirs(name, parameter.numpy(), maps).shape for _, parameter in towers]
+        halves = [_theirs(name, parameter.data, maps).shape for _, parameter in towers]
         whole = (sum(outputs for outputs, *_ in halves), *halves[0][1:])
         if name in layers and layers[name].shape == whole:
             for (own, _), half in zip(towers, np.split(layers[name], len(towers))):

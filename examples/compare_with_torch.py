@@ -1,0 +1,250 @@
+"""The same net with the same weights in PyTorch: does it agree, and which is faster?
+
+    python examples/compare_with_torch.py                        CPU, batches of 128
+    python examples/compare_with_torch.py --device gpu0 --no-lrn
+
+PyTorch's net has grouped convolutions and nn.LocalResponseNorm. First outputs and gradients
+are compared, then training steps and inference are timed in turn (A B A B), with LRN and
+without. PyTorch is needed here only: pip install torch.
+"""
+import argparse
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+try:
+    import torch
+    from torch import nn
+    from torch.nn import functional as F
+except ImportError:
+    sys.exit("this comparison needs PyTorch: pip install torch")
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+import alexnet                                                        # noqa: E402
+from tinynet import device, interop, ops, recipes                      # noqa: E402
+from tinynet.engine import Tensor, no_grad                            # noqa: E402
+from tinynet.optim import SGD                                         # noqa: E402
+
+
+class Norm(nn.Module):
+    """LRN over the maps of each tower alone, as each GPU of the paper sees only its own.
+
+    PyTorch divides alpha by n, so it is multiplied by n first. together: one call over all
+    maps, in which two zero maps between the towers keep their windows apart.
+    """
+
+    def __init__(self, recipe, together):
+        super().__init__()
+        self.norm = nn.LocalResponseNorm(5, 5 * recipe.lrn_alpha, 0.75, recipe.lrn_k)
+        self.together = together
+
+    def forward(self, x):
+        halves = x.chunk(2, dim=1)
+        if not self.together:
+            return torch.cat([self.norm(half) for half in halves], dim=1)
+        apart = torch.zeros_like(x[:, :2])
+        y = self.norm(torch.cat([halves[0], apart, halves[1]], dim=1))
+        maps = halves[0].shape[1]
+        return torch.cat([y[:, :maps], y[:, maps + 2:]], dim=1)
+
+
+class Twin(nn.Module):
+    """AlexNet in PyTorch: towers as groups, maps of the top tower first."""
+
+    def __init__(self, recipe, classes, norm=None):
+        super().__init__()
+        k1, k2, k3, k4, k5 = (2 * k for k in recipe.kernels)
+        n6, n7 = (2 * n for n in recipe.neurons)
+        self.conv1 = nn.Conv2d(3, k1, 11, stride=4)
+        self.conv2 = nn.Conv2d(k1, k2, 5, padding=2, groups=2)
+        self.conv3 = nn.Conv2d(k2, k3, 3, padding=1)
+        self.conv4 = nn.Conv2d(k3, k4, 3, padding=1, groups=2)
+        self.conv5 = nn.Conv2d(k4, k5, 3, padding=1, groups=2)
+        _, side = alexnet.map_sides(recipe)
+        self.fc6 = nn.Linear(k5 * side ** 2, n6)
+        self.fc7 = nn.Linear(n6, n7)
+        self.fc8 = nn.Linear(n7, classes)
+        self.norm = norm or nn.Identity()
+        self.dropout = recipe.dropout
+
+    def forward(self, x):
+        x = F.max_pool2d(self.norm(F.relu(self.conv1(x))), 3, 2)
+        x = F.max_pool2d(self.norm(F.relu(self.conv2(x))), 3, 2)
+        x = F.relu(self.conv4(F.relu(self.conv3(x))))
+        x = F.max_pool2d(F.relu(self.conv5(x)), 3, 2).flatten(1)
+        x = F.dropout(F.relu(self.fc6(x)), self.dropout, self.training)
+        x = F.dropout(F.relu(self.fc7(x)), self.dropout, self.training)
+        return self.fc8(x)
+
+
+class Net:
+    """What both sides do alike; `logits` is their own."""
+
+    def step(self):
+        self.model.train()
+        self.optimizer.zero_grad()
+        self.loss()[1].backward()
+        self.optimizer.step()
+
+    def infer(self):
+        self.model.eval()
+        with self.no_grad():
+            self.logits()
+
+
+class Ours(Net):
+    no_grad = staticmethod(no_grad)
+
+    def __init__(self, args, recipe, images, labels):
+        self.images, self.labels = images, labels
+        self.place = device.Device(args.device)
+        self.model = alexnet.build(args.classes, (self.place, self.place), recipe).initialize(0)
+        # Rate 0: the same work, and weights that stay as they are for any number of rounds.
+        self.optimizer = SGD(self.model.parameters(), 0.0, recipe.momentum, recipe.wd)
+
+    def logits(self, count=None):
+        return self.model(Tensor(self.images[:count], self.place))
+
+    def loss(self, count=None):
+        logits, labels = self.logits(count), self.place.put(self.labels[:count])
+        return logits, ops.softmax_cross_entropy(logits, labels=labels)
+
+    def synchronize(self):
+        self.place.synchronize()
+
+
+class Theirs(Net):
+    no_grad = staticmethod(torch.no_grad)
+
+    def __init__(self, ours, args, recipe, norm):
+        self.place = "cuda:" + args.device[3:] if args.device.startswith("gpu") else "cpu"
+        self.images = np.ascontiguousarray(ours.images.transpose(0, 3, 1, 2))
+        self.labels = ours.labels
+        self.model = Twin(recipe, args.classes, norm).to(torch.tensor(self.images[:1]).dtype)
+        weights = interop.whole_layers(ours.model)
+        self.model.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
+        self.model.to(self.place)
+        self.optimizer = torch.optim.SGD(self.model.parameters(), 0.0, recipe.momentum,
+                                         weight_decay=recipe.wd)
+
+    def logits(self, count=None):
+        return self.model(torch.tensor(self.images[:count], device=self.place))
+
+    def loss(self, count=None):
+        labels = torch.tensor(self.labels[:count], device=self.place)
+        logits = self.logits(count)
+        return logits, F.cross_entropy(logits, labels)
+
+    def synchronize(self):
+        if self.place != "cpu":
+            torch.cuda.synchronize(self.place)
+
+
+def differences(ours, theirs, count=2):
+    """How far logits and all gradients are apart, in test mode, because the two draw other
+    dropout masks: {name: |a - b| / |b|}."""
+    results = []
+    for net in ours, theirs:
+        net.model.eval()
+        net.optimizer.zero_grad()
+        logits, loss = net.loss(count)
+        loss.backward()
+        results.append(logits)
+
+    def apart(a, b):
+        b = b.detach().cpu().numpy()
+        return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+    gradients = interop.whole_layers(ours.model, lambda w: w.grad)
+    found = {name: apart(gradients[name], w.grad) for name, w in theirs.model.named_parameters()}
+    return {"logits": apart(results[0].numpy(), results[1]), **found}
+
+
+def images_per_s(net, job):
+    time.sleep(0.3)            # for a while after their work PyTorch's threads keep the cores
+    net.synchronize()
+    start = time.perf_counter()
+    getattr(net, job)()
+    net.synchronize()
+    return len(net.images) / (time.perf_counter() - start)
+
+
+def compare(args, recipe):
+    """Check, then time: rows of what was done, images/s of both, and their ratio."""
+    draw = np.random.default_rng(0)
+    shape = recipe.batch_size, recipe.crop, recipe.crop, 3
+    images = 60 * recipe.pixel_scale * draw.standard_normal(shape, np.float32)
+    ours = Ours(args, recipe, images, draw.integers(0, args.classes, len(images)))
+    norms = ({"none": None} if recipe.lrn == "none" else
+             {"a call a tower": Norm(recipe, False), "one call": Norm(recipe, True)})
+    twins = {name: Theirs(ours, args, recipe, norm) for name, norm in norms.items()}
+    apart = {}
+    for name, theirs in twins.items():
+        found = differences(ours, theirs)
+        worst = max(found, key=found.get)
+        apart[name] = found[worst]
+        if not found[worst] <= args.tolerance:
+            sys.exit(f"the two nets disagree: {worst} by {found[worst]:.1e} "
+                     f"(relative; allowed: {args.tolerance:.0e})")
+    rows = []
+    for job in "step", "infer":
+        speeds = {name: [] for name in ("tinynet", *twins)}
+        for _ in range(1 + args.rounds):               # the first is the warm-up
+            for name, net in {"tinynet": ours, **twins}.items():
+                speeds[name].append(images_per_s(net, job))
+        for name in twins:
+            pairs = list(zip(speeds["tinynet"], speeds[name]))[1:]
+            ratios = [a / b for a, b in pairs]
+            rows.append(dict(
+                job=job, lrn=name, largest_difference=apart[name],
+                tinynet_images_per_s=statistics.median(a for a, _ in pairs),
+                torch_images_per_s=statistics.median(b for _, b in pairs),
+                ratio=statistics.median(ratios), lowest=min(ratios), highest=max(ratios)))
+    return rows
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu", help="cpu or gpu0 (default: %(default)s)")
+    parser.add_argument("-b", "--batch-size", type=int, default=128, metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N",
+                        help="measurements of each, in turn (default: %(default)s)")
+    parser.add_argument("--lrn", action=argparse.BooleanOptionalAction,
+                        help="with LRN only, or without only (default: both)")
+    parser.add_argument("--recipe", choices=recipes.RECIPES, default="paper")
+    parser.add_argument("--classes", type=int, default=1000, metavar="N")
+    parser.add_argument("--conv", help="how tinynet computes convolutions")
+    parser.add_argument("--tolerance", type=float, default=1e-4, metavar="T",
+                        help="largest relative difference (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead")
+    args = parser.parse_args(argv)
+    changes = dict(batch_size=args.batch_size, dropout_kind="inverted")
+    if args.conv:
+        changes["conv"] = args.conv
+    recipe = recipes.RECIPES[args.recipe].changed(changes)
+    torch.set_num_threads(device.cores())
+    rows = [row for lrn in ((True, False) if args.lrn is None else (args.lrn,))
+            for row in compare(args, recipe if lrn else recipe.changed({"lrn": "none"}))]
+    if args.json:
+        print(json.dumps(dict(torch=torch.__version__, numpy=np.__version__, device=args.device,
+                              batch_size=args.batch_size, rows=rows)))
+        return 0
+    print(f"{'':9}{'LRN in PyTorch':16}{'tinynet':>10}{'PyTorch':>10}{'ratio':>8}   "
+          f"images/s, batches of {args.batch_size}, PyTorch {torch.__version__}")
+    for row in rows:
+        print(f"{row['job']:9}{row['lrn']:16}{row['tinynet_images_per_s']:>10.1f}"
+              f"{row['torch_images_per_s']:>10.1f}{row['ratio']:>8.2f}   "
+              f"({row['lowest']:.2f} ... {row['highest']:.2f}), agree to "
+              f"{row['largest_difference']:.0e}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
