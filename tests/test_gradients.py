@@ -59,6 +59,9 @@ TABLE = {
     "lrn, even window": (using(conv.lrn, n=4, alpha=0.5, beta=0.6), (2, 3, 4, 9)),
     "lrn, window wider than the maps": (using(conv.lrn, n=9, alpha=0.5), (2, 3, 2, 4)),
     "lrn, a window of one": (using(conv.lrn, n=1, alpha=0.5), (2, 3, 2, 4)),
+    "lrn_same_map": (using(conv.lrn_same_map, size=3, alpha=0.5), (2, 5, 4, 3)),
+    "lrn_same_map, wider than the map": (using(conv.lrn_same_map, alpha=0.5), (2, 3, 2, 4)),
+    "lrn_same_map, many slices": (using(conv.lrn_same_map, alpha=0.5), (40, 14, 14, 24)),
     "lrn, many slices": (using(conv.lrn, alpha=0.5), (40, 14, 14, 24)),
 }
 

@@ -7,12 +7,12 @@ from tinynet.engine import Parameter
 from tinynet.optim import SGD, Plateau
 
 
-def weights_after(steps, rates=None, name="W", **options):
+def weights_after(steps, lrs=None, name="W", **options):
     w = Parameter(np.array([2.0, -1.0]))
     optimizer = SGD([(name, w)], **options)
     for step in range(steps):
-        if rates:
-            optimizer.lr = rates[step]
+        if lrs:
+            optimizer.lr = lrs[step]
         w.grad = np.array([0.5, 3.0]) * (step + 1)
         optimizer.step()
     return w.data
@@ -47,6 +47,25 @@ def test_decay_follows_the_rate_down():
 def test_biases_decay_like_weights_unless_they_are_told_not_to():
     w = weights_after(3, name="top.conv1.0.b", lr=0.01, momentum=0.9, weight_decay=0.5)
     assert w == pytest.approx(by_hand(3, [0.01] * 3, 0.9, 0.5), rel=1e-14)
+
+
+@pytest.mark.parametrize("name, rate, decay", [
+    ("top.conv1.0.W", 0.001, 0.5), ("bottom.conv1.0.b", 0.002, 0.0),
+    ("top.conv2.0.W", 0.01, 0.5), ("top.fc6.1.W", 0.01, 100.0), ("fc6.b", 0.02, 0.0)])
+def test_a_layer_may_have_a_rate_and_a_decay_of_its_own(name, rate, decay):
+    w = weights_after(3, name=name, lr=0.01, momentum=0.9, weight_decay=0.5, bias_lr=2.0,
+                      decay_biases=False, rates={"conv1": 0.1}, decays={"fc6": 200.0})
+    assert w == pytest.approx(by_hand(3, [rate] * 3, 0.9, decay), rel=1e-13)
+
+
+def test_a_frozen_layer_stands_still_momentum_and_all():
+    w = Parameter(np.array([1.0]))
+    optimizer = SGD([("top.conv1.0.W", w)])
+    w.grad = np.array([1.0])
+    optimizer.step()
+    moved, optimizer.rates = w.data.copy(), {"conv1": 0.0}
+    optimizer.step()
+    assert np.array_equal(w.data, moved) and not np.array_equal(moved, [1.0])
 
 
 def test_a_step_runs_with_the_device_of_each_parameter_current():

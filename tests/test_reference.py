@@ -8,7 +8,7 @@ import pytest
 
 from conftest import distinct
 from tinynet import layers, ops
-from tinynet.conv import avg_pool, conv2d, lrn, max_pool, out_size
+from tinynet.conv import avg_pool, conv2d, lrn, lrn_same_map, max_pool, out_size
 from tinynet.device import to_host
 from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
@@ -87,6 +87,17 @@ def test_pools_are_the_largest_and_the_mean_of_every_window(place, size, stride)
     assert np.array_equal(forward(max_pool, x, **how), naive_pool(x, size, stride, np.max))
     assert forward(avg_pool, x, **how) == pytest.approx(
         naive_pool(x, size, stride, np.mean), abs=1e-14)
+
+
+@pytest.mark.parametrize("size", [1, 3, 5])
+def test_lrn_of_the_same_map_sums_over_a_square(place, size):
+    x = distinct(2, 4, 6, 3)
+    y = forward(lrn_same_map, x, device=place, size=size, k=1.5, alpha=0.5)
+    expected, reach = np.empty_like(x), size // 2
+    for n, h, w, c in np.ndindex(x.shape):
+        square = x[n, max(h - reach, 0):h + reach + 1, max(w - reach, 0):w + reach + 1, c]
+        expected[n, h, w, c] = x[n, h, w, c] / (1.5 + 0.5 * (square ** 2).sum()) ** 0.75
+    assert y == pytest.approx(expected, rel=1e-13)
 
 
 @pytest.mark.parametrize("n, beta", [(5, 0.75), (3, 0.75), (5, 0.5), (9, 0.75), (1, 1.0)])

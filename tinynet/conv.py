@@ -229,6 +229,36 @@ def window_sum(x, n, before):
     return total.reshape(-1, row)[:, :C].reshape(x.shape)
 
 
+@op
+def lrn_same_map(x, *, size=5, k=1.0, alpha=4e-5, beta=0.75):
+    """The same, with the neighbours in a size x size square of the same map.
+
+    x (N, H, W, C); size is odd; pixels beyond the edge count as zero. The 2012 program has
+    it in layer 2, after `lrn`, and the CIFAR-10 nets have it after their pools; the paper
+    leaves it out. alpha multiplies the plain sum (the program's 1e-3 / 25).
+    """
+    if size % 2 == 0:
+        raise ValueError(f"lrn_same_map: size must be odd, not {size}")
+
+    def forward(x):
+        return x * power(k + alpha * square_sum(x * x, size), -beta)
+
+    def backward(x, dy):
+        scale = k + alpha * square_sum(x * x, size)
+        shrink = power(scale, -beta)
+        through_neighbours = square_sum(dy * x * shrink / scale, size)
+        return dy * shrink - 2 * alpha * beta * x * through_neighbours
+
+    def dx(dy): return over_batch(backward, x, dy)
+    return over_batch(forward, x), dx
+
+
+def square_sum(x, size):
+    """For every pixel the sum over the size x size pixels around it, first down, then across."""
+    down = sum(window for _, _, window in windows(padded(x, both_sides(size // 2)), (size, 1), 1))
+    return sum(window for _, _, window in windows(down, (1, size), 1))
+
+
 def power(x, exponent):
     """x ** exponent for positive x. Two square roots are ten times faster than pow."""
     if exponent != -0.75:

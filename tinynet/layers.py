@@ -7,7 +7,7 @@ they were written down; there is no registration.
 import numpy as np
 
 from . import ops, rng
-from .conv import avg_pool, both_sides, conv2d, lrn, max_pool
+from .conv import avg_pool, both_sides, conv2d, lrn, lrn_same_map, max_pool
 from .engine import Parameter
 
 
@@ -227,3 +227,13 @@ class LRN(Layer):
 
     def forward(self, x):
         return lrn(x, n=self.n, k=self.k, alpha=self.alpha, beta=self.beta)
+
+
+class SameMapLRN(Layer):
+    """LRN over the pixels around in the same map, as in the 2012 program's layer 2."""
+
+    def __init__(self, size=5, k=1.0, alpha=4e-5, beta=0.75):
+        self.size, self.k, self.alpha, self.beta = size, k, alpha, beta
+
+    def forward(self, x):
+        return lrn_same_map(x, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta)

@@ -15,14 +15,17 @@ class SGD:
     """Stochastic gradient descent with momentum and weight decay.
 
     parameters: (name, Parameter) pairs. Biases (names ending in "b") learn at bias_lr times
-    the rate, and decay only if decay_biases. A parameter without gradient is left alone.
+    the rate, and decay only if decay_biases. rates and decays: further factors, for all
+    parameters of a layer: {"conv1": 0.1} for top.conv1.0.W and the like. A parameter whose
+    rate is 0 stands still, momentum and all, and so does one without gradient.
     """
 
     def __init__(self, parameters, lr=0.01, momentum=0.9, weight_decay=0.0005,
-                 bias_lr=1.0, decay_biases=True):
+                 bias_lr=1.0, decay_biases=True, rates=(), decays=()):
         self.parameters = dict(parameters)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.bias_lr, self.decay_biases = bias_lr, decay_biases
+        self.rates, self.decays = dict(rates), dict(decays)
         self.velocity = {}
         for name, w in self.parameters.items():
             with w.device:
@@ -34,13 +37,21 @@ class SGD:
 
     def step(self):
         for name, w in self.parameters.items():
-            if w.grad is None:
+            rate, decay = self.rate(name), self.decay(name)
+            if w.grad is None or rate == 0:
                 continue
-            is_bias = name.rpartition(".")[2] == "b"
-            rate = self.lr * self.bias_lr if is_bias else self.lr
-            decay = self.weight_decay if self.decay_biases or not is_bias else 0.0
             with w.device:
                 self._update(w.data, self.velocity[name], w.grad, rate, decay)
+
+    def rate(self, name):
+        """The rate at which the parameter of this name learns."""
+        factor = self.bias_lr if _is_bias(name) else 1.0
+        return self.lr * factor * _of_layers(self.rates, name)
+
+    def decay(self, name):
+        """The weight decay of the parameter of this name."""
+        decays = self.decay_biases or not _is_bias(name)
+        return self.weight_decay * _of_layers(self.decays, name) if decays else 0.0
 
     def _update(self, w, v, dw, rate, decay):
         def block(w, v, dw):
@@ -49,6 +60,15 @@ class SGD:
             w += v
 
         in_place(block, [w, v], dw)
+
+
+def _is_bias(name):
+    return name.rpartition(".")[2] == "b"
+
+
+def _of_layers(factors, name):
+    """The product of what a dict layer -> factor says of the layers in a dotted name."""
+    return math.prod(factors.get(layer, 1.0) for layer in name.split("."))
 
 
 class Plateau:
