@@ -141,9 +141,9 @@ def decode(content, where):
     else:
         batch = unpickle(content, where)
         labels, pixels = np.asarray(batch.get("labels", ())), batch.get("data")
-    good = (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8
+    good = (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.size
             and pixels.shape[1:] == (3072,) and labels.shape == pixels.shape[:1]
-            and labels.size and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < 10)
+            and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < 10)
     if not good:
         raise ValueError(f"{where} does not hold rows of 3,072 pixels with labels 0 ... 9")
     images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)   # planes R, G, B
