@@ -167,14 +167,19 @@ class Run:
         self.bar.close()
         self.interrupted.__exit__(*error)
 
-    def batches(self, pictures, size=128, first=None):
-        """The rest of this epoch as (images, labels). Raises Interrupted after Ctrl-C."""
+    def batches(self, pictures, size=128, first=None, points=0):
+        """The rest of this epoch as (images, labels). Raises Interrupted after Ctrl-C.
+
+        first: only the first so many pictures, in random order. points: how many points of
+        the curve to make on the way.
+        """
         order = pictures.order(self.epoch, first)
         self.length = len(order)
         while self.position < self.length:
             start = time.perf_counter()
             chosen = order[self.position:self.position + size]
             yield pictures.batch(chosen, self.epoch)
+            part = self.position * points // self.length
             self.position += len(chosen)
             self.step += 1
             self.seconds += time.perf_counter() - start
@@ -182,6 +187,8 @@ class Run:
             if self.interrupted:
                 self.save()
                 raise Interrupted
+            if self.position * points // self.length > part:
+                self.point()
         self.epoch, self.position = self.epoch + 1, 0
 
     @property
@@ -325,6 +332,11 @@ def positive(text):
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
     return int(text)
+
+
+def numbers(text):
+    """An argparse type: "0.01,0.1" as a list of numbers."""
+    return [float(word) for word in text.split(",")]
 
 
 def main(run, parser, argv=None):
