@@ -29,10 +29,11 @@ from tinynet.conv import out_size
 from tinynet.device import UserError
 from tinynet.engine import Tensor, graph, no_grad
 from tinynet.layers import (LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU,
-                            Sequential)
-from tinynet.optim import SGD, Plateau
+                            SameMapLRN, Sequential)
+from tinynet.optim import SGD
 from tinynet.progress import Interruptible, Meter, bar, in_words, shown
 from tinynet.runs import Run, output_folder
+from tinynet.schedules import Plateau, set_rates
 from tinynet.split import exchange, gather, send_to_both
 
 HERE = Path(__file__).resolve().parent
@@ -53,27 +54,40 @@ class Tower(Layer):
     def __init__(self, device, recipe, rows=2):
         k1, k2, k3, k4, k5 = recipe.kernels                     # 48, 128, 192, 192, 128
         n6, n7 = recipe.neurons                                 # 2048, 2048
-        side = last_map_side(recipe.crop)                       # 6
+        first, last = map_sides(recipe)                         # 55, 6
+        # Without overlap a pool reads less beyond the edge; the program gave up as much
+        # padding in conv2 and conv4, so that the maps stay nearly as large (run 147).
+        less = 3 - recipe.pool
 
         def conv(name, *sizes, **how):
             return Conv2D(*sizes, **how, **first_values(recipe, name))
 
-        def norm():
-            return LRN(n=5, k=recipe.lrn_k, alpha=recipe.lrn_alpha, beta=0.75)
-
         def pool():
-            return MaxPool(3, stride=2)
+            return MaxPool(recipe.pool, stride=2, ties=recipe.pool_ties, ceil=True)
+
+        def after(steps):
+            """What follows a convolution, in the order that the recipe gives."""
+            alpha = recipe.lrn_alpha / (5 if recipe.lrn == "mean" else 1)
+            make = {"relu": ReLU, "pool": pool, "same-map-lrn": SameMapLRN,
+                    "lrn": lambda: LRN(n=5, k=recipe.lrn_k, alpha=alpha, beta=0.75)}
+            return [make[step]() for step in steps
+                    if recipe.lrn != "none" or "lrn" not in step]
 
         def dense(name, *sizes):
             return Sequential(Flatten(), Dense(*sizes, **first_values(recipe, name)), ReLU(),
                               Dropout(recipe.dropout, recipe.dropout_kind == "classic"))
 
-        self.conv1 = Sequential(conv("conv1", 3, k1, 11, stride=4), ReLU(), norm(), pool())
-        self.conv2 = Sequential(conv("conv2", k1, k2, 5, pad=2), ReLU(), norm(), pool())
+        beyond = 4 * (first - 1) + 11 - recipe.crop             # 0; of a crop of 224: 3
+        self.conv1 = Sequential(conv("conv1", 3, k1, 11, stride=4, pad=(0, beyond)),
+                                *after(recipe.after_conv1))
+        self.conv2 = Sequential(conv("conv2", k1, k2, 5, pad=2 - less),
+                                *after(recipe.after_conv2))
         self.conv3 = Sequential(conv("conv3", rows * k2, k3, 3, pad=1), ReLU())
-        self.conv4 = Sequential(conv("conv4", k3, k4, 3, pad=1), ReLU())
+        self.conv4 = Sequential(conv("conv4", k3, k4, 3, pad=1 - less), ReLU())
         self.conv5 = Sequential(conv("conv5", k4, k5, 3, pad=1), ReLU(), pool())
-        self.fc6 = dense("fc6", rows * k5 * side * side, n6)
+        if recipe.conv6:
+            self.conv6 = Sequential(conv("conv6", rows * k5, k5, 3, pad=1), ReLU())
+        self.fc6 = dense("fc6", rows * k5 * last * last, n6)
         self.fc7 = dense("fc7", rows * n6, n7)
         self.to(device)
 
@@ -89,10 +103,10 @@ class AlexNet(Layer):
         self.bottom = Tower(devices[-1], recipe)
         self.fc8 = Dense(2 * recipe.neurons[-1], classes, **first_values(recipe, "fc8"))
         self.fc8.to(devices[0])
-        self.devices = devices[0], devices[-1]
+        self.towers, self.devices = (self.top, self.bottom), (devices[0], devices[-1])
 
     def forward(self, image):
-        t, b = self.top, self.bottom
+        t, b = self.towers
         top, bottom = send_to_both(image, *self.devices)         # both see every image
         top, bottom = t.conv1(top), b.conv1(bottom)
         top, bottom = t.conv2(top), b.conv2(bottom)
@@ -100,6 +114,9 @@ class AlexNet(Layer):
         top, bottom = t.conv3(top), b.conv3(bottom)
         top, bottom = t.conv4(top), b.conv4(bottom)
         top, bottom = t.conv5(top), b.conv5(bottom)
+        if hasattr(t, "conv6"):                                  # the nets with an asterisk
+            top, bottom = exchange(top, bottom)
+            top, bottom = t.conv6(top), b.conv6(bottom)
         top, bottom = exchange(top, bottom)                      # layer 6
         top, bottom = t.fc6(top), b.fc6(bottom)
         top, bottom = exchange(top, bottom)                      # layer 7
@@ -108,18 +125,13 @@ class AlexNet(Layer):
 
 
 class OneTower(Tower):
-    """The figure with both rows merged into one, in which every kernel sees every map.
-
-    This is what a reader gets who counts 256 kernels of 5x5x96 in layer 2: twice as many
-    weights in conv2, conv4 and conv5, nothing to exchange, and not the paper's net.
-    """
+    """A net of one row, in which every kernel sees every map and nothing is exchanged."""
 
     def __init__(self, classes, device, recipe):
-        merged = recipe.changed({"kernels": tuple(2 * k for k in recipe.kernels),
-                                 "neurons": tuple(2 * n for n in recipe.neurons)})
-        super().__init__(device, merged, rows=1)
-        self.fc8 = Dense(merged.neurons[-1], classes, **first_values(recipe, "fc8"))
+        super().__init__(device, recipe, rows=1)
+        self.fc8 = Dense(recipe.neurons[-1], classes, **first_values(recipe, "fc8"))
         self.fc8.to(device)
+        self.towers, self.devices = (self,), (device, device)
 
     def forward(self, image):
         for _, layer in self.layers():
@@ -127,21 +139,47 @@ class OneTower(Tower):
         return image
 
 
+def build(classes, devices, recipe):
+    """The net of a recipe, without first weights."""
+    if recipe.towers == 2:
+        return AlexNet(classes, devices, recipe)
+    # The one-GPU net of section 3.2: conv1 ... conv4 as in one row of the figure, so that it
+    # costs half as much; conv5 and the dense layers of both.
+    *kernels, last = recipe.kernels
+    return OneTower(classes, devices[0], recipe.changed(
+        {"kernels": (*kernels, 2 * last), "neurons": tuple(2 * n for n in recipe.neurons)}))
+
+
+def ungrouped(classes, devices, recipe):
+    """The figure with both rows merged into one.
+
+    This is what a reader gets who counts 256 kernels of 5x5x96 in layer 2: twice as many
+    weights in conv2, conv4 and conv5, and not the paper's net.
+    """
+    return OneTower(classes, devices[0], recipe.changed(
+        {"kernels": tuple(2 * k for k in recipe.kernels),
+         "neurons": tuple(2 * n for n in recipe.neurons)}))
+
+
 def first_values(recipe, layer):
-    """The spread and the bias that a layer starts with."""
-    i = LAYERS.index(layer)
+    """The spread and the bias that a layer starts with; conv6 starts like conv5."""
+    i = LAYERS.index(layer.replace("conv6", "conv5"))
     return dict(std=recipe.std[i], bias=recipe.bias[i])
 
 
-def last_map_side(crop):
-    """Pixels on a side of the maps that fc6 sees: 6 for crops of 227. Raises UserError."""
+def map_sides(recipe):
+    """Pixels on a side of the maps that conv1 makes and that fc6 sees: 55 and 6 for crops of
+    227, and of 224. Every pixel is seen, if need be by windows that reach beyond the edge, as
+    in the 2012 program (padding by stride - 1 rounds a size up). Raises UserError."""
     try:
-        side = out_size(crop, 11, 4)                             # 55, conv1
-        for _ in range(3):
-            side = out_size(side, 3, 2)                          # 27, 13, 6: the pools
+        first = out_size(recipe.crop, 11, 4, pad=(0, 3))
+        side = out_size(first, recipe.pool, 2, pad=(0, 1))
+        for _ in "conv2", "conv4":
+            side -= 2 * (3 - recipe.pool)
+            side = out_size(side, recipe.pool, 2, pad=(0, 1))
     except ValueError as error:
-        raise UserError(f"--crop {crop} is too small for five layers: {error}") from None
-    return side
+        raise UserError(f"--crop {recipe.crop} is too small for five layers: {error}") from None
+    return first, side
 
 
 # --- show -------------------------------------------------------------------------------
@@ -151,10 +189,7 @@ def show(args):
     """Print the layer table and the crossings, both read off a pass of one image."""
     recipe = chosen_recipe(args)
     towers = two_devices(args.device)
-    if args.one_tower:
-        model = OneTower(args.classes, towers[0], recipe)
-    else:
-        model = AlexNet(args.classes, towers, recipe)
+    model = (ungrouped if args.one_tower else build)(args.classes, towers, recipe)
     model.name_parameters().eval()                # shapes and names; no weights are drawn
     image = np.zeros((1, recipe.crop, recipe.crop, 3), np.float32)
     output = model(Tensor(image, towers[0]))
@@ -234,9 +269,10 @@ def train(args):
     loader = batches.Loader(pictures, prepare, recipe.batch_size, args.workers)
     validation = batches.Loader(held_out, prepare, recipe.batch_size, args.workers)
 
-    model = AlexNet(len(pictures.classes), towers, recipe).initialize(seed)
-    optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.wd)
-    plateau = Plateau(recipe.patience)
+    model = build(len(pictures.classes), towers, recipe).initialize(seed)
+    optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.wd,
+                    recipe.bias_lr, recipe.bias_wd)
+    plateau = Plateau(recipe.patience, recipe.threshold, most=recipe.drops)
     run = Run(output, model, optimizer, plateau, recipe=recipe, statistics=statistics,
               classes=pictures.classes, seed=seed, data=folder)
     if saved:
@@ -256,8 +292,7 @@ def train(args):
     with Interruptible() as interrupted, bar(last_step, "training", run.step) as progress:
         while unfinished() and not interrupted:
             for batch in loader.training(run.epoch, run.position):
-                if recipe.schedule == "linear":
-                    optimizer.lr = recipe.lr * (1 - run.step / all_steps)
+                set_rates(optimizer, recipe, run.epoch, run.step / all_steps)
                 model.train(run.step)
                 labels = towers[0].put(batch.labels)
                 logits = model(Tensor(batch.images, towers[0]))
@@ -387,7 +422,7 @@ def predict(args):
 def load(saved, device_names):
     """A net in test mode and its picture preparation, from a checkpoint."""
     recipe = recipes.from_dict(saved.meta["recipe"])
-    model = AlexNet(len(saved.meta["classes"]), two_devices(device_names), recipe)
+    model = build(len(saved.meta["classes"]), two_devices(device_names), recipe)
     saved.load_weights(model)
     return model.eval(), images.Preparation(recipe, saved_statistics(saved))
 
@@ -472,11 +507,15 @@ def parser():
         group.add_argument("--recipe", choices=recipes.RECIPES,
                            help="default: paper with DIR, quickstart without")
         for field in recipes.options():
-            short = ["-b"] if field.name == "batch_size" else []
-            group.add_argument(*short, "--" + field.name.replace("_", "-"),
-                               metavar=field.name[0].upper(), type=recipes.reader(field),
-                               choices=recipes.CHOICES.get(field.name),
-                               help=f"{field.metadata['help']}; paper: {field.default}")
+            names = ["-b"] if field.name == "batch_size" else []
+            names.append("--" + field.name.replace("_", "-"))
+            about = f"{field.metadata['help']}; paper: {field.default}"
+            if field.type is bool:
+                group.add_argument(*names, action=argparse.BooleanOptionalAction, help=about)
+                continue
+            group.add_argument(*names, metavar=field.name[0].upper(), help=about,
+                               type=recipes.reader(field),
+                               choices=recipes.CHOICES.get(field.name))
 
     sub = subcommand(train)
     sub.add_argument("dir", nargs="?", metavar="DIR",

@@ -76,6 +76,68 @@ def test_relu_comes_before_lrn_and_lrn_before_pooling(net):
     assert (norm.n, norm.k, norm.alpha, norm.beta) == (5, 2.0, 1e-4, 0.75)
 
 
+def shown(capsys, *options):
+    """The layer table of a variant, and how often something crosses into each layer."""
+    assert alexnet.main(["show", "--device", "cpu0,cpu1", *options]) == 0
+    out = capsys.readouterr().out
+    table = dict(re.findall(r"^(\w+) +(?:2 x )?(\d+\S*) ", out, re.MULTILINE))
+    return table, re.findall(r"^  (\w+) +cpu\d -> ", out, re.MULTILINE)
+
+
+def test_the_one_gpu_net_has_half_the_kernels_but_in_conv5(capsys):
+    """145-half of the authors, with which section 3.2 compares."""
+    table, crossings = shown(capsys, "--towers", "1")
+    assert table["total"] == "59,798,312" and not crossings
+    assert [table[f"conv{i}"] for i in range(1, 6)] == [
+        "55x55x48", "27x27x128", "13x13x192", "13x13x192", "13x13x256"]
+    assert table["fc6"] == table["fc7"] == "4096"
+
+
+def test_a_sixth_convolution_sees_both_towers(capsys):
+    table, crossings = shown(capsys, "--conv6")
+    assert table["total"] == "61,555,304" and table["conv6"] == "6x6x128"
+    assert crossings == ["conv3"] * 2 + ["conv6"] * 2 + ["fc6"] * 2 + ["fc7"] * 2 + ["fc8"]
+
+
+def test_without_overlap_the_maps_are_those_of_run_147():
+    model = alexnet.build(10, (CPU, CPU), PAPER.changed({"pool": 2}))
+    with no_grad():
+        x, sides = Tensor(np.zeros((1, 227, 227, 3), np.float32)), []
+        for layer in ("conv1", "conv2"):
+            for step in getattr(model.top, layer).steps:
+                x = step(x)
+                sides.append(x.shape[1])
+    assert sides == [55, 55, 55, 28, 26, 26, 26, 13]
+    recipe = PAPER.changed({"pool": 2})
+    assert alexnet.map_sides(recipe) == (55, 6)
+    assert dict(model.parameters())["top.fc6.1.W"].shape == (9216, 2048)
+
+
+def test_a_crop_of_224_gives_55_as_in_the_2012_program():
+    assert alexnet.map_sides(PAPER.changed({"crop": 224})) == (55, 6)
+    conv1 = alexnet.build(10, (CPU, CPU), RECIPES["2012"]).top.conv1.steps[0]
+    assert conv1(Tensor(np.zeros((1, 224, 224, 3), np.float32))).shape == (1, 55, 55, 48)
+    assert conv1.pad == (0, 3)
+
+
+def test_the_recipe_2012_is_what_the_program_did():
+    model = alexnet.build(1000, (CPU, CPU), RECIPES["2012"])
+    kinds = [[type(step).__name__ for step in layer.steps]
+             for layer in (model.top.conv1, model.bottom.conv2)]
+    assert kinds == [["Conv2D", "LRN", "MaxPool", "ReLU"],
+                     ["Conv2D", "ReLU", "LRN", "SameMapLRN", "MaxPool"]]
+    norm, same, pool = model.top.conv1.steps[1], *model.top.conv2.steps[3:]
+    assert (norm.k, norm.alpha) == (2.0, pytest.approx(2e-5))
+    assert (same.size, same.k, same.alpha, pool.ties) == (5, 1.0, 4e-5, "all")
+    spread = [layer.std for layer in model.every_layer() if hasattr(layer, "std")]
+    assert spread == 2 * [0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01] + [0.01]
+
+
+def test_no_norm_means_neither_of_them():
+    model = alexnet.build(10, (CPU, CPU), RECIPES["2012"].changed({"lrn": "none"}))
+    assert not [layer for layer in model.every_layer() if "LRN" in type(layer).__name__]
+
+
 def test_the_recipe_reaches_the_layers():
     recipe = PAPER.changed(dict(kernels=(4,) * 5, neurons=(4, 4), crop=67, lrn_alpha=0.5,
                                 lrn_k=3.0, dropout=0.25, dropout_kind="inverted"))

@@ -613,7 +613,7 @@ def test_a_checkpoint_of_another_shape_is_a_clean_error(run, trained, tmp_path):
 
 
 @pytest.mark.parametrize("options", [
-    "--crop 66", "--crop 257", "--crop 0", "--colour pink", "--schedule never",
+    "--crop 35", "--crop 257", "--crop 0", "--colour pink", "--schedule never",
     "--std much", "-b 0", "-b -8", "--workers 0", "--workers -1", "--steps 0",
     "--steps -1", "--print-freq 0", "--print-freq -1", "--save-freq 0",
     "--save-freq -1", "--seed -1", "--epochs -1", "--epochs 0", "--kernels 4,8",

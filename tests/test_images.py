@@ -387,17 +387,20 @@ def test_pixel_scale_multiplies_the_differences_and_the_colour_shift():
     assert scaled == pytest.approx(plain / 64, abs=1e-5)
 
 
-def test_the_colour_shift_is_added_to_every_pixel():
+@pytest.mark.parametrize("colour, shrink", [("eigenvalue", 1.0), ("stdev", 1.1)])
+def test_the_colour_shift_is_added_to_every_pixel(colour, shrink):
+    """And the 2012 program then divides the picture."""
     shift = np.array([10.0, -20.0, 30.0])
-    shifted, plain = (prepared(preparation(colour="stdev"), (4, 5, False, shift * on))
-                      for on in (1, 0))
-    assert np.abs(shifted - plain - shift).max() < 1e-3
+    prepare = preparation(colour=colour, colour_sigma=0.1)
+    plain, shifted = (prepared(prepare, (4, 5, False, by)) for by in (None, shift))
+    assert np.abs(shifted - (plain + shift) / shrink).max() < 1e-3
 
 
 def draws(prepare, indices, epoch=0):
     """All draws as rows: top, left, mirrored, and the three shifts."""
+    indices = np.array(indices)
     return np.array([(top, left, mirrored, *shift) for top, left, mirrored, shift
-                     in prepare.draws(np.array(indices), epoch)])
+                     in prepare.draws(indices, np.arange(len(indices)), epoch)])
 
 
 def test_draws_are_a_function_of_seed_epoch_and_index_alone():
@@ -421,7 +424,7 @@ def test_seed_epoch_and_index_each_change_the_draws(other):
 
 
 def test_crops_and_mirrors_cover_everything_evenly():
-    top, left, mirrored, *_ = draws(preparation(), range(12_000)).T
+    top, left, mirrored, *_ = draws(preparation(colour="stdev"), range(12_000)).T
     for place in top, left:
         counts = np.bincount(place.astype(int))
         assert len(counts) == 30                               # 0 ... 256 - 227
@@ -432,7 +435,7 @@ def test_crops_and_mirrors_cover_everything_evenly():
 
 
 def test_a_crop_of_the_whole_picture_has_one_place():
-    top, left, *_ = draws(preparation(crop=256), range(50)).T
+    top, left, *_ = draws(preparation(crop=256, colour="stdev"), range(50)).T
     assert not top.any() and not left.any()
 
 
@@ -450,7 +453,39 @@ def test_colour_noise_has_the_covariance_that_it_should(colour, spread):
 
 
 def test_without_colour_noise_there_is_no_shift():
-    assert not draws(preparation(colour="none"), range(50))[:, 3:].any()
+    numbers = np.arange(50)
+    shifts = [shift for *_, shift in preparation(colour="none").draws(numbers, numbers, 0)]
+    assert shifts == [None] * 50
+
+
+@pytest.mark.parametrize("schedule, epochs, last", [("2012", 91, 66), ("dexp", 95, 67),
+                                                    ("2012", 182, 133), ("constant", 95, 94)])
+def test_colour_noise_ends_when_the_authors_switched_it_off(schedule, epochs, last):
+    prepare = preparation(colour="stdev", schedule=schedule, epochs=epochs)
+    with_noise = [epoch for epoch in range(epochs) if prepare.draws(
+        np.arange(1), np.arange(1), epoch)[0][-1] is not None]
+    assert with_noise == list(range(last + 1))
+
+
+def test_pictures_in_a_row_may_share_their_crop_but_not_their_colours():
+    prepare, order = preparation(share=32, colour="stdev"), np.random.default_rng(0)
+    indices = order.permutation(1000)
+    made = prepare.draws(indices[64:128], np.arange(64, 128), 2)
+    places = [draw[:3] for draw in made]
+    assert len(set(places[:32])) == len(set(places[32:])) == 1 != len(set(places))
+    assert len({tuple(draw[3]) for draw in made}) == 64
+    # The same pictures, asked for in another cut of the epoch.
+    assert [draw[:3] for draw in prepare.draws(indices[90:100], np.arange(90, 100), 2)] == (
+        places[26:36])
+
+
+def test_the_centre_of_the_mean_may_be_subtracted_wherever_the_crop_is():
+    prepare = preparation(crop=224, mean="centre")
+    centre = prepare.statistics.mean[16:240, 16:240]
+    crop = NOISE[3:227, 29:253].astype(np.float32)
+    assert np.array_equal(prepared(prepare, (3, 29, False, None)), crop - centre)
+    # The program does not mirror the mean when it mirrors the picture.
+    assert np.array_equal(prepared(prepare, (3, 29, True, None)), crop[:, ::-1] - centre)
 
 
 @pytest.mark.parametrize("crop", [257, 0, -1])

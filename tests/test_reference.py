@@ -51,7 +51,7 @@ def naive_local2d(x, W, b, pad):
     return y
 
 
-def naive_overhanging_pool(x, size, stride, reduce):
+def naive_pool_over_the_edge(x, size, stride, reduce):
     """Windows start at 0, stride, ... until one has seen the last pixel."""
     starts = []
     for side in x.shape[1:3]:
@@ -127,13 +127,13 @@ def test_lrn_of_the_same_map_sums_over_a_square(place, size):
 
 @pytest.mark.parametrize("size, stride", [(3, 2), (2, 2), (3, 1), (2, 3), (4, 3), (1, 4)])
 @pytest.mark.parametrize("H, W", [(8, 9), (32, 24), (7, 6), (4, 5)])
-def test_overhanging_pools_take_the_pixels_that_are_there(place, H, W, size, stride):
-    x = distinct(2, H, W, 3)
+def test_windows_that_hang_over_the_edge_see_what_is_there(place, H, W, size, stride):
+    x = distinct(2, H, W, 3) - 10              # below zero, which must not be mistaken for it
     how = dict(device=place, size=size, stride=stride, ceil=True)
     assert np.array_equal(forward(max_pool, x, **how),
-                          naive_overhanging_pool(x, size, stride, np.max))
+                          naive_pool_over_the_edge(x, size, stride, np.max))
     assert forward(avg_pool, x, **how) == pytest.approx(
-        naive_overhanging_pool(x, size, stride, np.mean), abs=1e-14)
+        naive_pool_over_the_edge(x, size, stride, np.mean), abs=1e-14)
 
 
 @pytest.mark.parametrize("pad", [0, 1, 2])
@@ -285,7 +285,7 @@ TORCH = {
                (2, 9, 8, 3), (3, 3, 3, 4), (4,)),
     "max_pool": (lambda F, x: F.max_pool2d(x, 3, 2), max_pool, (2, 9, 8, 3)),
     "avg_pool": (lambda F, x: F.avg_pool2d(x, 3, 2), avg_pool, (2, 9, 8, 3)),
-    "max_pool, overhanging": (lambda F, x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+    "max_pool, over the edge": (lambda F, x: F.max_pool2d(x, 3, 2, ceil_mode=True),
                               lambda x: max_pool(x, ceil=True), (2, 8, 10, 3)),
     "lrn": (lambda F, x: F.local_response_norm(x, 5, alpha=5 * 0.3, beta=0.75, k=2.0),
             lambda x: lrn(x, alpha=0.3), (2, 3, 4, 9)),      # theirs divides alpha by n

@@ -52,23 +52,38 @@ class Loader:
 
     def training(self, epoch, start=0):
         """The batches of an epoch in random order, without its first `start` pictures."""
-        order = rng.permutation(len(self.pictures), seed=self.prepare.seed,
-                                purpose=rng.ORDER, step=epoch)
+        order = self._order(epoch)
 
-        def chosen(indices):
+        def chosen(indices, first):
             fill = self.prepare.for_training
-            return [(fill, draw) for draw in self.prepare.draws(indices, epoch)]
+            positions = np.arange(first, first + len(indices))
+            return [(fill, draw) for draw in self.prepare.draws(indices, positions, epoch)]
 
         return self._batches(order, chosen, start)
+
+    def _order(self, epoch):
+        """A new order for every epoch; or one that stays: that in which the pictures are
+        stored, if they were shuffled then, which reads a disk from front to back."""
+        if self.prepare.shuffle == "once":
+            if self.pictures.shuffled:
+                return np.arange(len(self.pictures))
+            epoch = 0
+        return rng.permutation(len(self.pictures), seed=self.prepare.seed,
+                               purpose=rng.ORDER, step=epoch)
 
     def testing(self, views=1):
         """All pictures once, in their own order: the central crop of each, or its ten views."""
         fill = self.prepare.for_testing if views == 1 else self.prepare.ten_views
-        return self._batches(np.arange(len(self.pictures)), lambda chosen: [(fill,)] * len(chosen),
+        return self._batches(np.arange(len(self.pictures)),
+                             lambda indices, first: [(fill,)] * len(indices),
                              views=() if views == 1 else (views,))
 
     def _batches(self, order, chosen, start=0, views=()):
-        """Yield the batches in order, with `ahead` more in the making all the while."""
+        """Yield the batches in order, with `ahead` more in the making all the while.
+
+        chosen(indices, first): how to fill the row of each picture; `first` is the position
+        of the first in the epoch.
+        """
         side = self.prepare.crop
         shape = *views, side, side, 3
         starts = iter(range(start, len(order), self.batch_size))
@@ -79,7 +94,7 @@ class Loader:
                 for first in itertools.islice(starts, self.ahead + 1 - len(making)):
                     indices = order[first:first + self.batch_size]
                     making.append((first + len(indices), indices,
-                                   *self._start(pool, indices, chosen, shape)))
+                                   *self._start(pool, indices, chosen(indices, first), shape)))
                 if not making:
                     break
                 batch = self._finish(*making.popleft())
@@ -93,7 +108,7 @@ class Loader:
     def _start(self, pool, indices, chosen, shape):
         out = np.empty((len(indices), *shape), np.float32)
         return out, [pool.submit(self._one, index, row, *how)
-                     for index, row, how in zip(indices, out, chosen(indices))]
+                     for index, row, how in zip(indices, out, chosen)]
 
     def _one(self, index, out, fill, *draw):
         try:

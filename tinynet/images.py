@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from . import rng
+from . import rng, schedules
 from .device import UserError
 
 SIDE = 256
@@ -30,12 +30,13 @@ class Pictures:
     """Files of pictures with their labels; classes[label] is a folder's name.
 
     What stores pictures otherwise offers the same: labels, classes, root (where they are,
-    for messages), read(index) and len().
+    for messages), shuffled (whether their order is random), read(index) and len().
     """
     root: Path
     paths: list
     labels: np.ndarray
     classes: list
+    shuffled = False
 
     def __len__(self):
         return len(self.paths)
@@ -154,33 +155,44 @@ class Preparation:
 
     def __init__(self, recipe, statistics, seed=0):
         self.crop, self.scale = recipe.crop, recipe.pixel_scale
+        self.shuffle, self.share = recipe.shuffle, recipe.share
         self.statistics, self.seed = statistics, seed
-        self.shifts = self._shift_sizes(recipe)
         if not 0 < self.crop <= SIDE:
             raise UserError(f"crops come from {SIDE} x {SIDE} pictures; "
                             f"--crop {self.crop} does not fit")
+        self.centre = slice((SIDE - self.crop) // 2, (SIDE + self.crop) // 2)
+        self.aligned = recipe.mean == "aligned"
+        self.colour_until = schedules.colour_until(recipe)
+        self.shifts = self._shift_sizes(recipe)
+        # The program divides what it has shifted, so that its size stays what it was.
+        self.shrink = 1 + recipe.colour_sigma if recipe.colour == "stdev" else 1.0
 
     def _shift_sizes(self, recipe):
         """How far one unit of Gaussian noise shifts R, G, B along each component."""
         variances, components = self.statistics.variances, self.statistics.components
         if recipe.colour == "none":
             return None
-        if recipe.colour == "stdev":   # the authors' program (it then divides by 1.1)
+        if recipe.colour == "stdev":   # the authors' program
             return recipe.colour_sigma * components * np.sqrt(variances)
         # The paper writes eigenvalues. Of pixels in 0 ... 255 that would be noise of 800
         # grey levels; of pixels in 0 ... 1, as everyone since has read it, 3.
         return recipe.colour_sigma * components * variances / 255
 
-    def draws(self, indices, epoch):
+    def draws(self, indices, positions, epoch):
         """What chance decides for these pictures in this epoch: one (top, left, mirrored,
-        colour shift) each. A function of (seed, epoch, index), whoever asks, and when."""
+        colour shift) each; the shift is None in epochs without colour noise.
+
+        A function of (seed, epoch, index), whoever asks, and when. Where pictures share
+        their crops it is their positions in the epoch that count.
+        """
         of = dict(seed=self.seed, step=epoch)
-        places = rng.words(np, indices, purpose=rng.CROP, **of)
+        who = indices if self.share == 1 else positions // self.share
+        places = rng.words(np, who, purpose=rng.CROP, **of)
         room = SIDE - self.crop + 1
         top, left = places[:, 0] % room, places[:, 1] % room
         mirrored = places[:, 2] % 2 == 1
-        shift = np.zeros((len(indices), 3))
-        if self.shifts is not None:
+        shift = [None] * len(indices)
+        if self.shifts is not None and epoch < self.colour_until:
             noise = rng.normal(rng.words(np, indices, purpose=rng.COLOUR, **of))
             shift = noise[:, :3] @ self.shifts.T
         return list(zip(top.tolist(), left.tolist(), mirrored.tolist(), shift))
@@ -188,27 +200,32 @@ class Preparation:
     def for_training(self, picture, out, draw):
         """Fill out (crop, crop, 3) float32 with a random crop of a (256, 256, 3) picture."""
         top, left, mirrored, shift = draw
-        self._fill(picture, out, top, left, mirrored)
-        if self.shifts is not None:
-            out += (shift * self.scale).astype(np.float32)
+        self._fill(picture, out, top, left, mirrored, shift)
 
     def for_testing(self, picture, out):
         """Fill out (crop, crop, 3) float32 with the central crop."""
-        corner = (SIDE - self.crop) // 2
-        self._fill(picture, out, corner, corner, mirrored=False)
+        self._fill(picture, out, self.centre.start, self.centre.start)
 
     def ten_views(self, picture, out):
         """Fill out (10, crop, crop, 3) float32 with four corners, the centre, and the mirror
         images of the five (section 4.1), in the order of the 2012 program."""
         far = SIDE - self.crop
         places = (0, 0), (0, far), (far // 2, far // 2), (far, 0), (far, far)
-        for view, (top, left) in zip(out, places):
-            self._fill(picture, view, top, left, mirrored=False)
-        out[5:] = out[:5, :, ::-1]
+        for i, place in enumerate(places):
+            self._fill(picture, out[i], *place)
+            self._fill(picture, out[i + 5], *place, mirrored=True)
 
-    def _fill(self, picture, out, top, left, mirrored):
-        rows, columns = slice(top, top + self.crop), slice(left, left + self.crop)
-        crop, mean = picture[rows, columns], self.statistics.mean[rows, columns]
-        np.subtract(crop, mean, out=out[:, ::-1] if mirrored else out)
-        if self.scale != 1.0:
-            out *= np.float32(self.scale)
+    def _fill(self, picture, out, top, left, mirrored=False, shift=None):
+        place = slice(top, top + self.crop), slice(left, left + self.crop)
+        mean = self.statistics.mean[place if self.aligned else (self.centre, self.centre)]
+        crop = picture[place]
+        if mirrored:
+            # The mean of the pixel's own place goes with it, unless it is the centre's.
+            crop, mean = crop[:, ::-1], mean[:, ::-1] if self.aligned else mean
+        np.subtract(crop, mean, out=out)
+        scale = self.scale
+        if shift is not None:
+            out += shift.astype(np.float32)
+            scale /= self.shrink
+        if scale != 1.0:
+            out *= np.float32(scale)

@@ -219,7 +219,10 @@ class Flatten(Layer):
 
 
 class MaxPool(Layer):
-    """size x size windows every `stride` pixels; they overlap when stride < size."""
+    """size x size windows every `stride` pixels; they overlap when stride < size.
+
+    ceil: they may hang over the last pixels, so that every pixel is seen.
+    """
 
     def __init__(self, size=3, stride=2, ties="first", ceil=False):
         self.size, self.stride, self.ties, self.ceil = size, stride, ties, ceil
@@ -229,6 +232,8 @@ class MaxPool(Layer):
 
 
 class AvgPool(Layer):
+    """The same with the mean of the pixels that a window sees."""
+
     def __init__(self, size=3, stride=2, ceil=False):
         self.size, self.stride, self.ceil = size, stride, ceil
 

@@ -16,8 +16,8 @@ class SGD:
 
     parameters: (name, Parameter) pairs. Biases (names ending in "b") learn at bias_lr times
     the rate, and decay only if decay_biases. rates and decays: further factors, for all
-    parameters of a layer: {"conv1": 0.1} for top.conv1.0.W and the like. A parameter whose
-    rate is 0 stands still, momentum and all, and so does one without gradient.
+    parameters of a layer, {"conv1": 0.1}, or for its weights alone, {"conv1.W": 0.1}. A
+    parameter whose rate is 0 stands still, momentum and all, as does one without gradient.
     """
 
     def __init__(self, parameters, lr=0.01, momentum=0.9, weight_decay=0.0005,
@@ -67,33 +67,8 @@ def _is_bias(name):
 
 
 def _of_layers(factors, name):
-    """The product of what a dict layer -> factor says of the layers in a dotted name."""
-    return math.prod(factors.get(layer, 1.0) for layer in name.split("."))
-
-
-class Plateau:
-    """Divide the rate by 10 when the validation error stops improving (section 5).
-
-    The paper did this by hand, three times. patience: the rate drops at the patience-th
-    validation in a row that does not beat the best by more than `threshold` (in error,
-    0.001 is 0.1 points); most: how often it may drop.
-    """
-
-    STATE = "best", "bad", "drops"     # what a checkpoint keeps; the rest are settings
-
-    def __init__(self, patience=5, threshold=0.001, factor=0.1, most=3):
-        self.patience, self.threshold = patience, threshold
-        self.factor, self.most = factor, most
-        self.best, self.bad, self.drops = math.inf, 0, 0
-
-    def multiplier(self, error):
-        """What to multiply the rate by after a validation with this error: 1 or factor."""
-        if error < self.best - self.threshold:
-            self.best, self.bad = error, 0
-        else:
-            self.bad += 1
-        if self.bad < self.patience or self.drops == self.most:
-            return 1.0
-        self.bad = 0
-        self.drops += 1
-        return self.factor
+    """What a dict layer -> factor says of a parameter: "conv1" is in top.conv1.0.W, and so is
+    "conv1.W"."""
+    *layers, kind = name.split(".")
+    return math.prod(factors.get(layer, 1.0) * factors.get(f"{layer}.{kind}", 1.0)
+                     for layer in layers)

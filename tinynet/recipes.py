@@ -20,6 +20,10 @@ class Recipe:
     name: str = "paper"
 
     # the net
+    towers: int = _field(2, "rows of figure 2; 1: the one-GPU net of 3.2, with half the kernels "
+                            "in conv1 ... conv4")
+    conv6: bool = _field(False, "a sixth convolution after the last pool, as in the nets with "
+                                "an asterisk (6)")
     kernels: tuple = _field((48, 128, 192, 192, 128),
                             "kernels of conv1 ... conv5 in each tower (figure 2)")
     neurons: tuple = _field((2048, 2048), "neurons of fc6, fc7 in each tower (figure 2)")
@@ -27,19 +31,32 @@ class Recipe:
                                      "number or he: sqrt(2 / inputs); one for all or eight")
     bias: tuple = _field((0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0),
                          "first biases of conv1 ... fc8 (5), one for all or eight")
-    lrn_alpha: float = _field(1e-4, "LRN's alpha, on the plain sum (3.3)")
+    after_conv1: tuple = _field(("relu", "lrn", "pool"),
+                                "the order of relu, lrn, same-map-lrn and pool (3.5)")
+    after_conv2: tuple = _field(("relu", "lrn", "pool"), "the same for layer 2 (3.5)")
+    pool: int = _field(3, "side of a pool's window, every 2 pixels (3.4); 2: no overlap")
+    pool_ties: str = _field("first", "who gets the gradient of several largest pixels: the "
+                                     "first or all of them")
+    lrn: str = _field("sum", "sum: alpha multiplies the sum over 5 maps (3.3); mean: their "
+                             "mean, as in the 2012 program; none: no normalisation")
+    lrn_alpha: float = _field(1e-4, "LRN's alpha (3.3)")
     lrn_k: float = _field(2.0, "LRN's k (3.3)")
     dropout: float = _field(0.5, "probability to drop an output of fc6, fc7 (4.2)")
     dropout_kind: str = _field("classic", "classic: halve at test time (4.2), or inverted")
 
     # the pictures
-    crop: int = _field(227, "side of the random crops from 256 x 256 pictures (4.1)")
+    crop: int = _field(227, "side of the random crops from 256 x 256 pictures (4.1); the net "
+                            "reads zeros beyond the edge of 224")
+    share: int = _field(1, "how many pictures in a row share a crop and a mirror (4.1: not said)")
+    shuffle: str = _field("epoch", "epoch: a new order in every epoch; once: always the same")
+    mean: str = _field("aligned", "aligned: the mean image is cropped where the picture is (2); "
+                                  "centre: always its centre, never mirrored")
     pixel_scale: float = _field(1.0, "multiplies the pixels (0 ... 255) after the mean "
                                      "image was subtracted (2)")
     colour: str = _field("eigenvalue",
                          "PCA colour noise (4.1): none, eigenvalue (the paper's letter, on "
                          "pixels of 0 ... 1), or stdev (what its authors ran: on ImageNet "
-                         "about twice as much)")
+                         "about twice as much, and the picture divided by 1 + its size)")
     colour_sigma: float = _field(0.1, "size of the colour noise (4.1)")
 
     # learning
@@ -47,11 +64,17 @@ class Recipe:
     epochs: int = _field(90, "cycles through the training pictures (5)")
     lr: float = _field(0.01, "first learning rate (5)")
     schedule: str = _field("plateau", "plateau: divide the rate by 10 when the validation "
-                                      "error stops improving (5); linear: down to 0 at the "
-                                      "last epoch; or constant")
-    patience: int = _field(5, "validations without improvement before the rate drops")
+                                      "error stops improving (5); 2012: when the authors did; "
+                                      "dexp: their automatic one; step: every step_epochs; "
+                                      "linear: down to 0 at the last epoch; or constant")
+    patience: int = _field(5, "plateau: validations without improvement before the rate drops")
+    threshold: float = _field(0.001, "plateau: what counts as an improvement of the error")
+    drops: int = _field(3, "plateau: how often the rate drops at most (5)")
+    step_epochs: int = _field(30, "step: divide the rate by 10 every so many epochs")
     momentum: float = _field(0.9, "momentum (5)")
     wd: float = _field(0.0005, "weight decay (5)")
+    bias_lr: float = _field(1.0, "the rate of biases, as a multiple (5: equal for all layers)")
+    bias_wd: bool = _field(True, "whether biases decay (5: not said)")
 
     def changed(self, options):
         """The same recipe with some fields set, from a dict. Raises UserError."""
@@ -69,7 +92,12 @@ class Recipe:
         for name, length in LENGTHS.items():
             if len(getattr(self, name)) != length:
                 raise UserError(f"{name} takes {length} numbers, not {getattr(self, name)}")
-        for name in ("kernels", "neurons", "crop", "batch_size", "epochs", "patience"):
+        for name in ("after_conv1", "after_conv2"):
+            for word in getattr(self, name):
+                if word not in AFTER_CONV:
+                    raise UserError(f"{name} is made of {', '.join(AFTER_CONV)}, not {word!r}")
+        for name in ("kernels", "neurons", "crop", "share", "batch_size", "epochs", "patience",
+                     "step_epochs"):
             value = getattr(self, name)
             if min(value if isinstance(value, tuple) else (value,)) < 1:
                 raise UserError(f"{name} must be at least 1, not {value}")
@@ -77,7 +105,8 @@ class Recipe:
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 0 and less than 1, "
                                 f"not {getattr(self, name)}")
-        for name in ("std", "lrn_alpha", "lrn_k", "pixel_scale", "colour_sigma", "lr", "wd"):
+        for name in ("std", "lrn_alpha", "lrn_k", "pixel_scale", "colour_sigma", "lr", "wd",
+                     "bias_lr", "threshold", "drops"):
             value = getattr(self, name)
             numbers = [x for x in value if x != "he"] if name == "std" else [value]
             if not all(0 <= number < math.inf for number in numbers):
@@ -91,14 +120,33 @@ class Recipe:
 
 
 CHOICES = {
+    "towers": (1, 2),
+    "pool": (2, 3),
+    "pool_ties": ("first", "all"),
+    "lrn": ("sum", "mean", "none"),
     "dropout_kind": ("classic", "inverted"),
+    "shuffle": ("epoch", "once"),
+    "mean": ("aligned", "centre"),
     "colour": ("none", "eigenvalue", "stdev"),
-    "schedule": ("plateau", "linear", "constant"),
+    "schedule": ("plateau", "2012", "dexp", "step", "linear", "constant"),
 }
+AFTER_CONV = "relu", "lrn", "same-map-lrn", "pool"
 LENGTHS = {"kernels": 5, "neurons": 2, "std": 8, "bias": 8}
 
 RECIPES = {
     "paper": Recipe(),
+    # What the program did that won in 2012, from its configuration (layers-145.cfg).
+    "2012": Recipe(
+        name="2012", crop=224, share=32, shuffle="once", mean="centre", colour="stdev",
+        after_conv1=("lrn", "pool", "relu"), after_conv2=("relu", "lrn", "same-map-lrn", "pool"),
+        pool_ties="all", lrn="mean", std=(0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),
+        schedule="2012", epochs=91, bias_lr=2.0, bias_wd=False),
+    # bvlc_alexnet of Caffe, but for its pictures (squeezed to 256 x 256, blue before red) and
+    # for its LRN's window, which reaches from one tower's maps into the other's.
+    "caffe": Recipe(
+        name="caffe", colour="none", lrn="mean", lrn_k=1.0, dropout_kind="inverted",
+        std=(0.01,) * 5 + (0.005, 0.005, 0.01), bias=(0.0, 0.1, 0.0, 0.1, 0.1, 0.1, 0.1, 0.0),
+        batch_size=256, schedule="step", step_epochs=20, bias_lr=2.0, bias_wd=False),
     # The paper's settings do not leave ln(classes) within minutes. This is the same net, a
     # quarter as wide and scaled so that it does. conv1 starts close to zero, so that what
     # its kernels show in the end is what they have learned.

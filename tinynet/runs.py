@@ -17,8 +17,8 @@ import numpy as np
 from . import checkpoint, device
 from .device import UserError
 from .figures import kernel_sheet
-from .optim import Plateau
 from .progress import in_words, say, shown
+from .schedules import Plateau
 
 
 class Run:
@@ -81,8 +81,7 @@ class Run:
 
     def draw_kernels(self):
         """Write kernels.png: what the first layer has learned."""
-        towers = self.model.top, self.model.bottom
-        sheet = kernel_sheet(*[tower.conv1.steps[0].W.numpy() for tower in towers])
+        sheet = kernel_sheet(*[tower.conv1.steps[0].W.numpy() for tower in self.model.towers])
         with self._writing(self.kernels):
             sheet.save(self.kernels)
 
