@@ -286,7 +286,7 @@ TORCH = {
     "max_pool": (lambda F, x: F.max_pool2d(x, 3, 2), max_pool, (2, 9, 8, 3)),
     "avg_pool": (lambda F, x: F.avg_pool2d(x, 3, 2), avg_pool, (2, 9, 8, 3)),
     "max_pool, over the edge": (lambda F, x: F.max_pool2d(x, 3, 2, ceil_mode=True),
-                              lambda x: max_pool(x, ceil=True), (2, 8, 10, 3)),
+                                lambda x: max_pool(x, ceil=True), (2, 8, 10, 3)),
     "lrn": (lambda F, x: F.local_response_norm(x, 5, alpha=5 * 0.3, beta=0.75, k=2.0),
             lambda x: lrn(x, alpha=0.3), (2, 3, 4, 9)),      # theirs divides alpha by n
     "relu": (lambda F, x: F.relu(x), ops.relu, (2, 3, 4, 5)),
