@@ -167,8 +167,8 @@ def start(args):
                 for epoch in range(epochs))
     with Run(path, settings, model, optimizer, steps) as run:
         while run.epoch < epochs:
-            first = phase_at(phases, run.epoch).pictures
-            for images, labels in run.batches(pictures, BATCH, first):
+            most = phase_at(phases, run.epoch).pictures
+            for images, labels in run.batches(pictures, BATCH, most):
                 optimizer.lr = phase_at(phases, run.epochs).rate
                 labels = where.put(labels)
                 logits = model.train()(Tensor(images, where))

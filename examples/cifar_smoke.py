@@ -117,7 +117,7 @@ def parser():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lr", type=float, default=0.02, help="first rate; it falls to 0 in a "
                                                                "straight line (default: 0.02)")
-    parser.add_argument("--steps", type=common.positive, default=1200, metavar="N",
+    parser.add_argument("--steps", type=common.positive, default=800, metavar="N",
                         help="default: %(default)s")
     return common.add_options(parser)
 

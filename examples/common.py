@@ -154,7 +154,7 @@ class Run:
         self.position, self.length = 0, 1      # pictures of this epoch: behind us, and all
         self.seconds = 0.0                     # of training, without the tests
         self.curve, self.result = [], None
-        self.meter = Meter()
+        self.meter, self.resumed = Meter(), False
         if self.path.exists():
             self._restore(checkpoint.Checkpoint(self.path))
 
@@ -167,29 +167,32 @@ class Run:
         self.bar.close()
         self.interrupted.__exit__(*error)
 
-    def batches(self, pictures, size=128, first=None, points=0):
+    def batches(self, pictures, size=128, most=None, points=0):
         """The rest of this epoch as (images, labels). Raises Interrupted after Ctrl-C.
 
-        first: only the first so many pictures, in random order. points: how many points of
-        the curve to make on the way.
+        most: only so many pictures, the first ones, in random order. points: how many points
+        of the curve to make on the way; without them a point is due after the epoch.
         """
-        order = pictures.order(self.epoch, first)
+        if self.resumed:
+            say(f"{shown(self.path)}: going on at epoch {self.epochs:.2f}")
+            self.resumed = False
+        order = pictures.order(self.epoch, most)
         self.length = len(order)
-        while self.position < self.length:
+        for first in range(self.position, self.length, size):
             start = time.perf_counter()
-            chosen = order[self.position:self.position + size]
+            chosen = order[first:first + size]
             yield pictures.batch(chosen, self.epoch)
-            part = self.position * points // self.length
-            self.position += len(chosen)
+            end = first + len(chosen)
+            over = end == self.length
+            self.epoch, self.position = self.epoch + over, 0 if over else end
             self.step += 1
             self.seconds += time.perf_counter() - start
             self.bar.update()
-            if self.interrupted:
+            if end * points // self.length > first * points // self.length:
+                self.point()
+            elif self.interrupted and not over:        # else the point of this epoch is due
                 self.save()
                 raise Interrupted
-            if self.position * points // self.length > part:
-                self.point()
-        self.epoch, self.position = self.epoch + 1, 0
 
     @property
     def epochs(self):
@@ -197,7 +200,10 @@ class Run:
         return self.epoch + self.position / self.length
 
     def point(self, **more):
-        """Add to the curve, and say, how training went since the last point; save."""
+        """Add to the curve, and say, how training went since the last point; save.
+
+        Raises Interrupted after Ctrl-C.
+        """
         seen = self.meter.read()
         self.meter.reset()
         point = dict(epoch=self.epochs, loss=seen["loss"], error=seen["top1_error"], **more)
@@ -208,6 +214,8 @@ class Run:
                         for name, value in point.items())
             + f"  {self.seconds:.0f} s")
         self.save()
+        if self.interrupted:
+            raise Interrupted
 
     def finish(self, **result):
         """Nothing more will come but what is said here."""
@@ -240,9 +248,8 @@ class Run:
         if saved.meta["since_point"]:
             where = next(iter(weights.values())).device
             self.meter.pictures, sums = saved.meta["since_point"]
-            self.meter.sums = where.put(np.array(sums, np.float32))
-        if self.result is None:
-            say(f"{shown(self.path)}: going on at epoch {self.epochs:.2f}")
+            self.meter.sums = where.put(np.array(sums))
+        self.resumed = True
 
 
 # --- pictures and tables of what came out -----------------------------------------------
