@@ -5,6 +5,7 @@
     python alexnet.py test runs/paper/best.npz DIR     error on DIR/val/<class>/*.JPEG
     python alexnet.py predict runs/paper/best.npz cat.jpg
     python alexnet.py show --device cpu0,cpu1          the layers, and what crosses where
+    python alexnet.py doctor                           what this machine has, what is broken
 
 Figure 2 of the paper: two rows, one GPU each, whose lines cross at layers 3, 6, 7 and 8.
 
@@ -13,6 +14,7 @@ Figure 2 of the paper: two rows, one GPU each, whose lines cross at layers 3, 6,
     bottom  227x227x3 ─ 55x55x48 ─ 27x27x128 ─╯╰─ 13x13x192 ─ 192 ─ 128 ─╯╰─ 2048 ─╯╰─ 2048 ─╯  fc8
 """
 import argparse
+import json
 import math
 import os
 import shlex
@@ -24,17 +26,20 @@ from pathlib import Path
 import numpy as np
 
 from data import patterns
-from tinynet import batches, checkpoint, device, images, ops, recipes, split
+from tinynet import (batches, checkpoint, device, ensemble, images, interop, ops, packed,
+                     recipes, split)
 from tinynet.conv import out_size
 from tinynet.device import UserError
+from tinynet.doctor import machine
 from tinynet.engine import Tensor, graph, no_grad
 from tinynet.layers import (LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU,
                             SameMapLRN, Sequential)
 from tinynet.optim import SGD
-from tinynet.progress import Interruptible, Meter, bar, in_words, shown
+from tinynet.progress import Interruptible, Meter, bar, in_words, say, shown
 from tinynet.runs import Run, output_folder
 from tinynet.schedules import Plateau, set_rates
 from tinynet.split import exchange, gather, send_to_both
+from tinynet.stall import StallWatch, diagnosis
 
 HERE = Path(__file__).resolve().parent
 PATTERNS = HERE / "data" / "patterns"
@@ -249,7 +254,7 @@ def layer_table(output):
 
 def train(args):
     """Train a net, from its first weights or from a checkpoint, and say how well it does."""
-    saved = checkpoint.Checkpoint(args.resume) if args.resume else None
+    saved = resumed(args)
     recipe = chosen_recipe(args, saved)
     towers = two_devices(args.device)
     folder = training_folder(args, saved)
@@ -258,13 +263,14 @@ def train(args):
     print(f"recipe {recipe.name}:", *recipe.lines(), sep="\n")
     print(f"seed {seed}; towers on {towers[0]} and {towers[1]}; output in {shown(output)}")
 
-    pictures = images.image_folder(folder, "train")
-    held_out = images.image_folder(folder, "val", pictures.classes)
+    pictures = packed.data_set(folder, "train")
+    held_out = packed.data_set(folder, "val", pictures.classes)
     if saved and saved.meta["classes"] != pictures.classes:
         raise UserError(f"{shown(saved.path)} knows other classes than those in {folder}")
     print(f"{len(pictures):,} pictures to learn from and {len(held_out):,} to test with, of "
           f"{len(pictures.classes)} classes, in {shown(folder)}")
-    statistics = saved_statistics(saved) if saved else measure(pictures, args.workers)
+    statistics = (saved_statistics(saved) if saved else
+                  pictures.statistics or measure(pictures, args.workers))
     prepare = images.Preparation(recipe, statistics, seed)
     loader = batches.Loader(pictures, prepare, recipe.batch_size, args.workers)
     validation = batches.Loader(held_out, prepare, recipe.batch_size, args.workers)
@@ -274,9 +280,11 @@ def train(args):
                     recipe.bias_lr, recipe.bias_wd)
     plateau = Plateau(recipe.patience, recipe.threshold, most=recipe.drops)
     run = Run(output, model, optimizer, plateau, recipe=recipe, statistics=statistics,
-              classes=pictures.classes, seed=seed, data=folder)
+              classes=pictures.classes, words=pictures.words, seed=seed, data=folder)
     if saved:
         run.restore(saved, lr=args.lr)
+    elif args.init_from:
+        copy_weights(args.init_from, model, pictures.classes)
     epoch_left = -(-(len(pictures) - run.position) // recipe.batch_size)
     all_steps = run.step + epoch_left + (recipe.epochs - run.epoch - 1) * len(loader)
     last_step = min(args.steps or all_steps, all_steps)
@@ -289,6 +297,7 @@ def train(args):
         print(f"nothing to do: step {run.step} of {last_step} is taken")
         return 0
     meter = Meter()
+    watch = StallWatch(len(pictures.classes), args.stall_steps, start=run.step)
     with Interruptible() as interrupted, bar(last_step, "training", run.step) as progress:
         while unfinished() and not interrupted:
             for batch in loader.training(run.epoch, run.position):
@@ -308,7 +317,8 @@ def train(args):
                 if run.step == last_step or interrupted:
                     break
                 if run.step % args.print_freq == 0:
-                    run.report(meter)
+                    if watch.stalled(run.step, run.report(meter)):
+                        say("\n".join(diagnosis(model, optimizer, batch, recipe)))
                 if run.step % args.save_freq == 0:
                     run.save()
             else:
@@ -336,31 +346,70 @@ def train(args):
         return 130
     run.draw_kernels()
     chance = 1 - 1 / len(pictures.classes)
+    following = ("test", run.best, folder, "--views", "10")
+    if isinstance(held_out, images.Pictures):          # else they are in no files of their own
+        following = "predict", run.best, held_out.paths[0]
     print(f"""
 on {run.result['pictures']:,} pictures it has not seen: top-1 error \
 {run.result['top1_error']:.1%} (chance: {chance:.1%}), lowest so far {run.lowest_error:.1%}
 saved: {shown(run.last)}, {shown(run.best)}, {shown(run.log_file)}
 first-layer kernels: {shown(run.kernels)}
 try next:
-  {command('predict', run.best, held_out.paths[0])}""")
+  {command(*following)}""")
     return 0
 
 
-def evaluate(model, loader, interrupted=False, views=1):
-    """Loss and errors over all pictures of a loader, of central crops or of the mean over
-    ten views: a dict as Meter.read gives it, or None if `interrupted` became true."""
+def resumed(args):
+    """The checkpoint that --resume names, or None. "auto" is last.npz in the output folder,
+    if it is there: the same command starts a run and goes on with it."""
+    if args.resume != "auto":
+        return checkpoint.Checkpoint(args.resume) if args.resume else None
+    args.output_dir = args.output_dir or str(Path("runs", chosen_recipe(args).name))
+    last = Path(args.output_dir, "last.npz")
+    return checkpoint.Checkpoint(last) if last.exists() else None
+
+
+def copy_weights(path, model, classes):
+    """Start from another net where it has layers of the same sizes, and say which (paper,
+    section 6: nets with an asterisk were trained on more classes before)."""
+    if Path(path).suffix == ".safetensors":
+        layers, about = interop.load_safetensors(path)
+        found = interop.split_layers(layers, model)
+        theirs = json.loads(about.get("classes", "null"))
+    else:
+        saved = checkpoint.Checkpoint(path)
+        found, theirs = saved.weights(), saved.meta["classes"]
+    if theirs not in (None, classes):                 # then fc8 answers another question
+        found = {name: array for name, array in found.items() if not name.startswith("fc8.")}
+    parameters = dict(model.parameters())
+    fits = {name for name, w in parameters.items()
+            if name in found and found[name].shape == w.shape}
+    layers = {}
+    for name in parameters:
+        layers.setdefault(split.layer_of(name), []).append(name)
+    copied = [layer for layer, names in layers.items() if fits.issuperset(names)]
+    if not copied:
+        raise UserError(f"{shown(path)} has no layer of the sizes of this net: nothing to start "
+                        "from")
+    print(f"first weights from {shown(path)}:")
+    for layer, names in layers.items():
+        print(f"  {layer:6} {'copied' if layer in copied else 'drawn anew'}")
+        for name in names if layer in copied else ():
+            parameters[name].data = parameters[name].device.put(
+                found[name].astype(np.float32, copy=False))
+
+
+def evaluate(model, loader, interrupted):
+    """Loss and errors over the central crops of all pictures of a loader: a dict as
+    Meter.read gives it, or None if `interrupted` became true."""
     model.eval()
     meter = Meter()
     with bar(len(loader), "testing") as progress, no_grad():
-        for batch in loader.testing(views):
+        for batch in loader.testing():
             if interrupted:
                 return None
             labels = model.devices[0].put(batch.labels)
-            crops = batch.images.reshape(-1, *batch.images.shape[-3:])
-            logits = model(Tensor(crops, model.devices[0]))
-            if views > 1:
-                with logits.device:
-                    logits = Tensor(ops.mean_over_views(logits.data, views), logits.device)
+            logits = model(Tensor(batch.images, model.devices[0]))
             loss = ops.softmax_cross_entropy(logits, labels=labels)
             meter.add(loss, logits, labels, batch.waited)
             progress.update()
@@ -378,29 +427,77 @@ def measure(pictures, workers):
         return images.statistics(readable())
 
 
-# --- test and predict -------------------------------------------------------------------
+# --- test, predict, export --------------------------------------------------------------
 
 
 def test(args):
-    """Print the error of a checkpoint on DIR/val."""
-    saved = checkpoint.Checkpoint(args.checkpoint)
-    model, prepare = load(saved, args.device)
-    folder = args.dir or saved.meta["data"]
-    pictures = images.image_folder(folder, "val", saved.meta["classes"])
-    loader = batches.Loader(pictures, prepare, args.batch_size, args.workers)
-    result = evaluate(model, loader, views=args.views)
-    what = "central crop" if args.views == 1 else "mean probability of ten views"
-    print(f"{shown(saved.path)} on {shown(Path(folder) / 'val')}: {result['pictures']:,} "
-          f"pictures of {len(pictures.classes)} classes, {what}\n{in_words(result)}")
+    """Print the error of a checkpoint on DIR/val, or of the mean of several."""
+    paths, folder = [args.checkpoint, *args.more], None
+    if args.more and not checkpoint.is_one(args.more[-1]):
+        folder = paths.pop()
+    nets = [checkpoint.Checkpoint(path) for path in paths]
+    classes = nets[0].meta["classes"]
+    for net in nets:
+        if net.meta["classes"] != classes:
+            raise UserError(f"{shown(net.path)} and {shown(nets[0].path)} know different "
+                            "classes: their probabilities have no mean")
+    weights = test_weights(args.weights, nets)
+    pictures = packed.data_set(folder or nets[0].meta["data"], "val", classes)
+    print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)}: "
+          f"shorter side to {images.SIDE}, central square;\n"
+          f"views: {VIEWS[args.views]}; a tie counts as an error")
+
+    logs = []
+    for net in nets:
+        model, prepare = load(net, args.device)
+        loader = batches.Loader(pictures, prepare, args.batch_size, args.workers)
+        own, labels, indices = ensemble.log_probabilities(model, loader, args.views)
+        logs.append(own)
+        print(f"{shown(net.path)}: recipe {net.meta['recipe']['name']}, crops of "
+              f"{prepare.crop}, step {net.meta['progress']['step']}: "
+              + in_words(ensemble.result(own, labels)))
     if loader.skipped:
         print(f"{len(loader.skipped)} unreadable pictures were skipped")
+
+    if weights == "search":
+        weights = ensemble.search(np.stack(logs), labels)
+        print("weights with the lowest top-5 error found on these very pictures, which "
+              "flatters them; for others:\n  --weights " + ",".join(f"{w:g}" for w in weights))
+    mean = ensemble.average(np.stack(logs), weights)
+    if len(nets) > 1:
+        print(f"mean of the {len(nets)} nets, weighted {', '.join(f'{w:g}' for w in weights)}: "
+              + in_words(ensemble.result(mean, labels)))
+    if args.save_probs:
+        names = [pictures.name(index) for index in indices]
+        with checkpoint.replacing(args.save_probs) as file:
+            np.savez(file, probabilities=np.exp(mean), labels=labels, classes=classes,
+                     names=names)
+        print(f"saved: {shown(args.save_probs)}")
     return 0
+
+
+VIEWS = {1: "the central crop", 10: "the mean probability of ten: corners, centre, mirrored"}
+
+
+def test_weights(wanted, nets):
+    """--weights as a list of one number for each net, or "search"."""
+    if wanted in (None, "search"):
+        return wanted or [1.0] * len(nets)
+    try:
+        weights = [float(number) for number in wanted.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != len(nets) or min(weights) < 0 or not 0 < sum(weights) < math.inf:
+        raise UserError(f"--weights {wanted}: give {len(nets)} numbers, one for each checkpoint "
+                        "and not all 0, or search")
+    return weights
 
 
 def predict(args):
     """Print the five most probable classes of each picture."""
     saved = checkpoint.Checkpoint(args.checkpoint)
     model, prepare = load(saved, args.device)
+    classes, words = saved.meta["classes"], saved.meta.get("words", {})
     broken = 0
     for path in args.images:
         try:
@@ -415,7 +512,32 @@ def predict(args):
             probabilities = ops.softmax(model(Tensor(image, model.devices[0]))).numpy()[0]
         print(path)
         for label in np.argsort(-probabilities, kind="stable")[:5]:
-            print(f"  {probabilities[label]:6.1%}  {saved.meta['classes'][label]}")
+            about = f"  {words[classes[label]]}" if classes[label] in words else ""
+            print(f"  {probabilities[label]:6.1%}  {classes[label]}{about}")
+    return 1 if broken else 0
+
+
+def export(args):
+    """Write the weights of a checkpoint for other programs, as PyTorch has them."""
+    saved = checkpoint.Checkpoint(args.checkpoint)
+    model, _ = load(saved, "cpu")
+    layers = interop.whole_layers(model)
+    interop.save_safetensors(args.file, layers, {
+        "recipe": json.dumps(saved.meta["recipe"]), "classes": json.dumps(saved.meta["classes"])})
+    for name, array in layers.items():
+        print(f"{name:14}{' x '.join(str(size) for size in array.shape)}")
+    print(f"saved: {shown(args.file)}")
+    return 0
+
+
+def doctor(args):
+    """Print what this machine has, what is broken, and the command that mends it."""
+    facts, broken, hints = machine()
+    for name, fact in facts:
+        print(f"{name:10}{fact}")
+    for kind, lines in ("broken", broken), ("hint", hints):
+        for line in lines:
+            print(f"{kind}: {line}")
     return 1 if broken else 0
 
 
@@ -488,13 +610,14 @@ def parser():
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def subcommand(function):
+    def subcommand(function, computes=True):
         sub = commands.add_parser(function.__name__, help=function.__doc__.splitlines()[0],
                                   description=function.__doc__)
         sub.set_defaults(run=function)
-        sub.add_argument("--device", metavar="D[,D]",
-                         help="cpu, cpu0,cpu1, gpu0, gpu0,gpu1 or gpu0:a,gpu0:b: one device "
-                              "for both towers or one for each (default: all GPUs, else cpu)")
+        if computes:
+            sub.add_argument("--device", metavar="D[,D]",
+                             help="cpu, cpu0,cpu1, gpu0, gpu0,gpu1 or gpu0:a,gpu0:b: one device "
+                                  "for both towers or one for each (default: all GPUs, else cpu)")
         return sub
 
     def workers(sub):
@@ -524,20 +647,34 @@ def parser():
                      help="stop after step N, counted from the very start")
     sub.add_argument("--seed", type=at_least(0, 2 ** 56 - 1), metavar="N", help="default: 0")
     sub.add_argument("--resume", metavar="PATH",
-                     help="go on from a checkpoint, or from last.npz in a folder")
+                     help="go on from a checkpoint, or from last.npz in a folder; auto: from "
+                          "that in the output folder, if it is there")
+    sub.add_argument("--init-from", metavar="FILE",
+                     help="start from the layers of another net, a checkpoint or .safetensors, "
+                          "where they fit")
     sub.add_argument("--output-dir", metavar="DIR", help="default: runs/<recipe>")
     sub.add_argument("-p", "--print-freq", type=at_least(1), default=10, metavar="N",
                      help="steps between two log lines (default: %(default)s)")
     sub.add_argument("--save-freq", type=at_least(1), default=500, metavar="N",
                      help="steps between two checkpoints within an epoch "
                           "(default: %(default)s)")
+    sub.add_argument("--stall-steps", type=at_least(0), default=200, metavar="N",
+                     help="look for the reason, once, when for N steps the loss is that of "
+                          "guessing; 0: never (default: %(default)s)")
     workers(sub)
     recipe_options(sub)
 
     sub = subcommand(test)
     sub.add_argument("checkpoint", metavar="CHECKPOINT")
-    sub.add_argument("dir", nargs="?", metavar="DIR",
-                     help="holds val/<class>/* (default: where the net was trained)")
+    sub.add_argument("more", nargs="*", metavar="CHECKPOINT|DIR",
+                     help="of several nets, the mean of their probabilities counts; DIR, the "
+                          "last, holds val/<class>/* (default: where the first was trained)")
+    sub.add_argument("--weights", metavar="W,W...",
+                     help="how much each of several counts, or search: find it on these "
+                          "pictures (default: all the same)")
+    sub.add_argument("--save-probs", metavar="FILE",
+                     help="write probabilities, labels, classes and names of the pictures to "
+                          "an .npz file")
     sub.add_argument("--views", type=int, choices=(1, 10), default=1,
                      help="1: the central crop; 10: corners, centre and their mirror images, "
                           "as the paper reports its errors (4.1) (default: %(default)s)")
@@ -549,12 +686,18 @@ def parser():
     sub.add_argument("checkpoint", metavar="CHECKPOINT")
     sub.add_argument("images", nargs="+", metavar="IMAGE")
 
+    sub = subcommand(export)
+    sub.add_argument("checkpoint", metavar="CHECKPOINT")
+    sub.add_argument("file", metavar="FILE.safetensors")
+
     sub = subcommand(show)
     sub.add_argument("--one-tower", action="store_true",
                      help="the ungrouped reading: every kernel sees every map")
     sub.add_argument("--classes", type=at_least(1), default=1000, metavar="N",
                      help="default: %(default)s")
     recipe_options(sub)
+
+    subcommand(doctor, computes=False)
     return main
 
 

@@ -1,32 +1,53 @@
 """Which devices are there to test on, and what numbers are safe to differentiate at?"""
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import strict_cupy
 from tinynet import device
 
 GPUS = device.gpu_count()
 NO_GPU = pytest.mark.skipif(GPUS < 1, reason="no GPU answers here (CuPy and a driver needed)")
 TWO_GPUS = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, found {GPUS}")
 
-DEVICES = ["cpu", "cpu1", "cpu0:a", pytest.param("gpu0", marks=[pytest.mark.gpu, NO_GPU]),
+STRICT = "strict "                       # before a device's name: on the stand-in for CuPy
+DEVICES = ["cpu", "cpu1", "cpu0:a", STRICT + "gpu0",
+           pytest.param("gpu0", marks=[pytest.mark.gpu, NO_GPU]),
            pytest.param("gpu0:b", marks=[pytest.mark.gpu, NO_GPU])]
-PAIRS = ["cpu0,cpu1", pytest.param("gpu0:a,gpu0:b", marks=[pytest.mark.gpu, NO_GPU]),
+PAIRS = ["cpu0,cpu1", STRICT + "gpu0,gpu1", STRICT + "gpu0:a,gpu0:b",
+         pytest.param("gpu0:a,gpu0:b", marks=[pytest.mark.gpu, NO_GPU]),
          pytest.param("gpu0,gpu1", marks=[pytest.mark.two_gpus, TWO_GPUS])]
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Two GPUs that are not there: the strict stand-in takes the place of CuPy. The value is the
+    list of the copies that it sees. Small arrays are cut into slices as large ones are."""
+    monkeypatch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
+    monkeypatch.setattr(device, "GPU_SCRATCH", 32 << 10)
+    strict_cupy.copies.clear()
+    return strict_cupy.copies
 
 
 @pytest.fixture(params=DEVICES)
 def place(request):
     """Each device in turn, by name."""
-    return request.param
+    return _named(request)
 
 
 @pytest.fixture(params=PAIRS)
 def pair(request):
     """Each kind of two devices in turn."""
-    return device.devices(request.param)
+    return device.devices(_named(request))
+
+
+def _named(request):
+    if request.param.startswith(STRICT):
+        request.getfixturevalue("gpus")
+    return request.param.removeprefix(STRICT)
 
 
 @pytest.fixture(scope="session")

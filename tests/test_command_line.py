@@ -2,6 +2,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -220,6 +221,60 @@ alexnet.main()""")
     assert progress(tmp_path / "run")["step"] == 2
 
 
+KILLER = """
+import os, shutil, signal, sys, time
+from pathlib import Path
+import numpy as np
+import alexnet
+
+folder, words = Path(sys.argv[1]), sys.argv[2:]
+devnull = os.open(os.devnull, os.O_WRONLY)
+
+def child(seconds=None):
+    # A whole process each time, without the time of its imports.
+    start, pid = time.perf_counter(), os.fork()
+    if pid == 0:
+        os.dup2(devnull, 1)
+        os._exit(alexnet.main([*words, "--output-dir", str(folder), "--resume", "auto"]))
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(pid, signal.SIGKILL)
+    assert os.waitpid(pid, 0)[1] in (0, signal.SIGKILL)
+    return time.perf_counter() - start
+
+def net():
+    with np.load(folder / "last.npz") as file:
+        return {name: file[name].tobytes() for name in file.files if name != "meta"}
+
+def step():
+    with np.load(folder / "last.npz") as file:
+        return alexnet.json.loads(str(file["meta"]))["progress"]["step"]
+
+child()
+shutil.rmtree(folder)
+whole = child()                                # the first one has compiled and cached
+expected, last, half = net(), step(), 0
+shutil.rmtree(folder)
+for share in np.random.default_rng(0).random(20):
+    child(share * whole)
+    half += (folder / "last.npz").exists() and step() < last
+    child()
+    assert step() == last and net() == expected, share
+    shutil.rmtree(folder)
+print(half)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_killed_at_any_moment_training_goes_on_to_the_same_bits(data, tmp_path):
+    signal.alarm(120)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLER, tmp_path / "run", "train", data, *SMALL, "--epochs", "1",
+         "--save-freq", "1", "--dropout", "0.5"], cwd=ROOT, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 3                # else it was never killed half-way
+
+
 @pytest.mark.parametrize("options", [
     ["--device", "cpu0,cpu1"], ["--device", "cpu1"], ["-j", "1"], ["-j", "4"]],
     ids=lambda options: " ".join(options))
@@ -362,7 +417,7 @@ def test_momentum_and_decay_reach_the_optimizer(run, data, trained, tmp_path):
 
 def test_ten_views_are_the_mean_over_the_views_of_each_picture(run, trained, data):
     done = run("test", trained.folder / "best.npz", data, "--views", 10, "-b", 3)
-    assert done.code == 0 and "mean probability of ten views" in done.out
+    assert done.code == 0 and "mean probability of ten" in done.out
     saved = Checkpoint(trained.folder / "best.npz")
     model, prepare = alexnet.load(saved, "cpu")
     pictures = alexnet.images.image_folder(data, "val")
@@ -378,10 +433,13 @@ def test_ten_views_are_the_mean_over_the_views_of_each_picture(run, trained, dat
 
 
 def test_evaluation_records_no_graph(trained, data, monkeypatch):
-    logits = []
-    errors = alexnet.ops.softmax_cross_entropy
-    monkeypatch.setattr(alexnet.ops, "softmax_cross_entropy",
-                        lambda x, labels: logits.append(x) or errors(x, labels=labels))
+    logits, forward = [], alexnet.AlexNet.forward
+
+    def watched(net, image):
+        logits.append(forward(net, image))
+        return logits[-1]
+
+    monkeypatch.setattr(alexnet.AlexNet, "forward", watched)
     assert alexnet.main(["test", str(trained.folder / "best.npz"), str(data)]) == 0
     assert logits and not any(x.requires_grad for x in logits)
 
@@ -520,7 +578,7 @@ def test_test_takes_a_checkpoint_a_folder_and_a_batch_size(run, trained, data):
     for options in [data], [data, "-b", 3], ["-j", 1]:
         done = run("test", trained.folder / "best.npz", *options, "--device", "cpu")
         assert done.code == 0
-        assert "best.npz on " in done.out and "10 pictures" in done.out
+        assert "best.npz: recipe quickstart" in done.out and "10 pictures of 10" in done.out
 
 
 def test_predict_prints_the_five_most_probable_classes(run, trained, data):

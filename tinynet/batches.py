@@ -16,16 +16,19 @@ from . import images, rng
 from .device import UserError
 from .progress import warn
 
+TOGETHER = 8           # pictures a thread prepares in a row: handing over costs time as well
+
 
 @dataclass
 class Batch:
     """images (N, crop, crop, 3) float32, or (N, 10, crop, crop, 3), with labels (N,).
 
-    end: how many pictures of the epoch are behind us after this batch. waited: how many
-    seconds somebody waited for it.
+    indices: which pictures of the data set they are. end: how many pictures of the epoch are
+    behind us after this batch. waited: how many seconds somebody waited for it.
     """
     images: np.ndarray
     labels: np.ndarray
+    indices: np.ndarray
     end: int
     waited: float
 
@@ -107,8 +110,12 @@ class Loader:
 
     def _start(self, pool, indices, chosen, shape):
         out = np.empty((len(indices), *shape), np.float32)
-        return out, [pool.submit(self._one, index, row, *how)
-                     for index, row, how in zip(indices, out, chosen)]
+        work = list(zip(indices, out, chosen))
+        return out, [pool.submit(self._some, work[i:i + TOGETHER])
+                     for i in range(0, len(work), TOGETHER)]
+
+    def _some(self, work):
+        return [self._one(index, row, *how) for index, row, how in work]
 
     def _one(self, index, out, fill, *draw):
         try:
@@ -119,7 +126,7 @@ class Loader:
 
     def _finish(self, end, indices, out, jobs):
         start = time.perf_counter()
-        problems = [job.result() for job in jobs]
+        problems = [problem for job in jobs for problem in job.result()]
         waited = time.perf_counter() - start
         whole = np.array([problem is None for problem in problems])
         for index, problem in zip(indices, problems):
@@ -128,7 +135,7 @@ class Loader:
                 warn(f"skipped: {problem}")
         if not whole.all():
             out, indices = out[whole], indices[whole]
-        return Batch(out, self.pictures.labels[indices], end, waited)
+        return Batch(out, self.pictures.labels[indices], indices, end, waited)
 
 
 def read_all(pictures, workers):
@@ -136,12 +143,25 @@ def read_all(pictures, workers):
 
     Those that cannot be read give None.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="pictures") as pool:
-        indices, making = deque(range(len(pictures))), deque()
-        while indices or making:
-            while indices and len(making) < 8 * workers:
-                making.append(pool.submit(pictures.read, indices.popleft()))
-            try:
-                yield making.popleft().result()
-            except images.BrokenPicture:       # whoever trains with it hears its name
-                yield None
+    def picture(index):
+        try:
+            return pictures.read(index)
+        except images.BrokenPicture:           # whoever trains with it hears its name
+            return None
+
+    return in_order(picture, range(len(pictures)), workers)
+
+
+def in_order(job, items, workers):
+    """job(item) for every item, in order, done by `workers` threads a little ahead."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+    items, making = iter(items), deque()
+    try:
+        while True:
+            for item in itertools.islice(items, 8 * workers - len(making)):
+                making.append(pool.submit(job, item))
+            if not making:
+                break
+            yield making.popleft().result()
+    finally:                           # also when the caller stops half-way, or Ctrl-C
+        pool.shutdown(cancel_futures=True)

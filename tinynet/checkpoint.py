@@ -25,14 +25,14 @@ def save(path, arrays, meta):
     Raises OSError (a full disk, a missing right); the previous file is then untouched.
     """
     entries = {"meta": np.array(json.dumps({"format": FORMAT, **meta})), **arrays}
-    with _replacing(path) as file, zipfile.ZipFile(file, "w") as npz:
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as npz:
         for name, array in entries.items():
             with npz.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
 
 
 @contextmanager
-def _replacing(path):
+def replacing(path):
     """A file to write to that takes the place of `path` when it is complete."""
     aside = _aside(path)
     try:
@@ -60,6 +60,12 @@ def copy(source, target):
 
 def _aside(path):
     return Path(path).with_name(Path(path).name + ".part")
+
+
+def is_one(path):
+    """Whether there is a checkpoint at `path`, or what looks like one that is missing."""
+    path = Path(path)
+    return (path / "last.npz").is_file() if path.is_dir() else path.suffix == ".npz"
 
 
 class Checkpoint:
@@ -106,6 +112,12 @@ class Checkpoint:
         shapes = {name: w.shape for name, w in weights.items()}
         for name, array in self.arrays("weights/", shapes).items():
             weights[name].data = weights[name].device.put(array)
+
+    def weights(self):
+        """The saved weights: name -> array."""
+        prefix = "weights/"
+        names = [name.removeprefix(prefix) for name in self.names if name.startswith(prefix)]
+        return self.arrays(prefix, dict.fromkeys(names))
 
     @contextmanager
     def _opened(self):

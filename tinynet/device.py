@@ -87,11 +87,10 @@ class Device:
         array between two cards, and the gradient of a concatenation is just that.
         """
         if is_on_gpu(array):
+            if not self.is_gpu:
+                return to_host(array)
             with array.device:
-                if not array.flags.c_contiguous:
-                    array = array.copy()
-                if not self.is_gpu:
-                    return array.get()
+                array = self.xp.ascontiguousarray(array)
         with self:
             return self.xp.array(array, order="C")
 
@@ -127,8 +126,11 @@ def is_on_gpu(array):
 
 
 def to_host(array):
-    """The same numbers as a NumPy array."""
-    return array.get() if is_on_gpu(array) else array
+    """The same numbers as a NumPy array. Waits for the device."""
+    if not is_on_gpu(array):
+        return array
+    with array.device:                 # else CuPy copies on the current device's stream
+        return array.get()
 
 
 def gpu_count():
@@ -138,6 +140,37 @@ def gpu_count():
     except ImportError:
         return 0
     return cupy.cuda.runtime.getDeviceCount() if cupy.cuda.is_available() else 0
+
+
+def gpu_report():
+    """What CuPy says of itself and of the cards: a dict, for `alexnet.py doctor`.
+
+    version, folder; runtime, driver: CUDA versions as 13000 (driver 0: there is none);
+    cards: a dict each, see _card. Raises whatever `import cupy` raises.
+    """
+    cupy = _cupy()
+    runtime, count = cupy.cuda.runtime, gpu_count()
+    return dict(version=cupy.__version__, folder=os.path.dirname(cupy.__file__),
+                runtime=runtime.runtimeGetVersion(), driver=runtime.driverGetVersion(),
+                cards=[_card(cupy, i, count) for i in range(count)])
+
+
+def _card(cupy, index, count):
+    """name, capability ("9.0"), total and free memory in bytes, peers (for each card, whether
+    this one can read its memory), fault (what a first product raised, or None)."""
+    runtime = cupy.cuda.runtime
+    about = runtime.getDeviceProperties(index)
+    peers = [i != index and bool(runtime.deviceCanAccessPeer(index, i)) for i in range(count)]
+    card = dict(name=about["name"].decode(), capability=f"{about['major']}.{about['minor']}",
+                total=about["totalGlobalMem"], free=None, peers=peers, fault=None)
+    try:
+        with cupy.cuda.Device(index) as current:
+            card["free"] = current.mem_info[0]
+            ones = cupy.ones((2, 2), np.float32)
+            (ones @ ones).get()                # needs the compiler and cuBLAS
+    except Exception as error:                 # CuPy has a dozen kinds; all are the finding
+        card["fault"] = error
+    return card
 
 
 def _cupy():
@@ -289,7 +322,8 @@ def _one_blas_thread():
         _blas_limit = threadpool_limits(1, user_api="blas")
 
 
-def _cores():
+def cores():
+    """How many cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:         # macOS, Windows
@@ -298,6 +332,6 @@ def _cores():
 
 _blas_limit = None
 _pool = None
-set_threads(_cores())
+set_threads(cores())
 if hasattr(os, "register_at_fork"):    # a forked child has none of our threads
     os.register_at_fork(after_in_child=lambda: set_threads(_threads))

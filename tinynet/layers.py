@@ -53,7 +53,7 @@ class Layer:
         Also names the parameters and numbers the dropout layers, so that no two of them
         share a mask. Returns the layer.
         """
-        for name, layer in self._named_layers():
+        for name, layer in self.named_layers():
             layer.first_values(seed, name)
         self.name_parameters()
         dropouts = [layer for layer in self.every_layer() if isinstance(layer, Dropout)]
@@ -67,10 +67,11 @@ class Layer:
             parameter.name = name
         return self
 
-    def _named_layers(self, prefix=""):
+    def named_layers(self, prefix=""):
+        """(path, layer) for this layer and all inside it: "top.conv1.0." names a Conv2D."""
         yield prefix, self
         for name, layer in self.layers():
-            yield from layer._named_layers(f"{prefix}{name}.")
+            yield from layer.named_layers(f"{prefix}{name}.")
 
     def first_values(self, seed, name):
         """Fill this layer's own parameters. Most layers have none."""

@@ -64,7 +64,8 @@ class Meter:
         with logits.device:
             sums = xp.stack([loss.data * count,
                              ops.errors(logits.data, labels, 1),
-                             ops.errors(logits.data, labels, min(5, classes))])
+                             ops.errors(logits.data, labels, min(5, classes))],
+                            dtype=xp.float64)          # counts beyond 2**24 stay exact
             self.sums = sums if self.sums is None else self.sums + sums
         self.pictures += count
         self.waited += waited

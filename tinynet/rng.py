@@ -12,18 +12,20 @@ DROPOUT = 1        # step: training step, stream: which layer, index: element / 
 ORDER = 2          # step: epoch, index: picture
 CROP = 3           # step: epoch, index: picture; words: top, left, flip
 COLOUR = 4         # step: epoch, index: picture; words: one Gaussian each
+PACKING = 5        # index: picture, as its source lists them; where it is packed
 
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85
 LOW = 0xFFFFFFFF
 
 
-def philox(xp, counter, key, rounds=10):
-    """Philox4x32: four words of counter (arrays or integers), two of key, four of output.
+def philox(counter, key, rounds=10):
+    """Philox4x32: four words of counter, two of key, four of output.
 
-    Words are kept in uint64 so that a 32 x 32 bit product keeps its high half.
+    A word is an array of uint64, so that a 32 x 32 bit product keeps its high half, or a
+    Python integer, which stays on the host: as an array it would be a copy to the GPU.
     """
-    c0, c1, c2, c3 = (xp.asarray(word, dtype=xp.uint64) for word in counter)
+    c0, c1, c2, c3 = counter
     k0, k1 = key
     for _ in range(rounds):
         product0 = c0 * MULTIPLIERS[0]
@@ -41,9 +43,9 @@ def words(xp, index, *, seed, purpose, step=0, stream=0):
     seed: below 2**56. step: which training step or epoch. stream: tells apart what shares
     a purpose and a step, such as two dropout layers.
     """
-    counter = index, step & LOW, step >> 32, stream
+    counter = xp.asarray(index, dtype=xp.uint64), step & LOW, step >> 32, stream
     key = seed & LOW, (seed >> 32) ^ (purpose << 24)
-    return xp.stack(xp.broadcast_arrays(*philox(xp, counter, key)), axis=1)
+    return xp.stack(philox(counter, key), axis=1)      # three rounds make each word an array
 
 
 def mask(xp, count, keep, **of):

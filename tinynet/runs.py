@@ -24,19 +24,20 @@ from .schedules import Plateau
 class Run:
     """The moving parts of a training run: what is saved, restored, reported and logged.
 
-    recipe, statistics, classes, seed and data (the folder of pictures) go into every
-    checkpoint as they are.
+    recipe, statistics, classes with their words (class -> what it is), seed and data (the
+    folder of pictures) go into every checkpoint as they are.
     """
 
     def __init__(self, folder, model, optimizer, plateau, *, recipe, statistics, classes,
-                 seed, data):
+                 words, seed, data):
         folder.mkdir(parents=True, exist_ok=True)
         self.last, self.best = folder / "last.npz", folder / "best.npz"
         self.log_file, self.kernels = folder / "log.jsonl", folder / "kernels.png"
         self.model, self.optimizer, self.plateau = model, optimizer, plateau
         self.statistics = statistics
-        self.settings = dict(recipe=asdict(recipe), classes=classes, seed=seed,
+        self.settings = dict(recipe=asdict(recipe), classes=classes, words=words, seed=seed,
                              data=str(Path(data).resolve()))
+        self.history = []                  # of every validation, what was logged of it
         self.epoch = self.step = 0
         self.position = 0                  # how many pictures of this epoch are behind us
         self.lowest_error = math.inf       # top-1, of all validations
@@ -55,6 +56,7 @@ class Run:
         if self.best.exists():             # else this is a new folder, with a best of its own
             self.lowest_error = at["lowest_error"]
         vars(self.plateau).update(at["plateau"])
+        self.history = saved.meta.get("history", [])
         self.optimizer.lr = at["lr"] if lr is None else lr
         say(f"resumed {shown(saved.path)}: epoch {self.epoch + 1}, step {self.step}, "
             + (f"rate {at['lr']:g}" if lr is None else f"--lr {lr:g} wins over {at['lr']:g}"))
@@ -74,7 +76,8 @@ class Run:
                         lowest_error=self.lowest_error, lr=self.optimizer.lr,
                         plateau={name: getattr(self.plateau, name) for name in Plateau.STATE})
         with self._writing(self.last):
-            checkpoint.save(self.last, arrays, dict(self.settings, progress=progress))
+            about = dict(self.settings, progress=progress, history=self.history)
+            checkpoint.save(self.last, arrays, about)
             if self.improved:
                 checkpoint.copy(self.last, self.best)
         self.improved = False
@@ -86,9 +89,12 @@ class Run:
             sheet.save(self.kernels)
 
     def report(self, meter):
-        """Say and log what the meter saw since the last report, and reset it."""
+        """Say and log what the meter saw since the last report, and reset it.
+
+        Returns the mean loss since then, None if there were no pictures.
+        """
         if not meter.pictures:
-            return
+            return None
         seen = meter.read()
         meter.reset()
         if not math.isfinite(seen["loss"]):
@@ -97,6 +103,7 @@ class Run:
             f"{seen['images_per_s']:.1f} images/s  rate {self.optimizer.lr:.2g}  "
             f"waited {seen['waited']:.0%}")
         self._log("train", lr=self.optimizer.lr, **seen)
+        return seen["loss"]
 
     def validated(self, result):
         """Say and log a validation; remember whether it was the best."""
@@ -107,12 +114,13 @@ class Run:
         self.lowest_error = min(self.lowest_error, result["top1_error"])
         say(f"epoch {self.epoch + 1}  step {self.step}  validation: {in_words(result)}"
             f"{'  (best so far)' if self.improved else ''}")
-        self._log("validation", **result)
+        self.history.append(self._log("validation", lr=self.optimizer.lr, **result))
 
     def _log(self, kind, **values):
         line = dict(kind=kind, epoch=self.epoch + 1, step=self.step, **values)
         with self._writing(self.log_file), open(self.log_file, "a") as file:
             file.write(json.dumps(line) + "\n")
+        return line
 
     @contextmanager
     def _writing(self, path):

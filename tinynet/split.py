@@ -58,8 +58,13 @@ def layer_name(node):
     """ "conv3" for an op that reads top.conv3.0.W or bottom.conv3.0.W, else ""."""
     for x in node.inputs:
         if isinstance(x, Parameter):
-            return x.name.removeprefix("top.").removeprefix("bottom.").partition(".")[0]
+            return layer_of(x.name)
     return ""
+
+
+def layer_of(name):
+    """The layer of the figure that a parameter belongs to: "top.conv3.0.W" -> "conv3"."""
+    return name.removeprefix("top.").removeprefix("bottom.").partition(".")[0]
 
 
 def _first_layer(node, reader):

@@ -1,0 +1,382 @@
+"""How can the GPU path be trusted on a machine without a GPU?
+
+By running it on a stand-in for CuPy. It computes with NumPy, but it guards its arrays as jealously
+as several cards guard theirs, and some things that CuPy forgives it refuses as well:
+
+- NumPy arrays among its operands, and NumPy functions on its arrays (`Mixed`);
+- operands that live on another device than the current one (`WrongDevice`);
+- names and arguments that CuPy does not have (`NotInCuPy`): by cupy_names.txt beside this file, or
+  by the real CuPy where it can be imported, which takes no GPU;
+- float64 that nobody asked for (`Doubled`);
+- copies between devices, and results of a matrix product, that are not contiguous (`Strided`).
+
+Every copy is noted in `copies`; so is every wait of the host for a device (`.get()`, `float(x)`,
+`if x:`). Memory that was never written reads as NaN. What it cannot show: the rounding of a GPU,
+its memory layout where that differs from NumPy's, the order of streams, and speed.
+
+    python tests/strict_cupy.py > tests/cupy_names.txt       where CuPy is installed
+"""
+import functools
+import inspect
+import operator
+import re
+import threading
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+
+NAMES = Path(__file__).with_name("cupy_names.txt")
+DEVICES = 2
+DOUBLE = np.dtype("float64")
+MODULES = "linalg", "lib", "lib.stride_tricks"
+UNSUPPORTED = "base", "data", "flat", "dump", "dumps", "tobytes", "tofile"
+
+Copy = namedtuple("Copy", "source target bytes")       # source, target: "host", "gpu0", "gpu1"
+copies = []                                            # in the order in which they were made
+_thread = threading.local()
+
+
+class Refused(Exception):
+    """What CuPy refuses, or does silently and slowly, or does wrong."""
+
+
+class Mixed(Refused, TypeError):
+    pass
+
+
+class WrongDevice(Refused, ValueError):
+    pass
+
+
+class NotInCuPy(Refused, AttributeError, TypeError):
+    pass
+
+
+class Doubled(Refused, TypeError):
+    pass
+
+
+class Strided(Refused, ValueError):
+    pass
+
+
+# --- devices ----------------------------------------------------------------------------
+
+
+def _stack():
+    if not hasattr(_thread, "devices"):
+        _thread.devices = []
+    return _thread.devices
+
+
+def _here():
+    """The current device. CuPy begins with gpu0, where a forgotten `with` does not show."""
+    if not _stack():
+        raise WrongDevice("work for a GPU, and no `with device:` says for which")
+    return _stack()[-1]
+
+
+def _note(source, target, size):
+    copies.append(Copy(source, target, size))
+
+
+class Device:
+    def __init__(self, device=None):
+        self.id = int(_here()[3:] if device is None else device)
+        self.name = f"gpu{self.id}"
+
+    def __enter__(self):
+        _stack().append(self.name)
+        return self
+
+    def __exit__(self, *error):
+        _stack().pop()
+
+    def __eq__(self, other):
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self):
+        return self.id
+
+    def synchronize(self):
+        _note(self.name, "host", 0)                    # the host waits, and learns nothing
+
+
+# --- what NumPy computes with, and what the reader sees -----------------------------------
+
+
+def _run(function, args, kwargs):
+    """function(*args, **kwargs) on the numbers inside, if a GPU would do that."""
+    operands = []
+    opened_args, opened_kwargs = _opened(args, operands), _opened(kwargs, operands)
+    here = _here()
+    for x in operands:
+        if x._home != here:
+            raise WrongDevice(f"{function.__name__}: an operand on {x._home}, while the current "
+                              f"device is {here}")
+    result = function(*opened_args, **opened_kwargs)
+    floats = {x.dtype for x in operands if x.dtype.kind == "f"}
+    may_double = (DOUBLE in floats or kwargs.get("dtype") is not None
+                  or any(isinstance(a, (type, np.dtype)) and DOUBLE == a for a in args)
+                  or not floats and any(isinstance(a, np.float64) for a in args))
+    return _closed(result, here, operands, may_double)
+
+
+def _opened(value, operands):
+    if isinstance(value, ndarray):
+        operands.append(value)
+        return value._numbers
+    if isinstance(value, np.ndarray) and value.ndim:
+        raise Mixed(f"a NumPy array of shape {value.shape} among arrays of a GPU")
+    if isinstance(value, (list, tuple)):
+        return type(value)(_opened(v, operands) for v in value)
+    if isinstance(value, dict):
+        return {key: _opened(v, operands) for key, v in value.items()}
+    return value
+
+
+def _closed(result, home, operands=(), may_double=True):
+    if isinstance(result, (list, tuple)):
+        return type(result)(_closed(r, home, operands, may_double) for r in result)
+    if not isinstance(result, (np.ndarray, np.generic)):
+        return result
+    for x in operands:
+        if result is x._numbers:                       # out=, or an operator in place
+            return x
+    if result.dtype == DOUBLE and not may_double:
+        raise Doubled("a float64 result of operands that are none")
+    return _array(np.asarray(result), home)            # a sum is an array of no dimensions
+
+
+def _array(numbers, home):
+    x = object.__new__(ndarray)
+    x._numbers, x._home = numbers, home
+    return x
+
+
+class Function:
+    """A function (or a module) of NumPy, under the name and with the arguments of CuPy's."""
+
+    def __init__(self, path, function):
+        self._path, self._function = path, function
+
+    def __call__(self, *args, **kwargs):
+        _check(self._path, args, kwargs)
+        for parts in args:                             # stack([x, 1.0])
+            if isinstance(parts, list) and len({isinstance(p, ndarray) for p in parts}) > 1:
+                raise Mixed(f"{self._path}: numbers of the host in a list of arrays of a GPU")
+        out = kwargs.get("out")
+        if self._path in ("matmul", "dot") and out is not None and not out.flags.c_contiguous:
+            raise Strided(f"{self._path}: out must be contiguous")
+        result = _run(self._function, args, kwargs)
+        if self._path in ("empty", "empty_like"):
+            result._numbers.fill(np.nan if result.dtype.kind == "f" else 1)
+        return result
+
+    def __getattr__(self, name):
+        if isinstance(self._function, np.ufunc):       # add.at, add.reduce
+            method = Function(_listed(f"ufunc.{name}"), getattr(np.ufunc, name))
+            return functools.partial(method, self._function)
+        path = f"{self._path}.{name}".removeprefix("cupy.")
+        found = getattr(self._function, name, None)
+        if path in MODULES:
+            return Function(path, found)
+        _listed(path)
+        if isinstance(found, type) or not callable(found):
+            return found                               # float32, newaxis, pi
+        return Function(path, found)
+
+
+# --- the array --------------------------------------------------------------------------
+
+
+class ndarray:
+    """The array. What is not written down here is NumPy's, as far as CuPy has it too."""
+
+    __module__ = "cupy"
+    __hash__ = None
+    __array_ufunc__ = None                             # np.exp(x) is refused
+
+    def __array__(self, *args, **kwargs):
+        raise Mixed("an array of a GPU does not become a NumPy array by itself; use .get()")
+
+    def __array_function__(self, function, *args):     # so is np.sum(x)
+        raise Mixed(f"np.{function.__name__} on an array of a GPU; use xp.{function.__name__}")
+
+    @property
+    def device(self):
+        return Device(self._home[3:])
+
+    def __getattr__(self, name):
+        path = _listed(f"ndarray.{name}")
+        member = getattr(self._numbers, name)
+        if callable(member):
+            return functools.partial(Function(path, getattr(np.ndarray, name)), self)
+        return _closed(member, self._home)             # T, shape, flags: no work for a GPU
+
+    def __len__(self):
+        return len(self._numbers)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, key):
+        return _run(operator.getitem, (self, key), {})
+
+    def __setitem__(self, key, value):
+        _run(operator.setitem, (self, key, value), {})
+
+    def get(self, stream=None, order="C", out=None, blocking=True):
+        numbers = _run(np.copy, (self,), dict(order=order))._numbers
+        _note(self._home, "host", self.nbytes)
+        if out is None:
+            return numbers
+        out[...] = numbers
+        return out
+
+    def set(self, arr, stream=None):
+        if (type(arr), arr.shape, arr.dtype) != (np.ndarray, self.shape, self.dtype):
+            raise Mixed(f"set: {self.dtype} {self.shape} from {arr.dtype} {arr.shape}")
+        _note("host", self._home, self.nbytes)
+        _run(lambda x: np.copyto(x, arr), (self,), {})
+
+    def item(self):
+        return self.get().item()
+
+    def tolist(self):
+        return self.get().tolist()
+
+    def __bool__(self):
+        return bool(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __float__(self):
+        return float(self.get())
+
+
+def _operator(function, swapped=False):
+    def run(self, *other):
+        return _run(function, (*other, self) if swapped else (self, *other), {})
+    return run
+
+
+for _name in "add sub mul truediv floordiv mod pow matmul and or xor lshift rshift".split():
+    _function = getattr(operator, f"__{_name}__")
+    setattr(ndarray, f"__{_name}__", _operator(_function))
+    setattr(ndarray, f"__r{_name}__", _operator(_function, swapped=True))
+    setattr(ndarray, f"__i{_name}__", _operator(getattr(operator, f"__i{_name}__")))
+for _name in "lt le eq ne gt ge neg pos abs invert".split():
+    setattr(ndarray, f"__{_name}__", _operator(getattr(operator, f"__{_name}__")))
+
+
+# --- the module -------------------------------------------------------------------------
+
+
+class Cupy(Function):
+    """What `import cupy` gives: NumPy's functions, and those that know of devices."""
+
+    ndarray = ndarray
+    cuda = SimpleNamespace(Device=Device, is_available=lambda: True,
+                           runtime=SimpleNamespace(getDeviceCount=lambda: DEVICES))
+
+    def __init__(self):
+        super().__init__("cupy", np)
+
+    def array(self, obj, dtype=None, *, order="K"):
+        """A copy on the current device: the one function that takes arrays from elsewhere."""
+        here, source = _here(), "host"
+        if isinstance(obj, ndarray):
+            source = obj._home
+            if source != here and not obj.flags.c_contiguous:
+                raise Strided(f"a strided array of {source} cannot be copied to {here}")
+            obj = obj._numbers
+        x = _array(np.array(obj, dtype=dtype, order=order), here)
+        _note(source, here, x.nbytes)
+        return x
+
+    def asarray(self, a, dtype=None, order=None):
+        if isinstance(a, ndarray):
+            return _run(np.asarray, (a,), dict(dtype=dtype, order=order))
+        return self.array(a, dtype, order=order or "K")
+
+    def asnumpy(self, a):
+        return a.get() if isinstance(a, ndarray) else np.asarray(a)
+
+    def get_array_module(self, *arrays):
+        return self if any(isinstance(x, ndarray) for x in arrays) else np
+
+
+# --- names and arguments ----------------------------------------------------------------
+
+
+def names_of(cupy):
+    """What CuPy has under names that NumPy has too: a dict from the name to its arguments, as
+    text like "(a, axis=None)", or "" if it cannot be called. Every default reads None."""
+    names = {}
+    for path, owner, example in (("", cupy, np), ("linalg.", cupy.linalg, np.linalg),
+                                 ("lib.stride_tricks.", cupy.lib.stride_tricks,
+                                  np.lib.stride_tricks),
+                                 ("ndarray.", cupy.ndarray, np.ndarray),
+                                 ("ufunc.", cupy.ufunc, np.ufunc)):
+        for name in sorted(set(dir(owner)) & set(dir(example))):
+            value = getattr(owner, name)
+            if not (name.startswith("_") or name in UNSUPPORTED or inspect.ismodule(value)):
+                names[path + name] = _arguments(value)
+    return names
+
+
+def _arguments(value):
+    if isinstance(value, type) or not callable(value):
+        return ""
+    if hasattr(value, "nin"):                          # a ufunc
+        inputs = ", ".join(f"x{i + 1}" for i in range(value.nin))
+        return f"({inputs}, /, out=None, *, casting=None, dtype=None)"
+    text = (value.__doc__ or "").partition("\n")[0]
+    try:
+        signature = inspect.signature(value)
+    except ValueError:                                 # Cython: the first line of the docstring
+        signature = _parsed(re.sub(r"\w+ (?=\w)", "", re.search(r"\(.*\)", text)[0]))
+    if list(signature.parameters) == ["operands", "kwargs"]:
+        signature = _parsed(re.search(r"\(.*\)", text)[0])                       # einsum
+    return str(signature.replace(return_annotation=inspect.Signature.empty, parameters=[
+        p.replace(annotation=p.empty, default=p.default if p.default is p.empty else None)
+        for p in signature.parameters.values()]))
+
+
+@functools.cache
+def _parsed(arguments):
+    return inspect.signature(eval(f"lambda {arguments[1:-1]}: None"))
+
+
+def names_on_file():
+    lines = NAMES.read_text(encoding="utf-8").splitlines()
+    return {line.partition("(")[0]: "".join(line.partition("(")[1:]) for line in lines[1:]}
+
+
+def _listed(path):
+    if path not in names:
+        raise NotInCuPy(f"CuPy has no {path}")
+    return path
+
+
+def _check(path, args, kwargs):
+    try:
+        _parsed(names[_listed(path)]).bind(*args, **kwargs)
+    except TypeError as error:
+        raise NotInCuPy(f"CuPy's {path}{names[path]}: {error}") from None
+
+
+try:
+    import cupy as real_cupy
+    names = names_of(real_cupy)
+except ImportError:
+    real_cupy = None
+    names = names_on_file()
+
+if __name__ == "__main__":
+    print(f"# CuPy {real_cupy.__version__}")
+    print(*(name + arguments for name, arguments in names.items()), sep="\n")

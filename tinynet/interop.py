@@ -1,0 +1,113 @@
+"""How do the weights get into other programs, and back?
+
+As a .safetensors file in the layout of PyTorch: one array a layer, conv1.weight and so on, the
+top tower's kernels before the bottom tower's. A grouped net of PyTorch or Caffe has the same
+arrays (conv2, conv4 and conv5 in two groups). The format is a length, a JSON header and bytes.
+"""
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+
+from .checkpoint import replacing
+from .device import UserError
+from .split import layer_of
+
+DTYPES = {"F32": np.float32, "F64": np.float64, "F16": np.float16}
+
+
+def whole_layers(model):
+    """The weights of a net as PyTorch has them: name -> NumPy array.
+
+    Convolutions (kernels, maps, KH, KW), dense layers (outputs, inputs), where the inputs of
+    fc6 are ordered by map, row, column.
+    """
+    parts = _parts(model)
+    maps = _last_maps(parts)
+    return {name: np.concatenate([_theirs(name, parameter.numpy(), maps)
+                                  for _, parameter in towers])
+            for name, towers in parts.items()}
+
+
+def split_layers(layers, model):
+    """The other way round: what of `layers` fits into the net, as our name -> array."""
+    parts = _parts(model)
+    maps = _last_maps(parts)
+    found = {}
+    for name, towers in parts.items():
+        halves = [_theirs(name, parameter.numpy(), maps).shape for _, parameter in towers]
+        whole = (sum(outputs for outputs, *_ in halves), *halves[0][1:])
+        if name in layers and layers[name].shape == whole:
+            for (own, _), half in zip(towers, np.split(layers[name], len(towers))):
+                found[own] = np.ascontiguousarray(_ours(name, half, maps))
+    return found
+
+
+def _parts(model):
+    """PyTorch's name -> [(our name, parameter), ...], one for each tower, top first."""
+    parts = {}
+    for own, parameter in model.parameters():
+        name = layer_of(own) + (".weight" if own.endswith("W") else ".bias")
+        parts.setdefault(name, []).append((own, parameter))
+    return parts
+
+
+def _last_maps(parts):
+    """How many maps fc6 sees: the kernels of the last convolution in all towers."""
+    last = "conv6.bias" if "conv6.bias" in parts else "conv5.bias"
+    return sum(parameter.data.size for _, parameter in parts[last])
+
+
+def _theirs(name, array, maps):
+    if array.ndim == 4:
+        return array.transpose(3, 2, 0, 1)
+    if name == "fc6.weight":                 # inputs by row, column, map -> map, row, column
+        side = math.isqrt(len(array) // maps)
+        places = array.reshape(side, side, maps, -1)
+        return places.transpose(3, 2, 0, 1).reshape(-1, len(array))
+    return array.T
+
+
+def _ours(name, array, maps):
+    if array.ndim == 4:
+        return array.transpose(2, 3, 1, 0)
+    if name == "fc6.weight":
+        side = math.isqrt(array.shape[1] // maps)
+        places = array.reshape(-1, maps, side, side)
+        return places.transpose(2, 3, 1, 0).reshape(array.shape[1], -1)
+    return array.T
+
+
+def save_safetensors(path, arrays, metadata):
+    """Write arrays (name -> NumPy array), as float32, and metadata (str -> str)."""
+    header, at = {"__metadata__": metadata}, 0
+    for name, array in arrays.items():
+        header[name] = dict(dtype="F32", shape=array.shape,
+                            data_offsets=[at, at + 4 * array.size])
+        at += 4 * array.size
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for array in arrays.values():
+            file.write(np.ascontiguousarray(array, "<f4"))
+
+
+def load_safetensors(path):
+    """Arrays (name -> NumPy array) and metadata, as written. Raises UserError for a missing or
+    damaged file."""
+    try:
+        raw = memoryview(Path(path).read_bytes())
+        size = int.from_bytes(raw[:8], "little")
+        header = json.loads(bytes(raw[8:8 + size]))
+        about = header.pop("__metadata__", {})
+        return {name: _array(raw[8 + size:], **entry) for name, entry in header.items()}, about
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is no .safetensors file, or it is damaged or holds other "
+                        f"numbers than floats ({error})") from error
+
+
+def _array(raw, dtype, shape, data_offsets):
+    start, end = data_offsets
+    return np.frombuffer(raw[start:end], DTYPES[dtype]).reshape(shape)

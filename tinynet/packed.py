@@ -1,0 +1,200 @@
+"""How are a million pictures stored so that they can be read fast?
+
+As few large files. data/imagenet.py fills a folder with
+
+    train-00000.pack   some thousand JPEGs of 256 x 256, end to end; their order was shuffled
+    train-00000.npz    once. Of each its length, label and source; of all together the sums
+    val-00000.pack ... the same of the pictures to test with, in the order of their source
+    statistics.npz     mean image and colours of the training pictures, as they are stored
+    skipped.txt        the files that are no pictures; converted.txt: those that are no RGB
+    prepared.json      classes, words, counts and settings: written last, when all is there
+"""
+import functools
+import io
+import json
+import os
+import threading
+import weakref
+from pathlib import Path
+
+import numpy as np
+
+from . import checkpoint, images
+from .device import UserError
+
+FORMAT = "tinynet pictures 1"
+PREPARED, PREPARING, STATISTICS = "prepared.json", "preparing.json", "statistics.npz"
+
+
+def data_set(folder, split, classes=None):
+    """The pictures of one split, "train" or "val", packed or in folders: Packed or Pictures.
+
+    classes: those of the training set, when labels must agree with it. Raises UserError if
+    there are none, if they are half prepared, or have classes that are not among `classes`.
+    """
+    if (Path(folder) / PREPARED).is_file():
+        return Packed(folder, split, classes)
+    if (Path(folder) / PREPARING).is_file():
+        raise UserError(f"{folder} is only half prepared: run data/imagenet.py again as "
+                        "before, and it goes on where it was")
+    return images.image_folder(folder, split, classes)
+
+
+class Packed:
+    """The pictures of one split of a prepared folder. Threads may read at the same time.
+
+    Offers what images.Pictures offers, and words: class -> what it is, where that is known.
+    """
+
+    def __init__(self, folder, split, classes=None):
+        self.root, self.shuffled = Path(folder), split == "train"
+        about = read_about(self.root / PREPARED)
+        if split not in about["splits"]:
+            raise UserError(f"{folder} was prepared without {split!r} pictures: its source had "
+                            "none (of a folder of classes, --val-share holds some back)")
+        self.words = about["words"]
+        self.classes = about["classes"] if classes is None else list(classes)
+        self.statistics = None
+        if "train" in about["splits"]:
+            self.statistics = read_statistics(self.root / STATISTICS)
+        self.shards = [Shard(self.root, split, number)
+                       for number in range(about["splits"][split]["files"])]
+        indices = [shard.index() for shard in self.shards]
+        self.files = [FileOfParts(shard.pack) for shard in self.shards]
+        for file, (lengths, _) in zip(self.files, indices):
+            if file.size != lengths.sum():
+                raise UserError(f"{file.path} is damaged: it has {file.size:,} bytes and should "
+                                f"have {lengths.sum():,}; prepare the pictures again")
+        self.starts = np.cumsum([0] + [len(lengths) for lengths, _ in indices])
+        self.offsets = np.concatenate([lengths.cumsum() - lengths for lengths, _ in indices])
+        self.lengths = np.concatenate([lengths for lengths, _ in indices])
+        labels = np.concatenate([labels for _, labels in indices])
+        self.labels = self._as_in(self.classes, about["classes"], labels)
+
+    def _as_in(self, classes, own, labels):
+        strange = sorted({own[label] for label in np.unique(labels)} - set(classes))
+        if strange:
+            raise UserError(f"{self.root} has classes that the net does not know: "
+                            + ", ".join(strange[:5]))
+        place = {name: label for label, name in enumerate(classes)}
+        return np.array([place.get(name, -1) for name in own])[labels]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def read(self, index):
+        """(256, 256, 3) uint8. Raises BrokenPicture, which names file and source."""
+        try:
+            return images.read(io.BytesIO(self.bytes(index)))
+        except images.BrokenPicture as error:
+            raise images.BrokenPicture(f"{self.files[self._shard(index)].path} is damaged where "
+                                       f"it holds {self.name(index)}") from error
+
+    def bytes(self, index):
+        """The picture as it is stored, a JPEG."""
+        file = self.files[self._shard(index)]
+        return file.read(int(self.offsets[index]), int(self.lengths[index]))
+
+    def name(self, index):
+        """What the picture was called in its source."""
+        shard = self._shard(index)
+        return self.shards[shard].names[index - self.starts[shard]]
+
+    def _shard(self, index):
+        """Which of the files holds a picture."""
+        return np.searchsorted(self.starts, index, side="right") - 1
+
+
+class Shard:
+    """One file of pictures and its index. The index is written last: with it the shard is
+    whole."""
+
+    def __init__(self, folder, split, number):
+        stem = Path(folder) / f"{split}-{number:05d}"
+        self.pack, self.path = stem.with_suffix(".pack"), stem.with_suffix(".npz")
+
+    def write(self, entries, sums, odd):
+        """entries: yields (jpeg, label, name). sums, an images.Sums, and odd, what JSON can
+        hold, are written afterwards, as they are then."""
+        lengths, labels, names = [], [], []
+        with checkpoint.replacing(self.pack) as file:
+            for jpeg, label, name in entries:
+                file.write(jpeg)
+                lengths.append(len(jpeg))
+                labels.append(label)
+                names.append(os.fsencode(name))
+        checkpoint.save(self.path, {
+            "index/lengths": np.array(lengths, np.int64),
+            "index/labels": np.array(labels, np.int32),
+            "source/names": np.frombuffer(b"\0".join(names), np.uint8),
+            "sums/total": sums.total.astype(np.uint32),      # of 16 million pictures at most
+            "sums/products": sums.products,
+            "sums/count": np.array(sums.count)}, {"odd": odd})
+
+    def is_whole(self):
+        return self.path.exists()
+
+    def index(self):
+        """Lengths in bytes and labels: two arrays (pictures,)."""
+        arrays = checkpoint.Checkpoint(self.path).arrays("index/", dict(lengths=None, labels=None))
+        return arrays["lengths"], arrays["labels"]
+
+    @functools.cached_property
+    def names(self):
+        """What its pictures were called. Of a million that is much memory, so not at once."""
+        saved = checkpoint.Checkpoint(self.path).arrays("source/", dict(names=None))
+        return [os.fsdecode(name) for name in saved["names"].tobytes().split(b"\0")]
+
+    def sums_and_odd(self):
+        """The arguments of images.Sums.add, and what was odd."""
+        saved = checkpoint.Checkpoint(self.path)
+        names = dict.fromkeys(("total", "products", "count"))
+        return saved.arrays("sums/", names), saved.meta["odd"]
+
+
+class FileOfParts:
+    """A file of which any thread may read any part. It is closed when nobody holds it."""
+
+    def __init__(self, path):
+        self.path, self.lock = path, threading.Lock()
+        self.file = open(path, "rb", buffering=0)
+        weakref.finalize(self, self.file.close)
+        self.size = os.fstat(self.file.fileno()).st_size
+
+    def read(self, offset, count):
+        """`count` bytes from `offset` on; fewer only at the end of the file."""
+        if hasattr(os, "pread"):
+            return os.pread(self.file.fileno(), count, offset)
+        with self.lock:
+            self.file.seek(offset)
+            return self.file.read(count)
+
+
+def write_about(path, about):
+    """Write prepared.json or preparing.json."""
+    with checkpoint.replacing(path) as file:
+        file.write(json.dumps({"format": FORMAT, **about}, indent=1).encode())
+
+
+def read_about(path):
+    try:
+        about = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); prepare the pictures again") from error
+    if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
+        raise UserError(f"{path} is of another version than {FORMAT!r}: prepare the pictures "
+                        "again, into another folder")
+    return about
+
+
+def write_statistics(path, statistics):
+    """Write images.Statistics, with the mean colour and the standard deviations as well."""
+    checkpoint.save(path, dict(
+        vars(statistics), rgb_mean=statistics.mean.mean(axis=(0, 1), dtype=np.float64),
+        stdevs=np.sqrt(statistics.variances)), {})
+
+
+def read_statistics(path):
+    names = "mean", "variances", "components", "rgb_mean", "stdevs", "meta"
+    arrays = checkpoint.Checkpoint(path).arrays("", dict.fromkeys(names))
+    return images.Statistics(*[arrays[name] for name in names[:3]])
