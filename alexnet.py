@@ -6,6 +6,7 @@
     python alexnet.py predict runs/paper/best.npz cat.jpg
     python alexnet.py show --device cpu0,cpu1          the layers, and what crosses where
     python alexnet.py doctor                           what this machine has, what is broken
+    python alexnet.py bench                            how fast it is, and could be
 
 Figure 2 of the paper: two rows, one GPU each, whose lines cross at layers 3, 6, 7 and 8.
 
@@ -20,18 +21,19 @@ import os
 import shlex
 import sys
 import warnings
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 
 from data import patterns
-from tinynet import (batches, checkpoint, device, ensemble, images, interop, ops, packed,
+from tinynet import (batches, checkpoint, device, ensemble, images, interop, memory, ops, packed,
                      recipes, split)
+from tinynet import bench as speed
 from tinynet.conv import out_size
 from tinynet.device import UserError
 from tinynet.doctor import machine
-from tinynet.engine import Tensor, graph, no_grad
+from tinynet.engine import Tensor, no_grad
 from tinynet.layers import (LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU,
                             SameMapLRN, Sequential)
 from tinynet.optim import SGD
@@ -109,6 +111,7 @@ class AlexNet(Layer):
         self.fc8 = Dense(2 * recipe.neurons[-1], classes, **first_values(recipe, "fc8"))
         self.fc8.to(devices[0])
         self.towers, self.devices = (self.top, self.bottom), (devices[0], devices[-1])
+        self.crop = recipe.crop
 
     def forward(self, image):
         t, b = self.towers
@@ -137,6 +140,7 @@ class OneTower(Tower):
         self.fc8 = Dense(recipe.neurons[-1], classes, **first_values(recipe, "fc8"))
         self.fc8.to(device)
         self.towers, self.devices = (self,), (device, device)
+        self.crop = recipe.crop
 
     def forward(self, image):
         for _, layer in self.layers():
@@ -218,20 +222,29 @@ def show(args):
               f"{crossing.bytes * batch:>14,} bytes")
     if not crossings:
         print("  none: everything is on one device")
+    print("\nmemory of a training step:", *memory.table(needs(model), batch), sep="\n")
     return 0
+
+
+def needs(model):
+    """{device: memory.Need} of a training step of a net."""
+    model.train()
+    side, place = model.crop, model.devices[0]
+
+    def loss_of(count):
+        image = Tensor(np.zeros((count, side, side, 3), np.float32), place)
+        return ops.softmax_cross_entropy(model(image), labels=place.put(np.zeros(count, int)))
+
+    return memory.needs(loss_of)
 
 
 def layer_table(output):
     """Per layer: output maps, kernels, parameters, multiply-adds of one image, bytes.
 
-    Computed from the graph behind a pass of one image: every op belongs to the last layer
-    with weights on its way.
+    Computed from the graph behind a pass of one image.
     """
-    rows, layer_of = {}, {}
-    for node in graph(output):
-        if not node.inputs:
-            continue                                  # a parameter, or the image
-        name = layer_of[node] = split.layer_name(node) or layer_of[node.inputs[0]]
+    rows = {}
+    for node, name in split.layers_of(output).items():
         row = rows.setdefault(name, dict(parts=0, parameters=0, macs=0, bytes=0))
         row["bytes"] += node.nbytes
         if split.layer_name(node):
@@ -554,6 +567,52 @@ def saved_statistics(saved):
     return images.Statistics(**saved.arrays("statistics/", dict.fromkeys(names)))
 
 
+# --- bench ------------------------------------------------------------------------------
+
+
+def bench(args):
+    """Measure images/s, the time of every op, memory, and the machine's own ceilings."""
+    recipe = chosen_recipe(args)
+    if args.dir:
+        result = input_speed(args, recipe)
+        lines = speed.report_input(result)
+    else:
+        result = net_speed(args, recipe)
+        lines = speed.report(result)
+    if args.json:
+        print(json.dumps(result))
+    else:
+        print(*lines, sep="\n")
+    return 0
+
+
+def input_speed(args, recipe):
+    device.Device("cpu")                               # as in training: keeps freed memory
+    pictures = packed.data_set(training_folder(args, None), "train")
+    statistics = pictures.statistics
+    if statistics is None:                             # those of some will do for their speed
+        statistics = measure(replace(pictures, paths=pictures.paths[:100]), args.workers)
+    prepare = images.Preparation(recipe, statistics)
+    return speed.input_speed(pictures, prepare, recipe.batch_size, args.workers, args.rounds)
+
+
+def net_speed(args, recipe):
+    towers = two_devices(args.device)
+    before = {device.place: device.in_use() for device in towers}
+    model = build(args.classes, towers, recipe).initialize()
+    need = memory.by_place(needs(model))
+    optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.wd)
+    shape = recipe.batch_size, recipe.crop, recipe.crop, 3
+    work = speed.Work(model, optimizer, shape, args.classes)
+    peak = work.peak()
+    held = {place: peak[place] and peak[place] - before[place] for place in peak}
+    return dict(
+        device=[str(tower) for tower in towers], recipe=recipe.name,
+        memory={place: dict(one.parts(recipe.batch_size), total=one.total(recipe.batch_size),
+                            measured=held[place]) for place, one in need.items()},
+        **speed.net_speed(work, args.rounds))
+
+
 # --- the command line -------------------------------------------------------------------
 
 
@@ -573,7 +632,7 @@ def chosen_recipe(args, saved=None):
             raise UserError(f"{saved.path} was made with --recipe {recipe.name}; to train "
                             f"by --recipe {args.recipe}, start without --resume")
     else:
-        default = "paper" if args.command == "show" or args.dir else "quickstart"
+        default = "paper" if args.command != "train" or args.dir else "quickstart"
         recipe = recipes.RECIPES[args.recipe or default]
     options = {field.name: getattr(args, field.name) for field in recipes.options()
                if getattr(args, field.name) is not None}
@@ -584,7 +643,7 @@ def training_folder(args, saved):
     """DIR; or where the checkpoint's pictures were; or freshly drawn patterns."""
     folder = Path(args.dir or (saved.meta["data"] if saved else PATTERNS))
     if folder == PATTERNS:
-        if not saved:
+        if args.command == "train" and not saved:
             print(f"no DIR was given: ten classes of patterns are drawn into "
                   f"{shown(PATTERNS)}, and a net learns them;\n"
                   "that takes a few minutes on two cores")
@@ -697,8 +756,31 @@ def parser():
                      help="default: %(default)s")
     recipe_options(sub)
 
+    sub = subcommand(bench)
+    sub.add_argument("--input", dest="dir", nargs="?", const=str(PATTERNS), metavar="DIR",
+                     help="the input pipeline alone, on DIR/train (default: drawn patterns)")
+    sub.add_argument("--rounds", type=at_least(1), default=5, metavar="N",
+                     help="measurements of each, after a warm-up (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print one JSON object instead")
+    sub.add_argument("--classes", type=at_least(1), default=1000, metavar="N",
+                     help="default: %(default)s")
+    workers(sub)
+    recipe_options(sub)
+
     subcommand(doctor, computes=False)
     return main
+
+
+def out_of_memory(args):
+    """What to say when memory did not suffice: what a step needs, and what would fit."""
+    if args.command not in ("train", "bench"):
+        return "out of memory; try a smaller --batch-size"
+    resumed = getattr(args, "resume", None)
+    recipe = chosen_recipe(args, checkpoint.Checkpoint(resumed) if resumed else None)
+    towers = two_devices(args.device)
+    model = build(getattr(args, "classes", 1000), towers, recipe)
+    room = {tower.place: tower.room() for tower in towers}
+    return memory.advice(needs(model.name_parameters()), recipe.batch_size, room)
 
 
 def at_least(least, most=sys.maxsize):
@@ -726,8 +808,8 @@ def main(argv=None):
         print(f"alexnet.py: error: {error}", file=sys.stderr)
         return 1
     except MemoryError as error:
-        print(f"alexnet.py: error: out of memory ({error}); try a smaller --batch-size",
-              file=sys.stderr)
+        error.with_traceback(None)         # which holds the arrays of the step
+        print(f"alexnet.py: error: {out_of_memory(args)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nalexnet.py: interrupted", file=sys.stderr)

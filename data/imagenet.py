@@ -94,8 +94,6 @@ def begin(target, settings):
     """Record the settings, or compare them with those recorded. Returns whether all is done."""
     finished, begun = target / packed.PREPARED, target / packed.PREPARING
     if finished.exists() or begun.exists():
-        for left in target.glob("*.part"):
-            left.unlink()
         recorded = packed.read_about(finished if finished.exists() else begun)
         other = [name for name in settings if settings[name] != recorded.get(name)]
         if other:
@@ -621,8 +619,8 @@ def main(argv=None):
     except UserError as error:
         print(f"imagenet.py: error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"imagenet.py: error: {error}; what is finished stays: when that is mended, run "
-              "the same command again", file=sys.stderr)
+        print(f"imagenet.py: error: {error}; what is finished stays in {shown(args.target)}: "
+              "when that is mended, run the same command again", file=sys.stderr)
     except KeyboardInterrupt:
         print("\nimagenet.py: interrupted; finished files stay: run the same command again",
               file=sys.stderr)

@@ -323,6 +323,8 @@ def test_folders_of_classes_are_prepared(tmp_path, file):
     train, val = splits(tmp_path / "target")
     assert train.classes == val.classes == WNIDS and train.words == WORDS
     assert (len(train), len(val)) == (9, 5)
+    expected = images.statistics(train.read(index) for index in range(9))
+    assert np.array_equal(train.statistics.mean, expected.mean)
     assert are_of_their_classes(train) and are_of_their_classes(val)
 
 
@@ -443,7 +445,7 @@ def test_training_pictures_are_shuffled_once_and_test_pictures_are_not(tmp_path)
     train, val = splits(tmp_path / "target")
     assert names(val) == sorted(name for name in files if name.startswith("val"))
     assert sorted(names(train)) == sorted(name for name in files if name.startswith("train"))
-    assert [np.bincount(train.labels[i:i + 20], minlength=3).min() > 1 for i in (0, 20, 40)]
+    assert all(np.bincount(train.labels[i:i + 20], minlength=3).min() > 1 for i in (0, 20, 40))
     assert np.count_nonzero(np.diff(train.labels)) > 25        # sorted: 2; of chance: 40
 
 
@@ -547,44 +549,46 @@ def test_names_of_every_kind_survive(tmp_path):
 # --- stopped and started again ----------------------------------------------------------------
 
 KILLER = """
-import os, shutil, signal, sys, time
+import itertools, os, shutil, signal, sys, threading
 from pathlib import Path
 import numpy as np
+import tqdm
 from data import imagenet
 
-source, target, expected = map(Path, sys.argv[1:])
-devnull = os.open(os.devnull, os.O_WRONLY)
+source, target = map(Path, sys.argv[1:])
+tqdm.tqdm.set_lock(threading.RLock())    # its own is shared with forks, and dies with a child
 
-def prepare():
-    os.dup2(devnull, 1)
+def prepare(last=None):
+    # Python tells when a function is called or returns; a kill falls between two of these.
+    count = itertools.count()
+    def at(frame, event, argument):
+        if next(count) == last:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.setprofile(at)
     imagenet.prepare(source, target, per_file=3, workers=2, quality=80)
-    os._exit(0)
+    sys.setprofile(None)
+    return next(count)
 
 def contents():
     return {path.name: path.read_bytes() for path in target.iterdir()}
 
-def child(seconds=None):
-    # A whole process each time, without the time of its imports.
-    start, pid = time.perf_counter(), os.fork()
-    if pid == 0:
-        prepare()
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGKILL)
-    assert os.waitpid(pid, 0)[1] in (0, signal.SIGKILL)
-    return time.perf_counter() - start
-
-whole = child()
-expected = contents()
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+prepare()                             # the first time there is more to do
 shutil.rmtree(target)
-half = 0
-for share in np.random.default_rng(0).random(20):
-    child(share * whole)
-    half += target.exists() and not (target / "prepared.json").exists()
-    child()
-    assert contents() == expected, share
+moments = prepare()
+expected, half = contents(), []
+for moment in np.random.default_rng(0).integers(0, moments, 20).tolist():
     shutil.rmtree(target)
-print(half)
+    child = os.fork()                 # a whole process, without the time of its imports
+    if child == 0:
+        prepare(moment)
+        os._exit(0)
+    os.waitpid(child, 0)
+    if target.exists() and not (target / "prepared.json").exists():
+        half.append(len(contents()))
+    prepare()
+    assert contents() == expected, moment
+print(*half, file=sys.stderr)
 """
 
 
@@ -601,9 +605,10 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(tmp_path):
     files |= {"train/n01440764/bad.jpg": b"", "train/n01440764/grey.jpg": shaped("L", "JPEG")}
     source = lay_out(tmp_path / "source", files)
     before = contents(source)
-    done = run(KILLER, source, tmp_path / "target", "")
+    done = run(KILLER, source, tmp_path / "target")
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 5                    # else it was never killed half-way
+    left = {int(count) for count in done.stderr.split()}
+    assert len(left) > 4, left                     # how many files there were: many moments
     assert contents(source) == before
 
 
@@ -706,6 +711,9 @@ def test_the_command_prepares_what_a_net_learns_from(tmp_path):
     assert f"alexnet.py train {target}" in done.stdout
     assert json.loads((target / "prepared.json").read_text())["quality"] == 90
 
+    statistics = packed.data_set(target, "train").statistics
+    statistics.mean += 1                           # to be told from one that is measured again
+    packed.write_statistics(target / packed.STATISTICS, statistics)
     learn = [sys.executable, ROOT / "alexnet.py", "train", target, "--recipe", "quickstart",
              "--steps", "2", "-b", "4", "--output-dir", tmp_path / "run", "--device", "cpu"]
     trained = subprocess.run(learn, cwd=ROOT, text=True, capture_output=True, timeout=100)
@@ -740,7 +748,7 @@ def test_a_full_disk_is_a_clean_error_and_what_is_finished_stays(tmp_path):
     source, target = image_folder(tmp_path / "source"), tmp_path / "target"
     done = run(LIMITED, source, target, "--per-file", 2)
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert "what is finished stays" in done.stderr
+    assert f"what is finished stays in {target}" in done.stderr
     left = set(contents(target))
     assert "preparing.json" in left and not any(name.endswith(".part") for name in left)
     prepare(source, target, per_file=2)

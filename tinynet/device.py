@@ -4,10 +4,14 @@ A `Device` has a name ("cpu", "cpu1", "gpu0", "gpu0:a"), the array library that 
 there (`xp`: NumPy or CuPy), and `put`, the only function in tinynet that moves an array.
 This is the one file that imports CuPy, and only when a GPU is asked for.
 """
+import ctypes
+import math
 import os
 import re
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -17,6 +21,8 @@ LANES = 8                      # a sum over slices goes through this many partia
 CPU_SCRATCH = 2 << 20          # bytes of scratch a slice may use: about one core's cache
 GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
+# glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
+MALLOC = {-1: (1 << 31) - 1, -3: 1 << 30, -8: 1}
 
 _active = threading.local()
 
@@ -37,8 +43,8 @@ class Device:
     are. Raises UserError for a name that cannot be read or a device that this machine does
     not have, and says what would work.
 
-    The first CPU device sets BLAS to one thread in this process: ops are spread over the
-    cores by our own pool.
+    The first CPU device sets BLAS to one thread in this process, since ops are spread over
+    the cores by our own pool, and lets the process keep the memory that it frees.
     """
 
     def __init__(self, name):
@@ -52,7 +58,7 @@ class Device:
         if self.is_gpu:
             self.cuda = _cuda_device(name, int(match[2]))
         else:
-            _one_blas_thread()
+            _set_up_cpu()
 
     @property
     def xp(self):
@@ -93,6 +99,45 @@ class Device:
                 array = self.xp.ascontiguousarray(array)
         with self:
             return self.xp.array(array, order="C")
+
+    @property
+    def place(self):
+        """Whose memory it is: "cpu", or "gpu0" for gpu0:a as well."""
+        return self.name.partition(":")[0] if self.is_gpu else "cpu"
+
+    @property
+    def scratch(self):
+        """Bytes of work memory that an op may use at a time."""
+        return GPU_SCRATCH if self.is_gpu else _threads * CPU_SCRATCH
+
+    def in_use(self):
+        """Bytes that this process holds of this device's memory, None if nobody knows."""
+        if self.is_gpu:
+            with self:
+                return self.xp.get_default_memory_pool().total_bytes()
+        return _kilobytes("/proc/self/status", "VmRSS")
+
+    def peak(self):
+        """The most that in_use() has been since forget_peak(). CuPy's pool never shrinks."""
+        return self.in_use() if self.is_gpu else _kilobytes("/proc/self/status", "VmHWM")
+
+    def forget_peak(self):
+        if self.is_gpu:
+            with self:
+                self.xp.get_default_memory_pool().free_all_blocks()
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")
+            except OSError:            # not Linux, or not allowed: the peak of all our life
+                pass
+
+    def room(self):
+        """Bytes that this process has or could have here, None if nobody knows."""
+        if self.is_gpu:
+            with self:
+                return self.xp.cuda.runtime.memGetInfo()[0] + self.in_use()
+        free, limit = _kilobytes("/proc/meminfo", "MemAvailable"), _container_limit()
+        return None if free is None else min(free + self.in_use(), limit or math.inf)
 
     def synchronize(self):
         """Wait until everything asked of this device is done (before reading a clock)."""
@@ -191,6 +236,25 @@ def _cuda_device(name, index):
         hint = "gpu0 or gpu0:a,gpu0:b" if count else "cpu or cpu0,cpu1"
         raise UserError(f"{name}: this machine has {found}; use {hint}")
     return cupy.cuda.Device(index)
+
+
+def _kilobytes(path, name):
+    """The line "name:  123 kB" of a file of Linux, in bytes; None elsewhere."""
+    try:
+        text = Path(path).read_text()
+    except OSError:
+        return None
+    found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+    return found and 1024 * int(found[1])
+
+
+def _container_limit():
+    """What a container may use, in bytes, or None."""
+    for name in "memory.max", "memory/memory.limit_in_bytes":      # cgroups 2 and 1
+        try:
+            return int(Path("/sys/fs/cgroup", name).read_text())
+        except (OSError, ValueError):                  # not there; "max"
+            pass
 
 
 def _stack():
@@ -315,11 +379,20 @@ def _mark_worker():
     _active.worker = True
 
 
-def _one_blas_thread():
-    """Our pool keeps the cores busy; a BLAS with threads of its own would fight it."""
+def _set_up_cpu():
+    """Once: one BLAS thread, because one with threads of its own would fight our pool.
+
+    And freed arrays are kept for the next step, in one heap for all threads. Left alone, the
+    C library on Linux gives them back to the system, and every step waits for fresh pages.
+    """
     global _blas_limit
-    if _blas_limit is None:
-        _blas_limit = threadpool_limits(1, user_api="blas")
+    if _blas_limit is not None:
+        return
+    _blas_limit = threadpool_limits(1, user_api="blas")
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)      # not in every C library
+        for option, value in MALLOC.items() if mallopt else ():
+            mallopt(option, value)
 
 
 def cores():

@@ -19,7 +19,8 @@ UNREADABLE = OSError, SyntaxError, ValueError, Image.DecompressionBombError    #
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff"}
 WANTED = """\
     DIR/train/<class>/*.JPEG
-    DIR/val/<class>/*.JPEG"""
+    DIR/val/<class>/*.JPEG
+or what data/imagenet.py makes of ImageNet's tars, of lists and of other trees"""
 
 
 class BrokenPicture(UserError):
@@ -124,7 +125,7 @@ def read(path, name=None):
 
 
 def _central(picture, width, height):
-    if picture.size == (width, height):
+    if picture.size == (width, height):            # as all prepared pictures are: no copy
         return picture
     left, top = (picture.width - width) // 2, (picture.height - height) // 2
     return picture.crop((left, top, left + width, top + height))
@@ -135,7 +136,8 @@ def _rgb(picture):
         picture = picture.convert("I").point(lambda grey: grey * (1 / 256)).convert("L")
     if "transparency" in picture.info:
         picture = picture.convert("RGBA")
-    return picture.convert("RGB")
+    picture.load()
+    return picture if picture.mode == "RGB" else picture.convert("RGB")     # it would copy
 
 
 @dataclass
@@ -266,10 +268,10 @@ class Preparation:
         crop = picture[top:top + self.crop, left:left + self.crop]
         if mirrored:
             left = SIDE - self.crop - left             # where the crop is in the mirror image
+            straight, crop = crop, np.empty(crop.shape, np.uint8)
             for colour in range(3):
-                out[..., colour] = crop[:, ::-1, colour]
-        else:
-            out[...] = crop
+                crop[..., colour] = straight[:, ::-1, colour]
+        out[...] = crop
         rows = out.reshape(self.crop, -1)
         if not self.aligned:                           # nor is the mean mirrored then
             top, left, mirrored = self.centre, self.centre, False

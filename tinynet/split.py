@@ -67,6 +67,16 @@ def layer_of(name):
     return name.removeprefix("top.").removeprefix("bottom.").partition(".")[0]
 
 
+def layers_of(output):
+    """{node: name of its layer} for every op behind a tensor, in the order of their making:
+    an op belongs to the last layer with weights on its way."""
+    names = {}
+    for node in graph(output):
+        if node.inputs:                               # else a parameter, or the image
+            names[node] = layer_name(node) or names[node.inputs[0]]
+    return names
+
+
 def _first_layer(node, reader):
     while not layer_name(node) and node in reader:
         node = reader[node]

@@ -1,0 +1,320 @@
+"""How fast is it, and how fast could it be on this machine?
+
+Every speed stands beside a ceiling that is measured in the same run, in turn with it: the
+machine may be busy with other things, and then both suffer alike.
+"""
+import io
+import math
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+
+from .batches import Loader
+from .device import in_place, matmul
+from .engine import Tensor, graph, no_grad
+from .images import UNREADABLE
+from .ops import softmax_cross_entropy
+from .split import layer_name, layers_of
+
+
+def spread(values):
+    """Median, smallest and largest of some measurements, as a dict."""
+    return dict(median=statistics.median(values), low=min(values), high=max(values))
+
+
+# --- the input pipeline -----------------------------------------------------------------
+
+
+class Repeated:
+    """The first `count` pictures of a data set repeated over and over, for a Loader."""
+
+    def __init__(self, pictures, count):
+        self.pictures, self.root, self.shuffled = pictures, pictures.root, pictures.shuffled
+        self.labels = np.resize(pictures.labels, count)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def read(self, index):
+        return self.pictures.read(index % len(self.pictures))
+
+    def bytes(self, index):
+        return self.pictures.bytes(index % len(self.pictures))
+
+
+def input_speed(pictures, prepare, batch_size, workers, rounds=5):
+    """Pictures per second of the input pipeline, and of what it cannot do without.
+
+    Measured in turn, with the same number of threads: the loader (read, decode, crop, flip,
+    colour, mean) and a bare Pillow decode of the same stored bytes. Returns a dict of
+    spreads; `share` is the loader's part of the decoder's speed, round by round.
+    """
+    loader = Loader(pictures, prepare, batch_size, workers)
+    warm_up = (loader.ahead + 2) * batch_size          # every array is filled once
+    loader.pictures = Repeated(pictures, warm_up + max(1024, 4 * batch_size))
+    made, decoded = [], []
+    for epoch in range(rounds):
+        made.append(_loader_speed(loader, epoch))
+        decoded.append(_decode_speed(loader.pictures, workers))
+    return dict(workers=workers, batch_size=batch_size, loader_pictures_per_s=spread(made),
+                decode_pictures_per_s=spread(decoded),
+                share=spread([one / other for one, other in zip(made, decoded)]))
+
+
+def report_input(result):
+    """What input_speed found, as lines of text."""
+    for what, name in (("read, decode, crop, flip, colour, mean", "loader_pictures_per_s"),
+                       ("bare decode of the same files", "decode_pictures_per_s")):
+        one = result[name]
+        yield (f"{what:40}{one['median']:>8,.0f} pictures/s "
+               f"({one['low']:,.0f} ... {one['high']:,.0f})")
+    share = result["share"]
+    yield (f"share of the bare decode: {share['median']:.0%} ({share['low']:.0%} ... "
+           f"{share['high']:.0%}), {result['workers']} workers")
+
+
+def _loader_speed(loader, epoch):
+    """From the moment on when every array of the loader has been filled once."""
+    pictures = 0
+    for number, batch in enumerate(loader.training(epoch)):
+        if number < loader.ahead + 2:
+            start = time.perf_counter()
+        else:
+            pictures += len(batch.labels)
+    return pictures / (time.perf_counter() - start)
+
+
+def _decode_speed(pictures, workers):
+    def decode(index):
+        try:
+            Image.open(io.BytesIO(pictures.bytes(index))).load()
+        except UNREADABLE:
+            return 0
+        return 1
+
+    start = time.perf_counter()
+    with ThreadPoolExecutor(workers) as pool:
+        count = sum(pool.map(decode, range(len(pictures))))
+    return count / (time.perf_counter() - start)
+
+
+# --- the net ----------------------------------------------------------------------------
+
+
+def net_speed(work, rounds=5):
+    """How fast a model tells images apart and learns, and what this machine could do.
+
+    In turn, `rounds` times after a warm-up: inference, a training step (forward, backward,
+    update), the same step op by op, and the ceilings. Returns a dict of spreads and rows.
+    """
+    ceilings = Ceilings(work.devices[0], *work.largest_product())
+    seen = []
+    for _ in range(1 + rounds):
+        seen.append((timed(work.infer, work.devices), timed(work.step, work.devices),
+                     work.step_by_op(), ceilings.measure()))
+    infer, step, by_op, ceiling = zip(*seen[1:])
+    batch = len(work.images)
+    operations = sum(row["forward_gflop"] + row["backward_gflop"] for row in by_op[0])
+    return dict(
+        batch_size=batch, step_gflop=operations,
+        inference_images_per_s=spread([batch / seconds for seconds in infer]),
+        step_images_per_s=spread([batch / seconds for seconds in step]),
+        step_ms=spread([1000 * seconds for seconds in step]), ops=_median_rows(by_op),
+        ceilings={name: spread([one[name] for one in ceiling]) for name in ceiling[0]},
+        share_of_sgemm=spread([operations / seconds / one["sgemm_gflops"]
+                               for seconds, one in zip(step, ceiling)]))
+
+
+def timed(f, devices):
+    """How many seconds f() takes, all that it makes these devices do included."""
+    for device in devices:
+        device.synchronize()
+    start = time.perf_counter()
+    f()
+    for device in devices:
+        device.synchronize()
+    return time.perf_counter() - start
+
+
+class Work:
+    """A batch of noise, and what is done with it."""
+
+    def __init__(self, model, optimizer, shape, classes):
+        self.model, self.optimizer, self.devices = model, optimizer, model.devices
+        draw = np.random.default_rng(0)
+        self.images = draw.standard_normal(shape, np.float32)
+        self.labels = self.devices[0].put(draw.integers(0, classes, shape[0]))
+
+    def infer(self):
+        self.model.eval()
+        with no_grad():
+            self.model(Tensor(self.images, self.devices[0]))
+
+    def loss(self):
+        self.model.train()
+        logits = self.model(Tensor(self.images, self.devices[0]))
+        return softmax_cross_entropy(logits, labels=self.labels)
+
+    def learn_from(self, loss):
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def step(self):
+        self.learn_from(self.loss())
+
+    def peak(self):
+        """{place: the most bytes held during a training step}, None if nobody knows."""
+        self.step()                                    # velocities and gradients exist now
+        for device in self.devices:
+            device.forget_peak()
+        self.step()
+        return {device.place: device.peak() for device in self.devices}
+
+    def largest_product(self):
+        """(rows, K, columns) of the layer with the most multiplications, as one product."""
+        node = max(graph(self.loss()), key=lambda node: gflop(node)[0])
+        *seen, columns = node.inputs[1].shape
+        return math.prod(node.shape[:-1]), math.prod(seen), columns
+
+    def step_by_op(self):
+        """A step in which every op is waited for: a row for each op of each layer, in order,
+        both towers together, and a last one for all that is no op: the update above all."""
+        seconds = {}                                   # node -> [forward, backward]
+        leaves = [layer for layer in self.model.every_layer() if not layer.layers()]
+        for layer in leaves:
+            layer.forward = _clocked_layer(layer.forward, seconds)
+        try:
+            losses = []
+            forward = timed(lambda: losses.append(self.loss()), self.devices)
+        finally:
+            for layer in leaves:
+                del layer.forward
+        rows = {}
+        for node, layer in layers_of(losses[0]).items():
+            clock = seconds.setdefault(node, [0.0, 0.0])
+            rows.setdefault((layer, node.op), []).append((clock, gflop(node)))
+            node.grad_fns = [_clocked_gradient(f, clock, node.device) for f in node.grad_fns]
+        backward = timed(lambda: self.learn_from(losses.pop()), self.devices)
+        rest = [total - sum(clock[i] for clock in seconds.values())
+                for i, total in enumerate((forward, backward))]
+        rows["", "update and the rest"] = [(rest, (0.0, 0.0))]
+        return [_row(*name, *zip(*parts)) for name, parts in rows.items()]
+
+
+def _clocked_layer(forward, seconds):
+    def clocked(x):
+        y = []
+        spent = timed(lambda: y.append(forward(x)), [x.device])
+        seconds[y[0].node] = [spent, 0.0]
+        return y[0]
+    return clocked
+
+
+def _clocked_gradient(grad_fn, clock, device):
+    def clocked(dy):
+        dx = []
+        clock[1] += timed(lambda: dx.append(grad_fn(dy)), [device])
+        return dx[0]
+    return clocked
+
+
+def gflop(node):
+    """Operations of an op that multiplies by weights, forward and backward, in units of 1e9.
+
+    Two for each multiply-add of the direct form, whichever form computed it. Backward there
+    is a product for the weights, and one for the input unless that is the image.
+    """
+    if not layer_name(node):
+        return 0.0, 0.0
+    x, W = node.inputs[:2]
+    forward = 2e-9 * math.prod(node.shape[:-1]) * W.data.size
+    return forward, forward * (x.requires_grad + W.requires_grad)
+
+
+def _row(layer, op, clocks, gflops):
+    forward, backward = (1000 * sum(clock[i] for clock in clocks) for i in (0, 1))
+    return dict(layer=layer, op=op, forward_ms=forward, backward_ms=backward,
+                forward_gflop=sum(g[0] for g in gflops), backward_gflop=sum(g[1] for g in gflops))
+
+
+def _median_rows(rounds):
+    """The rows with the medians of their times over all rounds, and their share of the sum."""
+    rows = [dict(same[0], **{name: statistics.median(row[name] for row in same)
+                             for name in ("forward_ms", "backward_ms")})
+            for same in zip(*rounds)]
+    total = sum(row["forward_ms"] + row["backward_ms"] for row in rows)
+    for row in rows:
+        row["share"] = (row["forward_ms"] + row["backward_ms"]) / total
+    return rows
+
+
+def report(result):
+    """What net_speed found, as lines of text."""
+    def said(name, unit, digits=1):
+        one = result[name] if name in result else result["ceilings"][name]
+        return (f"{one['median']:,.{digits}f} {unit} "
+                f"({one['low']:,.{digits}f} ... {one['high']:,.{digits}f})")
+
+    yield f"{'layer':7}{'op':22}{'forward ms':>11}{'GFLOP/s':>9}{'backward ms':>13}" \
+          f"{'GFLOP/s':>9}{'share':>8}"
+    for row in result["ops"]:
+        if row["share"] >= 0.0005:
+            yield (f"{row['layer']:7}{row['op']:22}" + "".join(
+                f"{row[way + '_ms']:>{width}.1f}{_rate(row, way):>9}"
+                for way, width in (("forward", 11), ("backward", 13))) + f"{row['share']:>8.1%}")
+    yield f"batches of {result['batch_size']}; median (lowest ... highest):"
+    yield "inference      " + said("inference_images_per_s", "images/s")
+    yield "training step  " + said("step_images_per_s", "images/s")
+    yield (f"               {said('step_ms', 'ms')} for {result['step_gflop']:,.1f} GFLOP of "
+           "the direct form")
+    yield "large sgemm    " + said("sgemm_gflops", "GFLOP/s")
+    yield "net's sgemm    " + said("own_sgemm_gflops", "GFLOP/s, the shape of its largest layer")
+    yield "large copy     " + said("copy_gb_per_s", "GB/s")
+    share = result["share_of_sgemm"]
+    for place, need in result["memory"].items():
+        measured = need["measured"] and f"{need['measured'] / 1e6:,.1f} MB"
+        yield (f"peak memory    {measured or 'not known here'} on {place}; predicted: "
+               f"{need['total'] / 1e6:,.1f} MB")
+    yield (f"the step runs at {share['median']:.0%} ({share['low']:.0%} ... "
+           f"{share['high']:.0%}) of the large sgemm")
+
+
+def _rate(row, way):
+    rate = 1000 * row[way + "_gflop"] / row[way + "_ms"] if row[way + "_ms"] else 0
+    return f"{rate:,.1f}" if rate else ""
+
+
+class Ceilings:
+    """What the machine gives when it does nothing else: one large product, a product of the
+    net's own shape, one large copy, on all cores."""
+
+    def __init__(self, device, rows, inner, columns, size=2048):
+        self.device = device
+        rows = min(rows, 2 ** 25 // inner)             # 128 MB of it are enough
+        with device:
+            ones = device.xp.ones
+            self.large = ones((2 * size, size), np.float32), ones((size, size), np.float32)
+            self.own = ones((rows, inner), np.float32), ones((inner, columns), np.float32)
+            self.source = ones(2 ** 25, np.float32)
+            self.target = device.xp.empty_like(self.source)
+
+    def measure(self):
+        """GFLOP/s of both products, and GB/s of the copy, reading and writing counted."""
+        def copy():
+            in_place(_copy, [self.target], self.source)
+
+        with self.device:
+            return dict(sgemm_gflops=self._gflops(*self.large),
+                        own_sgemm_gflops=self._gflops(*self.own),
+                        copy_gb_per_s=2e-9 * self.source.nbytes / timed(copy, [self.device]))
+
+    def _gflops(self, a, b):
+        return 2e-9 * a.size * b.shape[1] / timed(lambda: matmul(a, b), [self.device])
+
+
+def _copy(target, source):
+    target[...] = source
