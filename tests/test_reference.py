@@ -136,6 +136,13 @@ def test_windows_that_hang_over_the_edge_see_what_is_there(place, H, W, size, st
         naive_pool_over_the_edge(x, size, stride, np.mean), abs=1e-14)
 
 
+def test_a_window_larger_than_the_picture_hangs_over_its_edge(place):
+    x = distinct(2, 1, 2, 3) - 10
+    how = dict(device=place, size=2, ceil=True)
+    assert np.array_equal(forward(max_pool, x, **how), x.max(axis=(1, 2), keepdims=True))
+    assert forward(avg_pool, x, **how) == pytest.approx(x.mean(axis=(1, 2), keepdims=True))
+
+
 @pytest.mark.parametrize("pad", [0, 1, 2])
 def test_local2d_has_kernels_of_its_own_at_every_place(place, pad):
     x = distinct(3, 6, 5, 2)

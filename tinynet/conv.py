@@ -18,12 +18,12 @@ def out_size(size, kernel, stride, pad=(0, 0), ceil=False):
     lies outside altogether. Raises ValueError if the kernel does not fit once.
     """
     room = size + sum(pad) - kernel
-    if room < 0:
-        raise ValueError(f"a window of {kernel} does not fit into {size} pixels "
-                         f"with padding {pad[0]} and {pad[1]}")
     overhang = -room % stride
     if ceil and overhang < kernel:
         room += overhang
+    if room < 0:
+        raise ValueError(f"a window of {kernel} does not fit into {size} pixels "
+                         f"with padding {pad[0]} and {pad[1]}")
     return room // stride + 1
 
 
