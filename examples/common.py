@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import sys
 import time
 import warnings
@@ -135,6 +136,10 @@ class Interrupted(Exception):
     """Somebody pressed Ctrl-C; everything is saved."""
 
 
+class Diverged(UserError):
+    """The loss is no finite number any more; the file holds the last point where it was."""
+
+
 class Run:
     """A training run that lives in a file: who starts it again goes on where it stopped, and
     has the curve of a finished one at once.
@@ -202,9 +207,12 @@ class Run:
     def point(self, **more):
         """Add to the curve, and say, how training went since the last point; save.
 
-        Raises Interrupted after Ctrl-C.
+        Raises Interrupted after Ctrl-C, and Diverged.
         """
         seen = self.meter.read()
+        if not math.isfinite(seen["loss"]):
+            raise Diverged(f"{self.path.stem}: the loss is {seen['loss']} in epoch "
+                           f"{self.epochs:.4g}: training has diverged; the rate is too large")
         self.meter.reset()
         point = dict(epoch=self.epochs, loss=seen["loss"], error=seen["top1_error"], **more)
         self.curve.append(dict(point, seconds=round(self.seconds, 1)))

@@ -11,8 +11,10 @@ it draws the figure again.
 import argparse
 import sys
 
+import numpy as np
+
 import common
-from common import Net, Pictures, Run, say, shown
+from common import Diverged, Net, Pictures, Run, say, shown
 from tinynet import device, ops
 from tinynet.engine import Tensor
 from tinynet.layers import AvgPool, Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential, Tanh
@@ -77,7 +79,11 @@ def start(args):
     curves = {}
     for unit in ReLU, Tanh:
         def after_search(rate):
-            curve = train(unit, rate, SEARCH, pictures, args)
+            try:
+                curve = train(unit, rate, SEARCH, pictures, args)
+            except Diverged as error:
+                say(str(error))
+                return args.epochs, np.inf
             early = [point["error"] for point in curve if point["epoch"] <= SEARCH]
             return needed(curve) or args.epochs, early[-1]
         best = min(args.rates, key=after_search)

@@ -235,6 +235,16 @@ def test_figure_1_says_when_the_goal_was_not_reached(tmp_path, few, monkeypatch,
     assert "after 1 epochs, not 25%; --epochs gives it more" in capsys.readouterr().out
 
 
+def test_a_rate_that_diverges_is_not_chosen(tmp_path, few, monkeypatch, capsys):
+    monkeypatch.setattr(figure1, "GOAL", 0.92)
+    monkeypatch.setattr(figure1, "SEARCH", 1)
+    words = "--epochs", 30, "--from", few, "--output-dir", tmp_path, "--rates", "1e30,0.005"
+    assert start(figure1, *words) == 0
+    said = capsys.readouterr().out
+    assert "relu-rate-1e+30-seed-0: the loss is nan" in said
+    assert "ReLU at its best rate, 0.005" in said
+
+
 # --- ablations --------------------------------------------------------------------------
 
 
