@@ -119,7 +119,7 @@ def parser():
                                                                "straight line (default: 0.02)")
     parser.add_argument("--steps", type=common.positive, default=800, metavar="N",
                         help="default: %(default)s")
-    return common.add_options(parser)
+    return common.add_options(parser, towers=2)
 
 
 if __name__ == "__main__":

@@ -330,10 +330,11 @@ def stretch(pen, corners, colour, stroke):
 # --- the command line -------------------------------------------------------------------
 
 
-def add_options(parser):
-    """Options that all examples share."""
-    parser.add_argument("--device", metavar="D", default=device.default_devices(),
-                        help="cpu, gpu0, ... (default: %(default)s)")
+def add_options(parser, towers=1):
+    """Options that all examples share. towers: how many devices there may be."""
+    default = ",".join(device.default_devices().split(",")[:towers])
+    parser.add_argument("--device", metavar="D" if towers == 1 else "D[,D]", default=default,
+                        help="cpu, gpu0, ... (default here: %(default)s)")
     parser.add_argument("--from", dest="source", metavar="PATH",
                         help="CIFAR-10: a folder or an archive (default: in TINYNET_DATA, or "
                              "data/cifar10)")
