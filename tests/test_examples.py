@@ -328,3 +328,9 @@ def test_the_patterns_are_of_ten_classes():
                                            (0.09, 0.01), (7.3, 1)])
 def test_ticks_are_round_numbers(largest, step):
     assert common.nice_step(largest) == pytest.approx(step)
+
+
+def test_an_example_takes_as_many_of_the_gpus_as_it_has_towers(monkeypatch):
+    monkeypatch.setattr(common.device, "default_devices", lambda: "gpu0,gpu1")
+    assert figure1.parser().parse_args([]).device == "gpu0"
+    assert cifar_smoke.parser().parse_args([]).device == "gpu0,gpu1"
