@@ -50,6 +50,10 @@ TABLE = {
         (using(conv.conv2d, stride=2, pad=1), (3, 7, 8, 2), (3, 3, 2, 3), (3,)),
     "conv2d, many slices":
         (using(conv.conv2d, pad=1), (20, 13, 13, 24), (3, 3, 24, 16), (16,)),
+    "local2d": (using(conv.local2d, pad=1), (3, 4, 5, 2), (4, 5, 3, 3, 2, 4), (4, 5, 4)),
+    "local2d, kernel not square": (conv.local2d, (2, 5, 4, 3), (4, 2, 2, 3, 3, 2), (4, 2, 2)),
+    "local2d, many places":
+        (using(conv.local2d, pad=1), (16, 9, 9, 8), (9, 9, 3, 3, 8, 6), (9, 9, 6)),
     "max_pool": (conv.max_pool, (2, 7, 9, 3)),
     "max_pool, all ties": (using(conv.max_pool, ties="all"), (2, 7, 9, 3)),
     "max_pool, no overlap": (using(conv.max_pool, size=2, stride=2), (2, 6, 7, 3)),
@@ -58,6 +62,8 @@ TABLE = {
                                           (2, 6, 8, 3)),
     "max_pool, many slices": (conv.max_pool, (40, 27, 27, 8)),
     "avg_pool": (conv.avg_pool, (2, 7, 9, 3)),
+    "avg_pool, over the edge": (using(conv.avg_pool, ceil=True), (2, 8, 10, 3)),
+    "avg_pool, many slices": (using(conv.avg_pool, ceil=True), (40, 28, 28, 8)),
     "lrn": (using(conv.lrn, alpha=0.5), (2, 3, 4, 9)),
     "lrn, even window": (using(conv.lrn, n=4, alpha=0.5, beta=0.6), (2, 3, 4, 9)),
     "lrn, window wider than the maps": (using(conv.lrn, n=9, alpha=0.5), (2, 3, 2, 4)),
@@ -86,7 +92,10 @@ def test_the_table_names_every_op():
 LAYERS = {
     "Conv2D": (layers.Conv2D(2, 4, 3, stride=2, pad=1), (2, 7, 6, 2)),
     "Conv2D in groups": (layers.Conv2D(4, 6, 3, pad=1, groups=2), (2, 5, 6, 4)),
+    "Local2D": (layers.Local2D(2, 3, 3, side=5, pad=1), (2, 5, 5, 2)),
     "MaxPool": (layers.MaxPool(3, stride=2), (2, 7, 7, 3)),
+    "MaxPool, over the edge": (layers.MaxPool(3, stride=2, ceil=True), (2, 8, 8, 3)),
+    "AvgPool, over the edge": (layers.AvgPool(3, stride=2, ceil=True), (2, 8, 8, 3)),
     "AvgPool": (layers.AvgPool(3, stride=2), (2, 7, 7, 3)),
     "LRN": (layers.LRN(alpha=0.5), (2, 3, 3, 8)),
     "Dense": (layers.Dense(6, 4), (3, 6)),

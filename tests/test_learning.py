@@ -1,8 +1,7 @@
 """Does it learn? On real pictures, where they are there."""
-import pickle
-
 import numpy as np
 
+from data import cifar10
 from tinynet import ops
 from tinynet.device import devices
 from tinynet.engine import Tensor, no_grad
@@ -42,19 +41,15 @@ class SmallNet(Layer):
         return self.fc5(gather(top, bottom))
 
 
-def cifar10(folder, *names):
-    pictures, labels = [], []
-    for name in names:
-        with open(folder / "cifar-10-batches-py" / name, "rb") as file:
-            batch = pickle.load(file, encoding="bytes")
-        pictures.append(batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        labels += batch[b"labels"]
-    return (np.concatenate(pictures).astype(np.float32) - 120) / 64, np.array(labels)
+def pixels(path):
+    images, labels = cifar10.decode(path.read_bytes(), str(path))
+    return (images.astype(np.float32) - 120) / 64, labels
 
 
 def test_a_two_tower_net_learns_cifar10_in_a_few_hundred_steps(real_pictures):
-    images, labels = cifar10(real_pictures, "data_batch_1")
-    unseen, answers = cifar10(real_pictures, "test_batch")
+    folder = real_pictures / "cifar-10-batches-py"
+    images, labels = pixels(folder / "data_batch_1")
+    unseen, answers = pixels(folder / "test_batch")
     top, bottom = devices("cpu0,cpu1")
     model = SmallNet(top, bottom).initialize(seed=0)
     optimizer = SGD(model.parameters(), lr=0.02)

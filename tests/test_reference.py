@@ -8,7 +8,7 @@ import pytest
 
 from conftest import distinct
 from tinynet import layers, ops
-from tinynet.conv import avg_pool, conv2d, lrn, lrn_same_map, max_pool, out_size
+from tinynet.conv import avg_pool, conv2d, local2d, lrn, lrn_same_map, max_pool, out_size
 from tinynet.device import to_host
 from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
@@ -38,6 +38,31 @@ def naive_conv2d(x, W, b, stride=1, pad=(0, 0), groups=1):
             group = o // (O // groups)
             seen = window[:, :, group * C:(group + 1) * C]
             y[n, oh, ow, o] = np.sum(seen * W[:, :, :, o]) + b[o]
+    return y
+
+
+def naive_local2d(x, W, b, pad):
+    size, _, C, O = W.shape[2:]
+    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    y = np.zeros((len(x), *b.shape))
+    for n, oh, ow, window in naive_windows(x, size, 1):
+        for o in range(O):
+            y[n, oh, ow, o] = np.sum(window * W[oh, ow, :, :, :, o]) + b[oh, ow, o]
+    return y
+
+
+def naive_pool_over_the_edge(x, size, stride, reduce):
+    """Windows start at 0, stride, ... until one has seen the last pixel."""
+    starts = []
+    for side in x.shape[1:3]:
+        starts.append([0])
+        while starts[-1][-1] + size < side and starts[-1][-1] + stride < side:
+            starts[-1].append(starts[-1][-1] + stride)
+    y = np.zeros((len(x), len(starts[0]), len(starts[1]), x.shape[3]))
+    for oh, top in enumerate(starts[0]):
+        for ow, left in enumerate(starts[1]):
+            window = x[:, top:top + size, left:left + size]
+            y[:, oh, ow] = reduce(window, axis=(1, 2))
     return y
 
 
@@ -89,19 +114,6 @@ def test_pools_are_the_largest_and_the_mean_of_every_window(place, size, stride)
         naive_pool(x, size, stride, np.mean), abs=1e-14)
 
 
-@pytest.mark.parametrize("size, stride", [(3, 2), (2, 2), (3, 3), (2, 3), (3, 1)])
-def test_windows_that_hang_over_the_edge_see_what_is_there(place, size, stride):
-    """Every pixel is seen, and the largest of the real ones is taken, even below zero."""
-    x = distinct(2, 7, 8, 3) - 10
-    rows, columns = (-(-(side - size) // stride) + 1 for side in (7, 8))
-    expected = np.empty((2, rows, columns, 3))
-    for i, j in np.ndindex(rows, columns):
-        seen = x[:, i * stride:i * stride + size, j * stride:j * stride + size]
-        expected[:, i, j] = seen.max(axis=(1, 2))
-    y = forward(max_pool, x, device=place, size=size, stride=stride, ceil=True)
-    assert np.array_equal(y, expected)
-
-
 @pytest.mark.parametrize("size", [1, 3, 5])
 def test_lrn_of_the_same_map_sums_over_a_square(place, size):
     x = distinct(2, 4, 6, 3)
@@ -111,6 +123,47 @@ def test_lrn_of_the_same_map_sums_over_a_square(place, size):
         square = x[n, max(h - reach, 0):h + reach + 1, max(w - reach, 0):w + reach + 1, c]
         expected[n, h, w, c] = x[n, h, w, c] / (1.5 + 0.5 * (square ** 2).sum()) ** 0.75
     assert y == pytest.approx(expected, rel=1e-13)
+
+
+@pytest.mark.parametrize("size, stride", [(3, 2), (2, 2), (3, 1), (2, 3), (4, 3), (1, 4)])
+@pytest.mark.parametrize("H, W", [(8, 9), (32, 24), (7, 6), (4, 5)])
+def test_windows_that_hang_over_the_edge_see_what_is_there(place, H, W, size, stride):
+    x = distinct(2, H, W, 3) - 10              # below zero, which must not be mistaken for it
+    how = dict(device=place, size=size, stride=stride, ceil=True)
+    assert np.array_equal(forward(max_pool, x, **how),
+                          naive_pool_over_the_edge(x, size, stride, np.max))
+    assert forward(avg_pool, x, **how) == pytest.approx(
+        naive_pool_over_the_edge(x, size, stride, np.mean), abs=1e-14)
+
+
+def test_a_window_larger_than_the_picture_hangs_over_its_edge(place):
+    x = distinct(2, 1, 2, 3) - 10
+    how = dict(device=place, size=2, ceil=True)
+    assert np.array_equal(forward(max_pool, x, **how), x.max(axis=(1, 2), keepdims=True))
+    assert forward(avg_pool, x, **how) == pytest.approx(x.mean(axis=(1, 2), keepdims=True))
+
+
+@pytest.mark.parametrize("pad", [0, 1, 2])
+def test_local2d_has_kernels_of_its_own_at_every_place(place, pad):
+    x = distinct(3, 6, 5, 2)
+    places = 4 + 2 * pad, 3 + 2 * pad
+    W, b = distinct(*places, 3, 3, 2, 4, seed=1), distinct(*places, 4, seed=2)
+    y = forward(local2d, x, W, b, device=place, pad=pad)
+    assert y == pytest.approx(naive_local2d(x, W, b, pad), abs=1e-12)
+
+
+def test_local2d_with_the_same_kernels_everywhere_is_a_convolution():
+    layer, conv = layers.Local2D(3, 4, 3, side=6, pad=1), layers.Conv2D(3, 4, 3, pad=1)
+    conv.initialize(seed=1)
+    layer.W.data[:], layer.b.data[:] = conv.W.data, conv.b.data
+    x = Tensor(distinct(2, 6, 6, 3).astype(np.float32))
+    assert layer(x).numpy() == pytest.approx(conv(x).numpy(), abs=1e-6)
+
+
+def test_local2d_says_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"has \[5, 5\] places.*have \[3, 3\] places"):
+        forward(local2d, distinct(1, 5, 5, 2), distinct(3, 3, 3, 3, 2, 4),
+                distinct(3, 3, 4), pad=1)
 
 
 @pytest.mark.parametrize("n, beta", [(5, 0.75), (3, 0.75), (5, 0.5), (9, 0.75), (1, 1.0)])
@@ -124,6 +177,9 @@ def test_the_last_bits_of_padding_and_rounding_down():
     assert out_size(227, 11, 4) == 55
     assert out_size(224, 11, 4) == 54             # why 224 needs padding of (0, 3)
     assert out_size(224, 11, 4, (0, 3)) == 55
+    assert [out_size(side, 3, 2, ceil=True) for side in (32, 16, 8, 24, 12)] == [16, 8, 4, 12, 6]
+    assert [out_size(side, 3, 2, ceil=True) for side in (55, 27, 13)] == [27, 13, 6]
+    assert out_size(5, 1, 4, ceil=True) == out_size(6, 1, 4, ceil=True) == 2   # none outside
     with pytest.raises(ValueError, match="a window of 5 does not fit into 4 pixels"):
         out_size(4, 5, 1)
 
@@ -236,6 +292,8 @@ TORCH = {
                (2, 9, 8, 3), (3, 3, 3, 4), (4,)),
     "max_pool": (lambda F, x: F.max_pool2d(x, 3, 2), max_pool, (2, 9, 8, 3)),
     "avg_pool": (lambda F, x: F.avg_pool2d(x, 3, 2), avg_pool, (2, 9, 8, 3)),
+    "max_pool, over the edge": (lambda F, x: F.max_pool2d(x, 3, 2, ceil_mode=True),
+                                lambda x: max_pool(x, ceil=True), (2, 8, 10, 3)),
     "lrn": (lambda F, x: F.local_response_norm(x, 5, alpha=5 * 0.3, beta=0.75, k=2.0),
             lambda x: lrn(x, alpha=0.3), (2, 3, 4, 9)),      # theirs divides alpha by n
     "relu": (lambda F, x: F.relu(x), ops.relu, (2, 3, 4, 5)),

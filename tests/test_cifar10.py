@@ -1,0 +1,327 @@
+"""CIFAR-10 is read from any layout, never executed, and fetched in as many pieces as it takes."""
+import functools
+import hashlib
+import http.server
+import io
+import os
+import pickle
+import struct
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+
+from data import cifar10
+
+ROWS = np.random.default_rng(0).integers(0, 256, (12, 3073)).astype(np.uint8)
+ROWS[:, 0] %= 10
+NAMES = [*cifar10.TRAIN, cifar10.TEST]
+
+
+def batch(part, key=str.encode):
+    """Two rows as the python layout has them."""
+    rows = ROWS[2 * part:2 * part + 2]
+    return {key("labels"): rows[:, 0].tolist(), key("data"): rows[:, 1:].copy()}
+
+
+def python_layout(folder, dumps=functools.partial(pickle.dumps, protocol=2), key=str.encode):
+    folder.mkdir()
+    for part, name in enumerate(NAMES):
+        (folder / name).write_bytes(dumps(batch(part, key)))
+    return folder
+
+
+def binary_layout(folder):
+    folder.mkdir()
+    for part, name in enumerate(NAMES):
+        (folder / (name + ".bin")).write_bytes(ROWS[2 * part:2 * part + 2].tobytes())
+    return folder
+
+
+def packed(folder, archive):
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, folder.name)
+    return archive
+
+
+def check(path):
+    train, test = cifar10.load(path)
+    assert train.labels.tolist() == ROWS[:10, 0].tolist()
+    assert test.labels.tolist() == ROWS[10:, 0].tolist()
+    for images, rows in (train.images, ROWS[:10]), (test.images, ROWS[10:]):
+        assert images.dtype == np.uint8 and images.shape == (len(rows), 32, 32, 3)
+        for y, x, colour in (0, 0, 0), (0, 1, 0), (1, 0, 1), (31, 31, 2):
+            assert np.array_equal(images[:, y, x, colour],
+                                  rows[:, 1 + 1024 * colour + 32 * y + x])
+
+
+class Python2(pickle._Pickler):
+    """Writes byte strings as Python 2 wrote its str."""
+
+    dispatch = dict(pickle._Pickler.dispatch)
+
+    def save_bytes(self, content):
+        self.write(pickle.BINSTRING + struct.pack("<i", len(content)) + content)
+
+    dispatch[bytes] = save_bytes
+
+
+def as_python_2(value):
+    file = io.BytesIO()
+    Python2(file, protocol=2).dump(value)
+    return renamed(file.getvalue(), b"numpy.core")
+
+
+def renamed(content, module):
+    """A pickle as a NumPy writes it whose modules are called numpy.core or numpy._core."""
+    names = b"numpy.core.multiarray", b"numpy._core.multiarray"
+    assert any(name in content for name in names)
+    for name in names:
+        content = content.replace(b"c" + name + b"\n", b"c" + module + b".multiarray\n")
+    return content
+
+
+@pytest.mark.parametrize("key", [str, str.encode])
+@pytest.mark.parametrize("protocol", range(6))
+def test_the_python_layout_is_read_in_every_protocol_of_pickle(tmp_path, protocol, key):
+    check(python_layout(tmp_path / "a", lambda value: pickle.dumps(value, protocol), key))
+
+
+@pytest.mark.parametrize("module", [b"numpy.core", b"numpy._core"])
+def test_it_does_not_matter_what_numpy_calls_its_module(tmp_path, module):
+    check(python_layout(tmp_path / "a", lambda value: renamed(pickle.dumps(value, 2), module)))
+
+
+def test_files_of_python_2_are_read(tmp_path):
+    assert b"_codecs" not in as_python_2(batch(0))
+    check(python_layout(tmp_path / "a", as_python_2))
+
+
+def test_an_array_stored_by_columns_is_read(tmp_path):
+    def dumps(value):
+        return pickle.dumps({name: np.asfortranarray(item) for name, item in value.items()}, 2)
+    check(python_layout(tmp_path / "a", dumps))
+
+
+def test_the_binary_layout_and_both_archives_are_read(tmp_path):
+    python = python_layout(tmp_path / "cifar-10-batches-py")
+    binary = binary_layout(tmp_path / "cifar-10-batches-bin")
+    check(binary)
+    check(packed(python, tmp_path / "python.tar.gz"))
+    check(packed(binary, tmp_path / "binary.tar.gz"))
+
+
+def test_it_is_found_in_a_named_folder_in_tinynet_data_and_at_home(tmp_path, monkeypatch):
+    monkeypatch.setattr(cifar10, "HOME", tmp_path / "home")
+    monkeypatch.setenv("TINYNET_DATA", str(tmp_path / "data"))
+    assert cifar10.find() is None
+    with pytest.raises(ValueError, match="python data/cifar10.py"):
+        cifar10.load()
+    home = python_layout(tmp_path / "home")
+    assert cifar10.find() == home
+    (tmp_path / "data").mkdir()
+    there = binary_layout(tmp_path / "data" / "cifar-10-batches-bin")
+    assert cifar10.find() == there
+    named = packed(there, tmp_path / "other.tar.gz")
+    assert cifar10.find(named) == named
+    with pytest.raises(ValueError, match="holds no CIFAR-10"):
+        cifar10.find(tmp_path / "nowhere")
+
+
+def test_another_copy_is_read_with_a_warning(tmp_path, capsys, monkeypatch):
+    folder = python_layout(tmp_path / "a")
+    check(folder)
+    assert "the md5 of data_batch_1, data_batch_2" in capsys.readouterr().err
+    monkeypatch.setattr(cifar10, "PUBLISHED", {
+        name: hashlib.md5((folder / name).read_bytes()).hexdigest() for name in NAMES})
+    check(folder)
+    assert capsys.readouterr().err == ""
+
+
+class Evil:
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        function, *arguments = self.call
+        return function, tuple(arguments)
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
+@pytest.mark.parametrize("call, named", [
+    ((os.mkdir, "hit"), "mkdir"), ((eval, "__import__('os').mkdir('hit')"), "eval"),
+    ((np.fromfile, "hit"), "fromfile")])
+def test_a_pickle_that_wants_to_do_something_is_refused(tmp_path, monkeypatch, call, named,
+                                                        protocol):
+    monkeypatch.chdir(tmp_path)
+    folder = python_layout(tmp_path / "a")
+    evil = dict(batch(0), data=Evil(*call))
+    (folder / "data_batch_2").write_bytes(pickle.dumps(evil, protocol))
+    with pytest.raises(ValueError, match=f"data_batch_2 is .* not to be trusted.*{named}"):
+        cifar10.load(folder)
+    assert not (tmp_path / "hit").exists()
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 5])
+def test_an_array_of_objects_is_refused(tmp_path, protocol):
+    folder = python_layout(tmp_path / "a")
+    evil = dict(batch(0), data=np.array([None, "text"]))
+    (folder / "data_batch_2").write_bytes(pickle.dumps(evil, protocol))
+    with pytest.raises(ValueError, match="an array of 'O8', not of integers"):
+        cifar10.load(folder)
+
+
+def test_damaged_files_are_named(tmp_path):
+    folder = python_layout(tmp_path / "a")
+    whole = (folder / "data_batch_3").read_bytes()
+    for content in (whole[:-2000], b"", b"\x80\x02N.", pickle.dumps({"data": np.zeros((2, 9))})):
+        (folder / "data_batch_3").write_bytes(content)
+        with pytest.raises(ValueError, match="data_batch_3"):
+            cifar10.load(folder)
+    (folder / "data_batch_3").unlink()
+    with pytest.raises(ValueError, match="lacks data_batch_3"):
+        cifar10.load(folder)
+    archive = packed(folder, tmp_path / "a.tar.gz")
+    archive.write_bytes(archive.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="a.tar.gz is damaged"):
+        cifar10.load(archive)
+    binary = binary_layout(tmp_path / "b")
+    (binary / "test_batch.bin").write_bytes(b"12")
+    with pytest.raises(ValueError, match="test_batch.bin is damaged"):
+        cifar10.load(binary)
+
+
+# --- fetching ---------------------------------------------------------------------------
+
+ARCHIVE = np.random.default_rng(1).bytes(300_000)
+ARCHIVE_MD5 = hashlib.md5(ARCHIVE).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ARCHIVE, at most `most` bytes a connection; then it breaks off."""
+
+    def __init__(self, content=ARCHIVE, most=10 ** 9, resumes=True, status=None):
+        self.content, self.most, self.resumes, self.status = content, most, resumes, status
+        self.asked = []
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/{cifar10.ARCHIVE}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        server.asked.append(start)
+        if server.status or start >= len(server.content):
+            self.send_error(server.status or 416)
+            return
+        if not server.resumes:
+            start = 0
+        rest = server.content[start:]
+        self.send_response(206 if server.resumes else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[:server.most])
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(**how):
+        server = Server(**how)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def fetched(folder, *servers):
+    urls = [server.url for server in servers]
+    return cifar10.download(folder, urls, ARCHIVE_MD5).read_bytes()
+
+
+def test_a_broken_line_is_taken_up_again_where_it_broke(tmp_path, serve):
+    server = serve(most=130_000)
+    assert fetched(tmp_path, server) == ARCHIVE
+    assert server.asked == [0, 130_000, 260_000]
+    assert os.listdir(tmp_path) == [cifar10.ARCHIVE]
+
+
+def test_what_an_earlier_call_left_is_not_fetched_again(tmp_path, serve):
+    server = serve()
+    (tmp_path / (cifar10.ARCHIVE + ".part")).write_bytes(ARCHIVE[:1000])
+    assert fetched(tmp_path, server) == ARCHIVE and server.asked == [1000]
+    assert fetched(tmp_path, server) == ARCHIVE and server.asked == [1000]
+
+
+def test_a_file_that_was_whole_but_not_yet_renamed_is_taken(tmp_path, serve):
+    (tmp_path / (cifar10.ARCHIVE + ".part")).write_bytes(ARCHIVE)
+    assert fetched(tmp_path, serve()) == ARCHIVE
+
+
+def test_a_server_that_cannot_resume_starts_over(tmp_path, serve):
+    (tmp_path / (cifar10.ARCHIVE + ".part")).write_bytes(b"x" * 1000)
+    assert fetched(tmp_path, serve(resumes=False)) == ARCHIVE
+
+
+def test_the_next_mirror_goes_on_where_the_first_one_failed(tmp_path, serve):
+    gone, broken, whole = serve(status=404), serve(most=100_000, resumes=False), serve()
+    assert fetched(tmp_path, gone, broken, whole) == ARCHIVE
+    assert whole.asked == [100_000]
+
+
+def test_a_slow_mirror_gives_way_to_a_quick_one(tmp_path, serve, monkeypatch):
+    slow, quick = serve(), serve()
+    clock = iter(range(0, 10 ** 6, 11))
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10.time, "monotonic", lambda: next(clock))
+        assert fetched(tmp_path, slow) == ARCHIVE              # the only one: patience
+        assert slow.asked[:2] == [0, 65536]
+        (tmp_path / cifar10.ARCHIVE).unlink()
+        fetched(tmp_path, slow, quick)
+    assert quick.asked == [65536]
+
+
+def test_a_file_with_the_wrong_md5_is_thrown_away_and_the_next_mirror_asked(tmp_path, serve):
+    other = serve(content=ARCHIVE[::-1])
+    assert fetched(tmp_path, other, serve()) == ARCHIVE
+    with pytest.raises(ValueError, match="the md5 is wrong"):
+        fetched(tmp_path / "b", other)
+    assert os.listdir(tmp_path / "b") == []
+
+
+def test_when_nothing_answers_it_says_what_was_tried_and_keeps_what_came(tmp_path, serve):
+    gone, broken = serve(status=503), serve(most=1000, resumes=False)
+    with pytest.raises(ValueError) as error:
+        fetched(tmp_path, gone, broken)
+    for words in (gone.url, "503", broken.url, "broke off at byte 1,000 of 300,000",
+                  "the 1,000 bytes that are there", "--from"):
+        assert words in str(error.value)
+
+
+def test_the_command_says_what_it_found(tmp_path, capsys):
+    assert cifar10.main(["--from", str(binary_layout(tmp_path / "b"))]) == 0
+    assert "10 pictures to learn from and 2 to test with" in capsys.readouterr().out
+    assert cifar10.main(["--from", str(tmp_path / "nowhere")]) == 1
+    assert "holds no CIFAR-10" in capsys.readouterr().err
+
+
+def test_the_real_files_hold_the_same_pictures_in_both_layouts(real_pictures):
+    parts = []
+    for name in ("cifar-10-batches-py/test_batch", "cifar-10-batches-bin/test_batch.bin"):
+        if not (real_pictures / name).is_file():
+            pytest.skip(f"there is no {real_pictures / name}")
+        parts.append(cifar10.decode((real_pictures / name).read_bytes(), name))
+    python, binary = parts
+    assert np.bincount(python.labels).tolist() == [1000] * 10
+    assert np.array_equal(python.images, binary.images)
+    assert np.array_equal(python.labels, binary.labels)

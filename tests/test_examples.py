@@ -1,0 +1,336 @@
+"""The examples, on a handful of pictures: nets and schedules are the authors', a run that was
+stopped goes on to the bit, and nothing is claimed that the numbers do not bear."""
+import csv
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_style import ROOT
+
+sys.path.insert(0, str(ROOT / "examples"))
+
+import ablations                                                               # noqa: E402
+import cifar10                                                                 # noqa: E402
+import cifar_smoke                                                             # noqa: E402
+import common                                                                  # noqa: E402
+import figure1                                                                 # noqa: E402
+from data.cifar10 import TEST, TRAIN, Labelled                                 # noqa: E402
+from tinynet import checkpoint                                                 # noqa: E402
+from tinynet.engine import Tensor                                              # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory):
+    """40 pictures of noise to learn from and 8 to test with, in the binary layout."""
+    folder = tmp_path_factory.mktemp("cifar") / "cifar-10-batches-bin"
+    folder.mkdir()
+    rows = np.random.default_rng(0).integers(0, 256, (6, 8, 3073)).astype(np.uint8)
+    rows[:, :, 0] %= 10
+    for name, part in zip((*TRAIN, TEST), rows):
+        (folder / f"{name}.bin").write_bytes(part.tobytes())
+    return str(folder)
+
+
+@pytest.fixture(autouse=True)
+def small_batches(monkeypatch):
+    """Three batches an epoch."""
+    for example in cifar10, figure1, ablations, cifar_smoke:
+        monkeypatch.setattr(example, "BATCH", 16)
+
+
+def start(example, *words):
+    return common.main(example.start, example.parser(), [str(word) for word in words])
+
+
+# --- the authors' nets ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name, count", [
+    ("80sec", 145_578), ("19pct", 89_578), ("18pct", 89_578), ("13pct", 1_116_490),
+    ("11pct", 2_112_970)])
+def test_a_net_has_as_many_parameters_as_the_authors(name, count):
+    build, config = cifar10.CONFIGS[name]
+    net = build()
+    assert sum(w.data.size for _, w in net.parameters()) == count
+    image = np.zeros((2, config.crop, config.crop, 3), np.float32)
+    assert net(Tensor(image)).shape == (2, 10)
+    assert list(config.decay) == [layer for layer, _ in net.layers()]
+
+
+def test_a_shorter_schedule_has_its_phases_in_proportion():
+    phases = cifar10.CONFIGS["13pct"][1].phases
+    assert sum(phase.epochs for phase in phases) == 160
+    short = cifar10.scaled(phases, 16)
+    at = {epoch: cifar10.phase_at(short, epoch) for epoch in (0, 9.9, 10, 13.9, 14, 15.1, 99)}
+    assert [phase.rate for phase in at.values()] == [1e-3] * 4 + [1e-4, 1e-5, 1e-5]
+    assert [phase.pictures for phase in at.values()] == [40_000] * 2 + [50_000] * 5
+
+
+def test_the_rate_of_80sec_drops_after_its_eighth_epoch():
+    phases = cifar10.CONFIGS["80sec"][1].phases
+    assert cifar10.phase_at(phases, 8 - 1 / 391).rate == 0.001
+    assert cifar10.phase_at(cifar10.scaled(phases, 10), 8).rate == 0.0001
+
+
+# --- pictures ---------------------------------------------------------------------------
+
+
+def numbered(count=40):
+    """Pictures whose pixels say where they are: y in red, x in green."""
+    y, x = np.mgrid[:32, :32]
+    image = np.stack([y, x, y], axis=-1).astype(np.uint8)
+    return Labelled(np.stack([image] * count), np.arange(count) % 10)
+
+
+def test_random_crops_are_pieces_of_the_pictures_mirrored_or_not():
+    pictures = common.Pictures(numbered(), numbered(), crop=24, augment=True)
+    pictures.mean = np.float32(0)
+    images, labels = pictures.batch(np.arange(40), epoch=3)
+    seen = set()
+    for image in images:
+        mirrored = bool(image[0, 1, 1] < image[0, 0, 1])
+        upright = image[:, ::-1] if mirrored else image
+        top, left = upright[0, 0, :2].astype(int)
+        assert np.array_equal(upright, numbered(1).images[0, top:top + 24, left:left + 24])
+        seen.add((top, left, mirrored))
+    tops, lefts, mirrors = map(set, zip(*seen))
+    assert tops == lefts == set(range(9)) and mirrors == {False, True} and len(seen) > 30
+    assert np.array_equal(labels, np.arange(40) % 10)
+    again, _ = pictures.batch(np.arange(20, 40), epoch=3)
+    assert np.array_equal(again, images[20:])                  # whoever else is in the batch
+    assert not np.array_equal(pictures.batch(np.arange(40), epoch=4)[0], images)
+
+
+def test_nine_views_are_a_grid_and_one_is_its_centre():
+    pictures = common.Pictures(numbered(), numbered(), crop=24)
+    pictures.mean = np.float32(0)
+    views = pictures.views(slice(0, 2), 9)
+    assert views.shape == (18, 24, 24, 3)
+    corners = [[top, left] for top in (0, 4, 8) for left in (0, 4, 8)]
+    assert views[:, 0, 0, :2].tolist() == corners * 2
+    assert np.array_equal(pictures.views(slice(0, 2), 1), views[[4, 13]])
+    assert np.array_equal(pictures.batch(np.array([0]), 0)[0], views[4:5])
+
+
+def test_the_mean_of_the_training_pictures_is_subtracted_before_they_are_scaled():
+    dark, light = (Labelled(np.full((2, 32, 32, 3), value, np.uint8), np.zeros(2, np.int64))
+                   for value in (100, 164))
+    pictures = common.Pictures(dark, light, scale=1 / 64)
+    assert np.all(pictures.batch(np.array([0, 1]), 0)[0] == 0)
+    assert np.all(pictures.views(slice(0, 2), 1) == 1)
+
+
+# --- runs -------------------------------------------------------------------------------
+
+
+def arrays(path):
+    saved = checkpoint.Checkpoint(path)
+    with np.load(path) as npz:
+        found = {name: npz[name] for name in saved.names if name != "meta"}
+    for point in saved.meta["state"]["curve"]:
+        del point["seconds"]
+    return found, saved.meta["state"]["curve"], saved.meta["state"]["result"]
+
+
+@pytest.mark.parametrize("net, batch", [("80sec", 1), ("80sec", 3), ("13pct", 5)])
+def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path, few, monkeypatch, capsys, net,
+                                                   batch):
+    words = net, "--epochs", 2, "--from", few, "--output-dir"
+    assert start(cifar10, *words, tmp_path / "whole") == 0
+    made, plain = [], common.Pictures.batch
+
+    def stop(*args):
+        made.append(args)
+        if len(made) == batch:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(*args)
+
+    monkeypatch.setattr(common.Pictures, "batch", stop)
+    assert start(cifar10, *words, tmp_path / "parts") == 130
+    assert len(made) == batch
+    assert "the same command goes on" in capsys.readouterr().err
+    assert start(cifar10, *words, tmp_path / "parts") == 0
+    assert len(made) == 6 and "going on at epoch" in capsys.readouterr().out
+
+    (whole, *rest), (parts, *other_rest) = (
+        arrays(tmp_path / folder / f"{net}-2-epochs-seed-0.npz") for folder in ("whole", "parts"))
+    assert rest == other_rest and len(rest[0]) == 2
+    assert whole.keys() == parts.keys()
+    assert all(np.array_equal(whole[name], parts[name]) for name in whole)
+
+
+def test_a_finished_run_is_drawn_again_without_training(tmp_path, few, monkeypatch, capsys):
+    words = "80sec", "--epochs", 1, "--from", few, "--output-dir", tmp_path
+    assert start(cifar10, *words) == 0
+    said = capsys.readouterr().out
+    assert "1 epochs instead of 10: the schedule in proportion, 0.8 at 0.001" in said
+    name = tmp_path / "80sec-1-epochs-seed-0"
+    with open(f"{name}.csv") as file:
+        [row] = csv.DictReader(file)
+    assert float(row["epoch"]) == 1 and 0 < float(row["test_error"]) <= 1
+    Image.open(f"{name}.png").verify()
+    os.remove(f"{name}.png")
+    monkeypatch.setattr(common.Pictures, "batch", None)
+    assert start(cifar10, *words) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == said.splitlines()[-2:]
+    assert os.path.exists(f"{name}.png")
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(tmp_path, few, monkeypatch, capsys):
+    words = "80sec", "--epochs", 1, "--from", few, "--output-dir", tmp_path
+    assert start(cifar10, *words) == 0
+    build, config = cifar10.CONFIGS["80sec"]
+    other = cifar10.Config((cifar10.Phase(10, 0.5),), config.decay, "26 %")
+    monkeypatch.setitem(cifar10.CONFIGS, "80sec", (build, other))
+    assert start(cifar10, *words) == 1
+    assert "was made with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("example, words", [(cifar10, ["80sec"]), (figure1, []),
+                                            (ablations, ["lrn"]), (cifar_smoke, [])])
+def test_pictures_that_are_not_there_are_an_error_that_helps(example, words, tmp_path, capsys):
+    assert start(example, *words, "--from", tmp_path / "nowhere") == 1
+    assert "holds no CIFAR-10; wanted is" in capsys.readouterr().err
+
+
+# --- figure 1 ---------------------------------------------------------------------------
+
+
+def curve(*errors):
+    return [dict(epoch=float(epoch), error=error) for epoch, error in enumerate(errors, 1)]
+
+
+def test_the_epochs_to_a_training_error_are_read_between_two_points():
+    assert figure1.needed(curve(0.5, 0.3, 0.2, 0.1)) == pytest.approx(2.5)
+    assert figure1.needed(curve(0.25)) == 1
+    assert figure1.needed(curve(0.5, 0.3)) is None
+    assert figure1.needed([]) is None
+
+
+def test_figure_1_stops_at_its_goal_and_prints_the_ratio(tmp_path, few, monkeypatch, capsys):
+    monkeypatch.setattr(figure1, "GOAL", 0.88)
+    monkeypatch.setattr(figure1, "SEARCH", 1)
+    words = "--epochs", 30, "--from", few, "--output-dir", tmp_path, "--rates", "0.005,0.02"
+    assert start(figure1, *words) == 0
+    said = capsys.readouterr().out
+    assert "times the epochs of ReLU (the paper: 6)" in said
+    assert len(list(tmp_path.glob("*.npz"))) == 4
+    with open(tmp_path / "figure1.csv") as file:
+        last = {row["run"].partition(",")[0]: float(row["error"]) for row in csv.DictReader(file)}
+    assert set(last) == {"ReLU", "Tanh"} and max(last.values()) <= 0.88
+    monkeypatch.setattr(common.Pictures, "batch", None)
+    assert start(figure1, *words) == 0
+    assert capsys.readouterr().out == said[said.index("ReLU at its"):said.index("tanh-rate")] + \
+        said[said.index("Tanh at its"):]
+
+
+def test_figure_1_says_when_the_goal_was_not_reached(tmp_path, few, monkeypatch, capsys):
+    monkeypatch.setattr(figure1, "SEARCH", 1)
+    assert start(figure1, "--epochs", 1, "--from", few, "--output-dir", tmp_path,
+                 "--rates", "0.01") == 1
+    assert "after 1 epochs, not 25%; --epochs gives it more" in capsys.readouterr().out
+
+
+def test_a_rate_that_diverges_is_not_chosen(tmp_path, few, monkeypatch, capsys):
+    monkeypatch.setattr(figure1, "GOAL", 0.92)
+    monkeypatch.setattr(figure1, "SEARCH", 1)
+    words = "--epochs", 30, "--from", few, "--output-dir", tmp_path, "--rates", "1e30,0.005"
+    assert start(figure1, *words) == 0
+    said = capsys.readouterr().out
+    assert "relu-rate-1e+30-seed-0: the loss is nan" in said
+    assert "ReLU at its best rate, 0.005" in said
+
+
+# --- ablations --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ablations.PAIRS)
+def test_the_nets_of_a_pair_run_on_what_they_are_shown(what):
+    for _, build, how in ablations.PAIRS[what]:
+        net = build().initialize(seed=0)
+        assert net(Tensor(np.zeros((1, how["crop"], how["crop"], 3), np.float32))).shape == (1, 10)
+
+
+def test_towers_of_half_the_kernels_meet_and_one_tower_does_not():
+    two, one = (sum(w.data.size for _, w in build().parameters())
+                for _, build, _ in ablations.PAIRS["towers"])
+    common_part = 1024 * 256 + 256 + 256 * 10 + 10
+    conv1, conv2 = 16 * (75 + 1), 16 * (400 + 1)
+    assert two == 2 * (conv1 + conv2) + 64 * (9 * 32 + 1) + common_part
+    assert one == conv1 + conv2 + 64 * (9 * 16 + 1) + common_part
+
+
+def test_an_ablation_prints_spread_and_draws_both_sides(tmp_path, few, capsys):
+    words = "augment", "--seeds", 2, "--epochs", 1, "--from", few, "--output-dir", tmp_path
+    assert start(ablations, *words) == 0
+    said = capsys.readouterr().out
+    assert said.count(" ± ") == 3 and "test error after 1 epochs, 2 seeds" in said
+    assert len(list(tmp_path.glob("*.npz"))) == 4
+    Image.open(tmp_path / "augment-1-epochs.png").verify()
+    with open(tmp_path / "augment-1-epochs.csv") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == [
+            "random crops, seed 0", "random crops, seed 1", "central crops, seed 0",
+            "central crops, seed 1"]
+
+
+def test_an_effect_inside_the_spread_is_called_that():
+    def said(a, b):
+        return ablations.verdict("A", "B", a, b)
+    assert said([0.30, 0.31, 0.29], [0.40, 0.41, 0.39]) == \
+        "A is better by 10.00% ± 2.27%: more than chance"
+    assert "A is WORSE by 1.00%" in said([0.31, 0.35, 0.27], [0.30, 0.33, 0.27])
+    assert "INSIDE THE SPREAD" in said([0.31, 0.35, 0.27], [0.30, 0.33, 0.27])
+    # Three seeds give their own spread away so badly that twice of it is not enough.
+    assert "INSIDE THE SPREAD" in said([0.30, 0.31, 0.29], [0.32, 0.33, 0.31])
+    assert "--seeds 3" in said([0.3], [0.4])
+
+
+# --- the smoke test ---------------------------------------------------------------------
+
+
+def test_a_net_that_has_not_learned_is_called_that(few, capsys):
+    assert start(cifar_smoke, "--from", few, "--steps", 3, "--lr", 0) == 1
+    assert "IT HAS NOT LEARNED: test error" in capsys.readouterr().out
+
+
+def test_the_smoke_test_says_the_same_on_one_device_and_on_two(few, monkeypatch, capsys):
+    monkeypatch.setattr(cifar_smoke, "LEARNED", 1.1)
+    said = []
+    for towers in "cpu", "cpu0,cpu1":
+        assert start(cifar_smoke, "--from", few, "--steps", 4, "--device", towers) == 0
+        said.append(capsys.readouterr().out.splitlines()[-1].partition(", after")[0])
+    assert said[0] == said[1] and "it has learned: test error" in said[0]
+
+
+def test_without_cifar10_it_says_so_and_draws_patterns(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TINYNET_DATA", str(tmp_path))
+    monkeypatch.setattr("data.cifar10.HOME", tmp_path)
+    plain = cifar_smoke.draw
+    monkeypatch.setattr(cifar_smoke, "draw", lambda split, count: plain(split, 4))
+    assert start(cifar_smoke, "--steps", 1) == 1
+    said = capsys.readouterr()
+    assert "DRAWN PATTERNS" in said.err and "python data/cifar10.py" in said.err
+    assert "40 pictures to learn from" in said.out
+
+
+def test_the_patterns_are_of_ten_classes():
+    train = cifar_smoke.draw("train", 2)
+    assert train.images.shape == (20, 32, 32, 3) and train.images.dtype == np.uint8
+    assert train.labels.tolist() == [i // 2 for i in range(20)]
+    assert not np.array_equal(train.images, cifar_smoke.draw("val", 2).images)
+
+
+@pytest.mark.parametrize("largest, step", [(1.0, 0.1), (0.42, 0.05), (10, 1.0), (160, 20),
+                                           (0.09, 0.01), (7.3, 1)])
+def test_ticks_are_round_numbers(largest, step):
+    assert common.nice_step(largest) == pytest.approx(step)
+
+
+def test_an_example_takes_as_many_of_the_gpus_as_it_has_towers(monkeypatch):
+    monkeypatch.setattr(common.device, "default_devices", lambda: "gpu0,gpu1")
+    assert figure1.parser().parse_args([]).device == "gpu0"
+    assert cifar_smoke.parser().parse_args([]).device == "gpu0,gpu1"
