@@ -56,7 +56,7 @@ class Tower(Layer):
         side = last_map_side(recipe.crop)                       # 6
 
         def conv(name, *sizes, **how):
-            return Conv2D(*sizes, **how, **first_values(recipe, name))
+            return Conv2D(*sizes, **how, form=recipe.conv, **first_values(recipe, name))
 
         def norm():
             return LRN(n=5, k=recipe.lrn_k, alpha=recipe.lrn_alpha, beta=0.75)

@@ -87,6 +87,22 @@ def test_over_batch_really_cuts():
     assert sum(rows) == 64 and max(rows) == 2                 # 2 MB a slice
 
 
+def test_a_slice_has_the_rows_that_it_needs_but_leaves_some_for_every_lane():
+    rows = []
+    x = np.zeros((64, 1 << 18), np.float32)
+    dev.over_batch(lambda x: rows.append(len(x)) or x, x, least=5)
+    assert sum(rows) == 64 and max(rows) == 5
+    dev.over_batch(lambda x: rows.append(len(x)) or x, x, least=50)
+    assert rows[-8:] == [8] * 8
+
+
+def test_each_slice_lets_a_function_write_into_its_rows():
+    x = np.arange(64 << 15, dtype=np.float32).reshape(64, -1)
+    y = np.empty_like(x)
+    dev.each_slice(lambda x, y: np.add(x, 1, out=y), x, y)
+    assert np.array_equal(y, x + 1)
+
+
 @pytest.mark.parametrize("function", [
     lambda x: dev.sum_over_batch(lambda x: x.T @ x, x),
     lambda x: dev.over_batch(lambda x: x @ x[:5].T, x),

@@ -50,6 +50,10 @@ TABLE = {
         (using(conv.conv2d, stride=2, pad=1), (3, 7, 8, 2), (3, 3, 2, 3), (3,)),
     "conv2d, many slices":
         (using(conv.conv2d, pad=1), (20, 13, 13, 24), (3, 3, 24, 16), (16,)),
+    "conv2d, winograd":
+        (using(conv.conv2d, pad=1, form="winograd"), (3, 6, 8, 2), (3, 3, 2, 4), (4,)),
+    "conv2d, winograd, many slices":
+        (using(conv.conv2d, pad=(0, 3), form="winograd"), (40, 9, 7, 8), (5, 5, 8, 6), (6,)),
     "max_pool": (conv.max_pool, (2, 7, 9, 3)),
     "max_pool, all ties": (using(conv.max_pool, ties="all"), (2, 7, 9, 3)),
     "max_pool, no overlap": (using(conv.max_pool, size=2, stride=2), (2, 6, 7, 3)),

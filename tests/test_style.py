@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tinynet"
-ORDER = ["device", "rng", "engine", "gradcheck", "ops", "conv", "layers", "split", "optim",
-         "recipes", "images", "progress", "batches", "checkpoint", "figures", "runs"]
+ORDER = ["device", "rng", "engine", "gradcheck", "ops", "winograd", "conv", "layers", "split",
+         "optim", "recipes", "images", "progress", "batches", "checkpoint", "figures", "runs"]
 FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
         tokenize.ENDMARKER}
 
@@ -47,10 +47,10 @@ def test_a_file_imports_only_from_files_above_it(name):
     assert set(own_imports(name)) <= set(above)
 
 
-def test_the_package_stays_below_1500_lines_of_code():
+def test_the_package_stays_below_1600_lines_of_code():
     """As README says. Raise it only for what is worth the reading."""
     assert sum(code_lines(path.read_text(encoding="utf-8"))
-               for path in PACKAGE.glob("*.py")) <= 1500
+               for path in PACKAGE.glob("*.py")) <= 1600
 
 
 def test_cupy_is_imported_in_one_place():

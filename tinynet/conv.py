@@ -7,8 +7,11 @@ they came from. Pooling and normalisation need only views of the same windows.
 Letters: N pictures, H x W pixels, C channels; KH x KW kernel; OH x OW output pixels, O output
 channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is the output.
 """
-from .device import get_array_module, over_batch, sum_over_batch
+from .device import each_slice, get_array_module, is_on_gpu, over_batch, sum_over_batch
 from .engine import op
+from .winograd import winograd
+
+FORMS = "auto", "im2col", "winograd"
 
 
 def out_size(size, kernel, stride, pad=(0, 0)):
@@ -92,26 +95,47 @@ def col2im(cols, shape, kernel, stride=1, pad=(0, 0)):
 
 
 @op
-def conv2d(x, W, b, *, stride=1, pad=0):
+def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     """Slide O kernels over the picture: at every position, the sum of products plus b.
 
     x (N, H, W, C), W (KH, KW, C, O), b (O,) -> (N, OH, OW, O). No kernel is flipped.
-    The columns are 7 to 25 times larger than x, so they are made for a few pictures at a
-    time, and made again in dW instead of kept.
+    form: how it is computed. "im2col": as one matrix product. "winograd": with fewer
+    multiplications and more rounding, wherever that can be done. "auto": whichever is faster.
     """
     KH, KW, C, O = W.shape
     if x.shape[-1] != C:
         raise ValueError(f"conv2d: {x.shape[-1]} maps come in, the kernels want {C}")
-    kernel, pad = (KH, KW), both_sides(pad)
-    OH = out_size(x.shape[1], KH, stride, pad)
-    OW = out_size(x.shape[2], KW, stride, pad)
+    if form not in FORMS:
+        raise ValueError(f"conv2d: form is one of {', '.join(FORMS)}, not {form!r}")
+    pad = both_sides(pad)
+    can = stride == 1 and (KH, KW) in [(3, 3), (5, 5)]
+    pays = x.dtype == "float32" and min(C, O) >= 16 and not is_on_gpu(x)
+    if can and (form == "winograd" or form == "auto" and pays):
+        y, dx, dW = winograd(x, W, b, pad)
+    else:
+        y, dx, dW = as_columns(x, W, b, stride, pad)
+
+    def db(dy): return sum_over_batch(lambda dy: dy.sum(axis=(0, 1, 2)), dy)
+    return y, dx, dW, db
+
+
+def as_columns(x, W, b, stride, pad):
+    """conv2d as the product im2col(x) @ W: y, dx, dW.
+
+    The columns are 7 to 25 times larger than x, so they are made for a few pictures at a
+    time, and made again in dW instead of kept.
+    """
+    xp = get_array_module(x)
+    KH, KW, C, O = W.shape
+    kernel, shape = (KH, KW), x.shape
+    OH, OW = (out_size(size, K, stride, pad) for size, K in zip(shape[1:3], kernel))
     rows = W.reshape(-1, O)
     scratch = OH * OW * len(rows) * x.itemsize
 
-    def forward(x):
-        y = im2col(x, kernel, stride, pad) @ rows
+    def forward(x, y):
+        y = y.reshape(-1, O)
+        xp.matmul(im2col(x, kernel, stride, pad), rows, out=y)
         y += b
-        return y.reshape(-1, OH, OW, O)
 
     def dx(dy):
         def backward(dy):
@@ -124,11 +148,9 @@ def conv2d(x, W, b, *, stride=1, pad=0):
             return im2col(x, kernel, stride, pad).T @ dy.reshape(-1, O)
         return sum_over_batch(backward, x, dy, scratch=scratch).reshape(W.shape)
 
-    def db(dy):
-        return sum_over_batch(lambda dy: dy.sum(axis=(0, 1, 2)), dy)
-
-    shape = x.shape
-    return over_batch(forward, x, scratch=scratch), dx, dW, db
+    y = xp.empty((len(x), OH, OW, O), x.dtype)
+    each_slice(forward, x, y, scratch=scratch)
+    return y, dx, dW
 
 
 @op

@@ -173,14 +173,23 @@ def _stack():
 # fixed order, so a result is the same to the bit on any machine of one kind.
 
 
-def over_batch(f, *arrays, scratch=None):
+def each_slice(f, *arrays, scratch=None, least=1):
+    """f on matching slices of arrays along their first axis; it writes into some of them.
+
+    scratch: bytes of work memory that f needs for one row (default: the rows themselves);
+    0 if f does not gain from staying in cache.
+    least: rows that make a slice worth what it costs by itself, whatever their scratch.
+    """
+    _for_each(lambda rows: f(*[array[rows] for array in arrays]),
+              _slices(arrays, scratch, least), arrays[0])
+
+
+def over_batch(f, *arrays, scratch=None, least=1):
     """f(*arrays), computed slice by slice along the first axis and put together again.
 
     f: takes a slice of each array and returns the same rows of the result.
-    scratch: bytes of work memory that f needs for one row (default: the rows themselves);
-    0 if f does not gain from staying in cache.
     """
-    slices = _slices(arrays, scratch)
+    slices = _slices(arrays, scratch, least)
     if len(slices) <= 1:
         return f(*arrays)
     lock = threading.Lock()
@@ -199,12 +208,12 @@ def over_batch(f, *arrays, scratch=None):
     return result[0]
 
 
-def sum_over_batch(f, *arrays, scratch=None):
+def sum_over_batch(f, *arrays, scratch=None, least=1):
     """The sum of f over slices of the batch (a weight gradient): f(*arrays) to rounding.
 
     Lane i adds up slices i, i + LANES, ...; the lanes are added in order at the end.
     """
-    slices = _slices(arrays, scratch)
+    slices = _slices(arrays, scratch, least)
     if len(slices) <= 1:
         return f(*arrays)
     lanes = [None] * min(LANES, len(slices))
@@ -254,14 +263,14 @@ def set_threads(count):
     _pool = ThreadPoolExecutor(count, initializer=_mark_worker) if count > 1 else None
 
 
-def _slices(arrays, scratch):
+def _slices(arrays, scratch, least=1):
     count = arrays[0].shape[0]
     row = max(1, sum(array.nbytes for array in arrays) // max(count, 1))
     if is_on_gpu(arrays[0]):
         size = count if scratch == 0 else GPU_SCRATCH // (scratch or row)
     else:
         fair = -(-count // LANES)
-        size = fair if scratch == 0 else min(fair, CPU_SCRATCH // (scratch or row))
+        size = fair if scratch == 0 else min(fair, max(CPU_SCRATCH // (scratch or row), least))
         size = max(size, SMALL // row)
     size = max(1, size)
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
