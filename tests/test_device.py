@@ -1,6 +1,8 @@
 """Device strings, moving arrays, and work spread over cores."""
 import os
+import platform
 import signal
+import sys
 import time
 
 import numpy as np
@@ -179,6 +181,20 @@ def test_an_error_in_a_slice_reaches_the_caller():
 
     with pytest.raises(ZeroDivisionError):
         dev.over_batch(fail, np.zeros((64, 1 << 18)))
+
+
+def test_memory_that_was_freed_is_used_again():
+    if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
+        pytest.skip("only glibc is asked to keep freed memory")
+    import resource
+    Device("cpu")
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        arrays = [np.ones(3 << 18, np.float32) for _ in range(20)]       # 60 MB
+        del arrays
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert faults[-1] < 1000                                  # 15,000 pages of 4 KB
 
 
 def test_threads_must_be_at_least_one(threads):

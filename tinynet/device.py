@@ -4,8 +4,10 @@ A `Device` has a name ("cpu", "cpu1", "gpu0", "gpu0:a"), the array library that 
 there (`xp`: NumPy or CuPy), and `put`, the only function in tinynet that moves an array.
 This is the one file that imports CuPy, and only when a GPU is asked for.
 """
+import ctypes
 import os
 import re
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +19,8 @@ LANES = 8                      # a sum over slices goes through this many partia
 CPU_SCRATCH = 2 << 20          # bytes of scratch a slice may use: about one core's cache
 GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
+# glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
+MALLOC = {-1: (1 << 31) - 1, -3: 1 << 30, -8: 1}
 
 _active = threading.local()
 
@@ -37,8 +41,8 @@ class Device:
     are. Raises UserError for a name that cannot be read or a device that this machine does
     not have, and says what would work.
 
-    The first CPU device sets BLAS to one thread in this process: ops are spread over the
-    cores by our own pool.
+    The first CPU device sets BLAS to one thread in this process, since ops are spread over
+    the cores by our own pool, and lets the process keep the memory that it frees.
     """
 
     def __init__(self, name):
@@ -52,7 +56,7 @@ class Device:
         if self.is_gpu:
             self.cuda = _cuda_device(name, int(match[2]))
         else:
-            _one_blas_thread()
+            _set_up_cpu()
 
     @property
     def xp(self):
@@ -291,11 +295,20 @@ def _mark_worker():
     _active.worker = True
 
 
-def _one_blas_thread():
-    """Our pool keeps the cores busy; a BLAS with threads of its own would fight it."""
+def _set_up_cpu():
+    """Once: one BLAS thread, because one with threads of its own would fight our pool.
+
+    And freed arrays are kept for the next step, in one heap for all threads. Left alone, the
+    C library on Linux gives them back to the system, and every step waits for fresh pages.
+    """
     global _blas_limit
-    if _blas_limit is None:
-        _blas_limit = threadpool_limits(1, user_api="blas")
+    if _blas_limit is not None:
+        return
+    _blas_limit = threadpool_limits(1, user_api="blas")
+    if sys.platform == "linux":
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)      # not in every C library
+        for option, value in MALLOC.items() if mallopt else ():
+            mallopt(option, value)
 
 
 def _cores():
