@@ -7,7 +7,7 @@ they came from. Pooling and normalisation need only views of the same windows.
 Letters: N pictures, H x W pixels, C channels; KH x KW kernel; OH x OW output pixels, O output
 channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is the output.
 """
-from .device import each_slice, get_array_module, is_on_gpu, over_batch, sum_over_batch
+from .device import get_array_module, is_on_gpu, over_batch, sum_over_batch
 from .engine import op
 from .winograd import winograd
 
@@ -148,8 +148,7 @@ def as_columns(x, W, b, stride, pad):
             return im2col(x, kernel, stride, pad).T @ dy.reshape(-1, O)
         return sum_over_batch(backward, x, dy, scratch=scratch).reshape(W.shape)
 
-    y = xp.empty((len(x), OH, OW, O), x.dtype)
-    each_slice(forward, x, y, scratch=scratch)
+    y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, O), x.dtype), scratch=scratch)
     return y, dx, dW
 
 
@@ -165,14 +164,13 @@ def max_pool(x, *, size=3, stride=2, ties="first"):
     xp = get_array_module(x)
     kernel = size, size
 
-    def forward(x):
-        y = None
+    def forward(x, y):
+        y[...] = -xp.inf
         for i, j, window in windows(x, kernel, stride):
-            y = window.copy() if y is None else xp.maximum(y, window, out=y)
-        return y
+            xp.maximum(y, window, out=y)
 
-    def backward(x, y, dy):
-        dx = xp.zeros(x.shape, dy.dtype)
+    def backward(x, y, dy, dx):
+        dx[...] = 0
         free = xp.ones(y.shape, bool)
         views = zip(windows(x, kernel, stride), windows(dx, kernel, stride))
         for (i, j, window), (i, j, target) in views:
@@ -181,10 +179,9 @@ def max_pool(x, *, size=3, stride=2, ties="first"):
                 largest &= free
                 free ^= largest
             target += dy * largest
-        return dx
 
-    y = over_batch(forward, x)
-    def dx(dy): return over_batch(backward, x, y, dy)
+    y = over_batch(forward, x, out=xp.empty(pooled(x.shape, size, stride), x.dtype))
+    def dx(dy): return over_batch(backward, x, y, dy, out=xp.empty_like(x))
     return y, dx
 
 
@@ -192,21 +189,27 @@ def max_pool(x, *, size=3, stride=2, ties="first"):
 def avg_pool(x, *, size=3, stride=2):
     """The mean of every size x size window: x (N, H, W, C) -> (N, OH, OW, C)"""
     xp = get_array_module(x)
-    kernel = size, size
-    shape = x.shape
+    kernel, shape, dtype = (size, size), x.shape, x.dtype
 
-    def forward(x):
-        return sum(window for i, j, window in windows(x, kernel, stride)) / size ** 2
+    def forward(x, y):
+        y[...] = 0
+        for i, j, window in windows(x, kernel, stride):
+            y += window
+        y /= size ** 2
 
-    def backward(dy):
+    def backward(dy, dx):
+        dx[...] = 0
         share = dy / size ** 2
-        dx = xp.zeros((len(dy), *shape[1:]), dy.dtype)
         for i, j, target in windows(dx, kernel, stride):
             target += share
-        return dx
 
-    def dx(dy): return over_batch(backward, dy)
-    return over_batch(forward, x), dx
+    def dx(dy): return over_batch(backward, dy, out=xp.empty(shape, dtype))
+    return over_batch(forward, x, out=xp.empty(pooled(shape, size, stride), dtype)), dx
+
+
+def pooled(shape, size, stride):
+    N, H, W, C = shape
+    return N, out_size(H, size, stride), out_size(W, size, stride), C
 
 
 @op
@@ -216,45 +219,79 @@ def lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
     x (N, H, W, C); y = x / (k + alpha * sum of x^2 over n adjacent maps) ** beta. alpha
     multiplies the plain sum, as the paper prints it. The 2012 program, Caffe and PyTorch
     divide it by n first: their 1e-4 is 2e-5 here.
-    """
-    back = n - 1 - n // 2              # the window of a map as its neighbours see it
 
-    def forward(x):
-        return x * power(k + alpha * window_sum(x * x, n, n // 2), -beta)
-
-    def backward(x, dy):
-        scale = k + alpha * window_sum(x * x, n, n // 2)
-        shrink = power(scale, -beta)
-        through_neighbours = window_sum(dy * x * shrink / scale, n, back)
-        return dy * shrink - 2 * alpha * beta * x * through_neighbours
-
-    def dx(dy): return over_batch(backward, x, dy)
-    return over_batch(forward, x), dx
-
-
-def window_sum(x, n, before):
-    """For every map the sum over n adjacent maps, the first `before` maps ahead of it.
-
-    Maps that do not exist count as zero. The rows are laid out flat with n zeros between
-    them: then a shift by one map is a shift of one long vector, several times faster than
-    slicing the last axis.
+    Every pixel is on its own, so a slice is some pixels, and small enough that the many
+    passes over it stay in cache.
     """
     xp = get_array_module(x)
     C = x.shape[-1]
-    row = C + n - 1
-    flat = xp.zeros(x.size // C * row + n, x.dtype)
-    rows = flat[:-n].reshape(-1, row)
-    rows[:, before:before + C] = x.reshape(-1, C)
-    total = flat[:-n] + flat[1:1 - n] if n > 1 else flat[:-n].copy()
-    for shift in range(2, n):
-        total += flat[shift:shift - n]
-    return total.reshape(-1, row)[:, :C].reshape(x.shape)
+    before = n // 2
+    back = n - 1 - before              # the window of a map as its neighbours see it
+    scratch = 8 * (C + n) * x.itemsize
+
+    def scale(x):
+        flat, rows = spread(x.shape, n, x.dtype, xp)
+        xp.multiply(x, x, out=rows[:, before:before + C])
+        total = window_sum(flat, n)
+        total *= alpha
+        total += k
+        return total
+
+    def forward(x, y):
+        xp.divide(x, maps(power(scale(x), beta), C, n), out=y)
+
+    def backward(x, dy, dx):
+        s = scale(x)
+        flat, rows = spread(x.shape, n, x.dtype, xp)
+        xp.divide(dy, maps(power(s, beta), C, n), out=dx)
+        xp.divide(x * dx, maps(s, C, n), out=rows[:, back:back + C])
+        through_neighbours = window_sum(flat, n)
+        through_neighbours *= 2 * alpha * beta
+        dx -= x * maps(through_neighbours, C, n)
+
+    def pixels(array): return array.reshape(-1, C)
+
+    def dx(dy):
+        out = over_batch(backward, pixels(x), pixels(dy), out=xp.empty_like(pixels(x)),
+                         scratch=scratch)
+        return out.reshape(x.shape)
+
+    y = over_batch(forward, pixels(x), out=xp.empty_like(pixels(x)), scratch=scratch)
+    return y.reshape(x.shape), dx
+
+
+def spread(shape, n, dtype, xp):
+    """Rows laid out flat with n - 1 zeros between them, and the same memory as a matrix.
+
+    So a shift by one map is a shift of one long vector, several times faster than slicing
+    the last axis; and maps that do not exist count as zero.
+    """
+    P, C = shape
+    flat = xp.zeros(P * (C + n - 1) + n - 1, dtype)
+    return flat, flat[:P * (C + n - 1)].reshape(P, C + n - 1)
+
+
+def maps(flat, C, n):
+    """The matrix (P, C) that spread laid out, without what lies between."""
+    return flat.reshape(-1, C + n - 1)[:, :C]
+
+
+def window_sum(flat, n):
+    """At every place the sum of n numbers from there on: of twice as many in each step."""
+    length = flat.size - n + 1
+    total, width = flat, 1
+    while 2 * width <= n:
+        total = total[:total.size - width] + total[width:]
+        width *= 2
+    total = total[:length]
+    for shift in range(width, n):
+        total = total + flat[shift:shift + length]
+    return total
 
 
 def power(x, exponent):
     """x ** exponent for positive x. Two square roots are ten times faster than pow."""
-    if exponent != -0.75:
+    if exponent != 0.75:
         return x ** exponent
-    xp = get_array_module(x)
-    root = xp.sqrt(x)
-    return 1 / (root * xp.sqrt(root))
+    root = get_array_module(x).sqrt(x)
+    return root * get_array_module(x).sqrt(root)

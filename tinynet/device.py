@@ -177,22 +177,20 @@ def _stack():
 # fixed order, so a result is the same to the bit on any machine of one kind.
 
 
-def each_slice(f, *arrays, scratch=None, least=1):
-    """f on matching slices of arrays along their first axis; it writes into some of them.
+def over_batch(f, *arrays, out=None, scratch=None, least=1):
+    """f(*arrays), computed slice by slice along the first axis and put together again.
 
+    f: takes a slice of each array and returns the same rows of the result.
+    out: an array for the result. f then gets its rows as well, last, and writes into them.
     scratch: bytes of work memory that f needs for one row (default: the rows themselves);
     0 if f does not gain from staying in cache.
     least: rows that make a slice worth what it costs by itself, whatever their scratch.
     """
-    _for_each(lambda rows: f(*[array[rows] for array in arrays]),
-              _slices(arrays, scratch, least), arrays[0])
-
-
-def over_batch(f, *arrays, scratch=None, least=1):
-    """f(*arrays), computed slice by slice along the first axis and put together again.
-
-    f: takes a slice of each array and returns the same rows of the result.
-    """
+    if out is not None:
+        arrays = (*arrays, out)
+        _for_each(lambda rows: f(*[array[rows] for array in arrays]),
+                  _slices(arrays, scratch, least), out)
+        return out
     slices = _slices(arrays, scratch, least)
     if len(slices) <= 1:
         return f(*arrays)

@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .device import each_slice, get_array_module, over_batch, sum_over_batch
+from .device import get_array_module, over_batch, sum_over_batch
 
 POINTS = 0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0      # an eighth would cost another digit
 ROWS = 144               # so many tiles make it worth while to read all transformed weights
@@ -112,6 +112,5 @@ def winograd(x, W, b, pad):
             return G.T @ dU.reshape(t * t, -1)
         return sum_over_batch(backward, x, dy, **how).reshape(W.shape)
 
-    y = xp.empty((N, OH, OW, O), x.dtype)
-    each_slice(forward, x, y, **how)
+    y = over_batch(forward, x, out=xp.empty((N, OH, OW, O), x.dtype), **how)
     return y, dx, dW
