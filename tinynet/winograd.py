@@ -6,8 +6,8 @@ backwards (transposed), the same numbers give m outputs of a kernel of K taps:
 
     y = A' [ (G g) * (B' d) ]        d (t,) pixels, g (K,) kernel -> y (m,); ' transposes
 
-In two dimensions every matrix becomes its Kronecker square: a tile of t x t pixels gives
-m x m outputs with t^2 products instead of m^2 K^2, 5.25 times fewer for K = 3 and m = 5.
+In two dimensions every matrix works on columns, then on rows: a tile of t x t pixels gives
+m x m outputs with t^2 products instead of m^2 K^2, 4.6 times fewer for K = 3 and m = 5.
 Over C channels the products add up, so at each of the t^2 points stands one matrix product
 (tiles x C) @ (C x O). The gradients are the same matrices transposed.
 
@@ -28,7 +28,7 @@ ROWS = 144               # so many tiles make it worth while to read all transfo
 
 @lru_cache(maxsize=None)
 def matrices(m, K):
-    """The Kronecker squares of A (t, m), B (t, t) and G (t, K), in float64.
+    """A (t, m), B (t, t) and G (t, K), in float64.
 
     The last point is infinity, where a polynomial is its highest coefficient. B undoes the
     evaluation of t coefficients: it is the inverse of their Vandermonde matrix.
@@ -36,7 +36,15 @@ def matrices(m, K):
     t = m + K - 1
     A, B, G = (np.vstack([np.vander(POINTS[:t - 1], size, increasing=True), np.eye(size)[-1:]])
                for size in (m, t, K))
-    return tuple(np.kron(M, M) for M in (A, np.linalg.inv(B), G))
+    return A, np.linalg.inv(B), G
+
+
+def in_both(M, x):
+    """M (b, a) along both of the first axes: x, a * a times L numbers -> (b * b, L)"""
+    b, a = M.shape
+    L = x.size // (a * a)
+    inner = get_array_module(x).matmul(M, x.reshape(a, a, L))
+    return (M @ inner.reshape(a, b * L)).reshape(b * b, L)
 
 
 def tile_size(H, W, K):
@@ -63,7 +71,7 @@ def winograd(x, W, b, pad):
     TH, TW = -(-OH // m), -(-OW // m)
     inside = slice(None), slice(before, before + height), slice(before, before + width)
     A, B, G = (xp.asarray(M, x.dtype) for M in matrices(m, K))
-    U = (G @ W.reshape(K * K, C * O)).reshape(t * t, C, O)
+    U = in_both(G, W).reshape(t * t, C, O)
     how = dict(scratch=2 * t * t * TH * TW * (C + O) * x.itemsize, least=ROWS // (TH * TW))
 
     def evaluate(x):
@@ -74,7 +82,7 @@ def winograd(x, W, b, pad):
         picture, h, w, c = big.strides
         tiles = xp.lib.stride_tricks.as_strided(big, (t, t, n, TH, TW, C),
                                                 (h, w, picture, m * h, m * w, c))
-        return (B.T @ tiles.reshape(t * t, -1)).reshape(t * t, -1, C)
+        return in_both(B.T, tiles).reshape(t * t, n * TH * TW, C)
 
     def mirror_of_interpolate(dy):
         """dy (n, OH, OW, O) -> (t^2, n TH TW, O)"""
@@ -82,19 +90,19 @@ def winograd(x, W, b, pad):
         big = xp.zeros((n, TH * m, TW * m, O), dy.dtype)
         big[:, :OH, :OW] = dy
         tiles = big.reshape(n, TH, m, TW, m, O).transpose(2, 4, 0, 1, 3, 5)
-        return (A @ tiles.reshape(m * m, -1)).reshape(t * t, -1, O)
+        return in_both(A, tiles).reshape(t * t, n * TH * TW, O)
 
     def forward(x, y):
-        products = xp.matmul(evaluate(x), U).reshape(t * t, -1)
-        tiles = (A.T @ products).reshape(m, m, -1, TH, TW, O).transpose(2, 3, 0, 4, 1, 5)
-        xp.add(tiles.reshape(-1, TH * m, TW * m, O)[:, :OH, :OW], b, out=y)
+        tiles = in_both(A.T, xp.matmul(evaluate(x), U)).reshape(m, m, len(x), TH, TW, O)
+        tiles = tiles.transpose(2, 3, 0, 4, 1, 5).reshape(len(x), TH * m, TW * m, O)
+        xp.add(tiles[:, :OH, :OW], b, out=y)
 
     def dx(dy):
         UT = xp.ascontiguousarray(U.transpose(0, 2, 1))      # BLAS is slow at a transposed U
 
         def backward(dy):
-            d = B @ xp.matmul(mirror_of_interpolate(dy), UT).reshape(t * t, -1)
-            d = d.reshape(t, t, -1, TH, TW, C).transpose(2, 3, 0, 4, 1, 5)
+            d = in_both(B, xp.matmul(mirror_of_interpolate(dy), UT))
+            d = d.reshape(t, t, len(dy), TH, TW, C).transpose(2, 3, 0, 4, 1, 5)
             # A tile covers m x m pixels of its own, then some of its next neighbours'.
             steps = range(-(-t // m))
             big = xp.zeros((len(dy), TH + steps[-1], m, TW + steps[-1], m, C), dy.dtype)
@@ -109,7 +117,7 @@ def winograd(x, W, b, pad):
     def dW(dy):
         def backward(x, dy):
             dU = xp.matmul(evaluate(x).transpose(0, 2, 1), mirror_of_interpolate(dy))
-            return G.T @ dU.reshape(t * t, -1)
+            return in_both(G.T, dU)
         return sum_over_batch(backward, x, dy, **how).reshape(W.shape)
 
     y = over_batch(forward, x, out=xp.empty((N, OH, OW, O), x.dtype), **how)
