@@ -7,7 +7,7 @@ they came from. Pooling and normalisation need only views of the same windows.
 Letters: N pictures, H x W pixels, C channels; KH x KW kernel; OH x OW output pixels, O output
 channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is the output.
 """
-from .device import get_array_module, is_on_gpu, over_batch, sum_over_batch
+from .device import get_array_module, is_on_gpu, most_scratch, over_batch, sum_over_batch
 from .engine import op
 from .winograd import winograd
 
@@ -122,8 +122,8 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
 def as_columns(x, W, b, stride, pad):
     """conv2d as the product im2col(x) @ W: y, dx, dW.
 
-    The columns are 7 to 25 times larger than x, so they are made for a few pictures at a
-    time, and made again in dW instead of kept.
+    The columns are 7 to 25 times larger than x, so they are made for a few pictures, or
+    a strip of one, at a time, and made again in dW instead of kept.
     """
     xp = get_array_module(x)
     KH, KW, C, O = W.shape
@@ -132,10 +132,20 @@ def as_columns(x, W, b, stride, pad):
     rows = W.reshape(-1, O)
     scratch = OH * OW * len(rows) * x.itemsize
 
+    def strips(x, y):
+        """The columns of as many rows of y as there is scratch for, and these rows, in turn."""
+        fits = max(1, OH * most_scratch(x) // max(scratch, 1))
+        step = fits if len(x) == 1 else OH        # only of one picture are some rows a matrix
+        x = padded(x, pad)
+        for top in range(0, OH, step):
+            y_rows = y[:, top:top + step]
+            x_rows = x[:, stride * top:stride * (top + y_rows.shape[1] - 1) + KH]
+            yield im2col(x_rows, kernel, stride), y_rows.reshape(-1, O)
+
     def forward(x, y):
-        y = y.reshape(-1, O)
-        xp.matmul(im2col(x, kernel, stride, pad), rows, out=y)
-        y += b
+        for cols, y in strips(x, y):
+            xp.matmul(cols, rows, out=y)
+            y += b
 
     def dx(dy):
         def backward(dy):
@@ -145,7 +155,7 @@ def as_columns(x, W, b, stride, pad):
 
     def dW(dy):
         def backward(x, dy):
-            return im2col(x, kernel, stride, pad).T @ dy.reshape(-1, O)
+            return sum(cols.T @ dy for cols, dy in strips(x, dy))
         return sum_over_batch(backward, x, dy, scratch=scratch).reshape(W.shape)
 
     y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, O), x.dtype), scratch=scratch)

@@ -265,15 +265,19 @@ def set_threads(count):
     _pool = ThreadPoolExecutor(count, initializer=_mark_worker) if count > 1 else None
 
 
+def most_scratch(array):
+    """How many bytes of scratch a slice may use where this array lives."""
+    return GPU_SCRATCH if is_on_gpu(array) else CPU_SCRATCH
+
+
 def _slices(arrays, scratch, least=1):
     count = arrays[0].shape[0]
     row = max(1, sum(array.nbytes for array in arrays) // max(count, 1))
+    fits = count if scratch == 0 else most_scratch(arrays[0]) // (scratch or row)
     if is_on_gpu(arrays[0]):
-        size = count if scratch == 0 else GPU_SCRATCH // (scratch or row)
+        size = fits
     else:
-        fair = -(-count // LANES)
-        size = fair if scratch == 0 else min(fair, max(CPU_SCRATCH // (scratch or row), least))
-        size = max(size, SMALL // row)
+        size = max(min(-(-count // LANES), max(fits, least)), SMALL // row)
     size = max(1, size)
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
