@@ -89,7 +89,8 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 @pytest.mark.parametrize("form, dtype, K, stride, maps, expected", [
     ("auto", "float32", 3, 1, 32, True), ("auto", "float32", 5, 1, 32, True),
-    ("auto", "float64", 3, 1, 32, False), ("auto", "float32", 3, 1, 3, False),
+    ("auto", "float64", 3, 1, 32, False), ("auto", "float32", 3, 1, 7, False),
+    ("auto", "float32", 3, 1, 8, True),
     ("im2col", "float32", 3, 1, 32, False), ("winograd", "float64", 3, 1, 3, True),
     ("winograd", "float32", 3, 2, 32, False), ("winograd", "float32", 7, 1, 32, False)])
 def test_conv2d_takes_it_where_it_can_and_where_it_pays(

@@ -109,7 +109,7 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
         raise ValueError(f"conv2d: form is one of {', '.join(FORMS)}, not {form!r}")
     pad = both_sides(pad)
     can = stride == 1 and (KH, KW) in [(3, 3), (5, 5)]
-    pays = x.dtype == "float32" and min(C, O) >= 16 and not is_on_gpu(x)
+    pays = x.dtype == "float32" and min(C, O) >= 8 and not is_on_gpu(x)
     if can and (form == "winograd" or form == "auto" and pays):
         y, dx, dW = winograd(x, W, b, pad)
     else:
