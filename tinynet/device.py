@@ -237,10 +237,11 @@ def sum_over_batch(f, *arrays, scratch=None, least=1):
 
 def matmul(a, b):
     """a @ b for matrices, in blocks along the longer side of the result."""
-    if a.shape[0] >= b.shape[1]:
-        return over_batch(lambda a: a @ b, a, scratch=0)
     xp = get_array_module(a)
-    return xp.ascontiguousarray(over_batch(lambda bT: bT @ a.T, b.T, scratch=0).T)
+    if a.shape[0] < b.shape[1]:
+        return xp.ascontiguousarray(matmul(b.T, a.T).T)
+    return over_batch(lambda a, out: xp.matmul(a, b, out=out), a, scratch=0,
+                      out=xp.empty((a.shape[0], b.shape[1]), a.dtype))
 
 
 def in_place(f, changed, *read):
