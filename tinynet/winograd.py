@@ -23,7 +23,7 @@ import numpy as np
 from .device import get_array_module, over_batch, sum_over_batch
 
 POINTS = 0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0      # an eighth would cost another digit
-ROWS = 144               # so many tiles make it worth while to read all transformed weights
+ROWS = 100               # so many tiles make it worth while to read all transformed weights
 
 
 @lru_cache(maxsize=None)
