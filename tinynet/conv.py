@@ -300,7 +300,7 @@ def window_sum(flat, n):
 
 
 def power(x, exponent):
-    """x ** exponent for positive x. Two square roots are ten times faster than pow."""
+    """x ** exponent for positive x. Two square roots are faster than pow."""
     if exponent != 0.75:
         return x ** exponent
     root = get_array_module(x).sqrt(x)
