@@ -47,10 +47,10 @@ def test_a_file_imports_only_from_files_above_it(name):
     assert set(own_imports(name)) <= set(above)
 
 
-def test_the_package_stays_below_1650_lines_of_code():
+def test_the_package_stays_below_1700_lines_of_code():
     """As README says. Raise it only for what is worth the reading."""
     assert sum(code_lines(path.read_text(encoding="utf-8"))
-               for path in PACKAGE.glob("*.py")) <= 1650
+               for path in PACKAGE.glob("*.py")) <= 1700
 
 
 def test_cupy_is_imported_in_one_place():

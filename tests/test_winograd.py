@@ -23,30 +23,41 @@ SHAPES = {
 }
 
 
+#                     N   H   W    C  O   K   pad     stride
+STRIDED = {
+    "conv1": (1, 227, 227, 3, 48, 11, (0, 0), 4),
+    "conv1 on a crop of 224": (2, 24, 28, 3, 8, 11, (0, 3), 4),
+    "pixels left over": (2, 18, 21, 3, 4, 9, (0, 0), 3),
+    "a block ends before them": (2, 20, 22, 3, 4, 9, (0, 0), 4),
+    "padding that counts no more": (2, 26, 27, 3, 4, 9, (1, 1), 2),
+    "padding on both sides": (3, 17, 14, 4, 5, 5, (2, 1), 2),
+}
+
+
 def values_and_gradients(form, dtype, shape):
     """y, dx, dW, db for numbers like a net's: pixels positive, half of them zero."""
-    N, H, W, C, O, K, pad = shape
+    N, H, W, C, O, K, pad, stride = (*shape, 1)[:8]
     draw = np.random.default_rng(0)
     arrays = [np.maximum(draw.standard_normal((N, H, W, C)), 0),
               draw.standard_normal((K, K, C, O)), draw.standard_normal(O)]
     tensors = [Tensor(array.astype(dtype), requires_grad=True) for array in arrays]
-    y = conv2d(*tensors, pad=pad, form=form)
+    y = conv2d(*tensors, stride=stride, pad=pad, form=form)
     contract(y, u=draw.standard_normal(y.shape).astype(dtype)).backward()
     return [y.numpy()] + [tensor.grad for tensor in tensors]
 
 
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("name", {**SHAPES, **STRIDED})
 def test_it_is_im2col_in_float64(name):
-    fast = values_and_gradients("winograd", "float64", SHAPES[name])
-    plain = values_and_gradients("im2col", "float64", SHAPES[name])
+    fast = values_and_gradients("winograd", "float64", {**SHAPES, **STRIDED}[name])
+    plain = values_and_gradients("im2col", "float64", {**SHAPES, **STRIDED}[name])
     for a, b in zip(fast, plain):
         assert a.shape == b.shape and np.abs(a - b).max(initial=0) < 1e-10
 
 
-@pytest.mark.parametrize("name", ["conv2", "conv3"])
+@pytest.mark.parametrize("name", ["conv1", "conv2", "conv3"])
 def test_float32_costs_two_digits_and_no_more(name):
-    fast = values_and_gradients("winograd", "float32", SHAPES[name])
-    exact = values_and_gradients("im2col", "float64", SHAPES[name])
+    fast = values_and_gradients("winograd", "float32", {**SHAPES, **STRIDED}[name])
+    exact = values_and_gradients("im2col", "float64", {**SHAPES, **STRIDED}[name])
     for what, a, b in zip(("y", "dx", "dW", "db"), fast, exact):
         assert a.dtype == "float32"
         error = np.abs(a - b).max() / np.abs(b).max()
@@ -92,11 +103,14 @@ def test_results_do_not_depend_on_the_number_of_threads():
     ("auto", "float64", 3, 1, 32, False), ("auto", "float32", 3, 1, 7, False),
     ("auto", "float32", 3, 1, 8, True),
     ("im2col", "float32", 3, 1, 32, False), ("winograd", "float64", 3, 1, 3, True),
-    ("winograd", "float32", 3, 2, 32, False), ("winograd", "float32", 7, 1, 32, False)])
+    ("winograd", "float32", 3, 2, 32, False), ("winograd", "float32", 7, 1, 32, False),
+    ("auto", "float32", 5, 2, 2, True), ("auto", "float32", 5, 2, 1, False)])
 def test_conv2d_takes_it_where_it_can_and_where_it_pays(
         monkeypatch, form, dtype, K, stride, maps, expected):
     taken = []
-    monkeypatch.setattr(conv, "winograd", lambda *a: taken.append(1) or winograd.winograd(*a))
+    for name in ("winograd", "winograd_strided"):
+        function = getattr(winograd, name)
+        monkeypatch.setattr(conv, name, lambda *a, f=function: taken.append(1) or f(*a))
     arrays = [np.ones(shape, dtype) for shape in ((1, 9, 9, maps), (K, K, maps, 32), (32,))]
     conv2d(*map(Tensor, arrays), stride=stride, form=form)
     assert bool(taken) == expected

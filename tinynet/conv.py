@@ -9,7 +9,7 @@ channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is
 """
 from .device import get_array_module, is_on_gpu, most_scratch, over_batch, sum_over_batch
 from .engine import op
-from .winograd import winograd
+from .winograd import winograd, winograd_strided
 
 FORMS = "auto", "im2col", "winograd"
 
@@ -108,10 +108,11 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     if form not in FORMS:
         raise ValueError(f"conv2d: form is one of {', '.join(FORMS)}, not {form!r}")
     pad = both_sides(pad)
-    can = stride == 1 and (KH, KW) in [(3, 3), (5, 5)]
-    pays = x.dtype == "float32" and min(C, O) >= 8 and not is_on_gpu(x)
+    can = KH == KW and -(-KH // stride) in (3, 5)
+    pays = x.dtype == "float32" and min(C * stride ** 2, O) >= 8 and not is_on_gpu(x)
     if can and (form == "winograd" or form == "auto" and pays):
-        y, dx, dW = winograd(x, W, b, pad)
+        y, dx, dW = (winograd(x, W, b, pad) if stride == 1 else
+                     winograd_strided(x, W, b, stride, pad))
     else:
         y, dx, dW = as_columns(x, W, b, stride, pad)
 

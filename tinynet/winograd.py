@@ -122,3 +122,46 @@ def winograd(x, W, b, pad):
 
     y = over_batch(forward, x, out=xp.empty((N, OH, OW, O), x.dtype), **how)
     return y, dx, dW
+
+
+def winograd_strided(x, W, b, stride, pad):
+    """conv2d with a stride s, for square kernels of 3 or 5 times s pixels, or some less.
+
+    Blocks of s x s pixels become pixels of s^2 C maps, and so does the kernel, with zeros
+    where it ends within a block: then the stride is 1. conv1's 11 x 11 x 3 every 4 pixels
+    are 3 x 3 x 48.
+    """
+    xp = get_array_module(x)
+    s, (before, after) = stride, pad
+    K, _, C, O = W.shape
+    N, height, width, _ = x.shape
+    k = -(-K // s)                                            # blocks on a side of the kernel
+    BH, BW = ((size + before + after - K) // s + k for size in (height, width))
+    h, w = min(height, BH * s - before), min(width, BW * s - before)      # pixels that count
+
+    def in_blocks(x):
+        big = xp.zeros((len(x), BH * s, BW * s, C), x.dtype)
+        big[:, before:before + h, before:before + w] = x[:, :h, :w]
+        big = big.reshape(len(x), BH, s, BW, s, C).transpose(0, 1, 3, 2, 4, 5)
+        return big.reshape(len(x), BH, BW, s * s * C)
+
+    def in_pixels(d):
+        big = d.reshape(len(d), BH, BW, s, s, C).transpose(0, 1, 3, 2, 4, 5)
+        big = big.reshape(len(d), BH * s, BW * s, C)
+        dx = xp.zeros((len(d), height, width, C), d.dtype)
+        dx[:, :h, :w] = big[:, before:before + h, before:before + w]
+        return dx
+
+    kernel = xp.zeros((k * s, k * s, C, O), W.dtype)
+    kernel[:K, :K] = W
+    kernel = kernel.reshape(k, s, k, s, C, O).transpose(0, 2, 1, 3, 4, 5)
+    y, blocks_dx, blocks_dW = winograd(over_batch(in_blocks, x),
+                                       kernel.reshape(k, k, s * s * C, O), b, (0, 0))
+
+    def dx(dy): return over_batch(in_pixels, blocks_dx(dy))
+
+    def dW(dy):
+        d = blocks_dW(dy).reshape(k, k, s, s, C, O).transpose(0, 2, 1, 3, 4, 5)
+        return d.reshape(k * s, k * s, C, O)[:K, :K]
+
+    return y, dx, dW
