@@ -86,7 +86,7 @@ def test_over_batch_takes_any_number_of_rows(count):
 def test_over_batch_really_cuts():
     rows = []
     dev.over_batch(lambda x: rows.append(len(x)) or x, np.zeros((64, 1 << 18), np.float32))
-    assert sum(rows) == 64 and max(rows) == 2                 # 2 MB a slice
+    assert sum(rows) == 64 and max(rows) == 4                 # 4 MB a slice
 
 
 def test_a_slice_has_the_rows_that_it_needs_but_leaves_some_for_every_lane():

@@ -231,14 +231,12 @@ def lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
     multiplies the plain sum, as the paper prints it. The 2012 program, Caffe and PyTorch
     divide it by n first: their 1e-4 is 2e-5 here.
 
-    Every pixel is on its own, so a slice is some pixels, and small enough that the many
-    passes over it stay in cache.
+    Every pixel is on its own, so a slice is some pixels, and its passes stay in cache.
     """
     xp = get_array_module(x)
     C = x.shape[-1]
     before = n // 2
     back = n - 1 - before              # the window of a map as its neighbours see it
-    scratch = 8 * (C + n) * x.itemsize
 
     def scale(x):
         flat, rows = spread(x.shape, n, x.dtype, xp)
@@ -263,11 +261,10 @@ def lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
     def pixels(array): return array.reshape(-1, C)
 
     def dx(dy):
-        out = over_batch(backward, pixels(x), pixels(dy), out=xp.empty_like(pixels(x)),
-                         scratch=scratch)
-        return out.reshape(x.shape)
+        dx = over_batch(backward, pixels(x), pixels(dy), out=xp.empty_like(pixels(x)))
+        return dx.reshape(x.shape)
 
-    y = over_batch(forward, pixels(x), out=xp.empty_like(pixels(x)), scratch=scratch)
+    y = over_batch(forward, pixels(x), out=xp.empty_like(pixels(x)))
     return y.reshape(x.shape), dx
 
 

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 NAME = re.compile(r"(cpu|gpu)(0|[1-9][0-9]*|)(:\w+)?")
 LANES = 8                      # a sum over slices goes through this many partial sums
-CPU_SCRATCH = 2 << 20          # bytes of scratch a slice may use: about one core's cache
+CPU_SCRATCH = 4 << 20          # bytes of scratch a slice may use: less takes turns too often
 GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
 # glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
