@@ -67,7 +67,7 @@ class Tower(Layer):
         less = 3 - recipe.pool
 
         def conv(name, *sizes, **how):
-            return Conv2D(*sizes, **how, **first_values(recipe, name))
+            return Conv2D(*sizes, **how, form=recipe.conv, **first_values(recipe, name))
 
         def pool():
             return MaxPool(recipe.pool, stride=2, ties=recipe.pool_ties, ceil=True)

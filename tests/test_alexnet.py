@@ -140,9 +140,11 @@ def test_no_norm_means_neither_of_them():
 
 def test_the_recipe_reaches_the_layers():
     recipe = PAPER.changed(dict(kernels=(4,) * 5, neurons=(4, 4), crop=67, lrn_alpha=0.5,
-                                lrn_k=3.0, dropout=0.25, dropout_kind="inverted"))
+                                lrn_k=3.0, dropout=0.25, dropout_kind="inverted",
+                                conv="im2col"))
     small = alexnet.AlexNet(3, (CPU, CPU), recipe)
     norm, drop = small.bottom.conv2.steps[2], small.top.fc7.steps[-1]
+    assert {small.top.conv1.steps[0].form, small.bottom.conv5.steps[0].form} == {"im2col"}
     assert (norm.alpha, norm.k, drop.keep, drop.classic) == (0.5, 3.0, 0.75, False)
 
 

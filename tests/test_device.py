@@ -86,7 +86,23 @@ def test_over_batch_takes_any_number_of_rows(count):
 def test_over_batch_really_cuts():
     rows = []
     dev.over_batch(lambda x: rows.append(len(x)) or x, np.zeros((64, 1 << 18), np.float32))
-    assert sum(rows) == 64 and max(rows) == 2                 # 2 MB a slice
+    assert sum(rows) == 64 and max(rows) == 4                 # 4 MB a slice
+
+
+def test_a_slice_has_the_rows_that_it_needs_but_leaves_some_for_every_lane():
+    rows = []
+    x = np.zeros((64, 1 << 18), np.float32)
+    dev.over_batch(lambda x: rows.append(len(x)) or x, x, least=5)
+    assert sum(rows) == 64 and max(rows) == 5
+    dev.over_batch(lambda x: rows.append(len(x)) or x, x, least=50)
+    assert rows[-8:] == [8] * 8
+
+
+def test_over_batch_lets_a_function_write_into_its_rows_of_the_result():
+    x = np.arange(64 << 15, dtype=np.float32).reshape(64, -1)
+    y = np.empty_like(x)
+    assert dev.over_batch(lambda x, y: np.add(x, 1, out=y), x, out=y) is y
+    assert np.array_equal(y, x + 1)
 
 
 @pytest.mark.parametrize("function", [

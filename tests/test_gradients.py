@@ -54,6 +54,10 @@ TABLE = {
     "local2d, kernel not square": (conv.local2d, (2, 5, 4, 3), (4, 2, 2, 3, 3, 2), (4, 2, 2)),
     "local2d, many places":
         (using(conv.local2d, pad=1), (16, 9, 9, 8), (9, 9, 3, 3, 8, 6), (9, 9, 6)),
+    "conv2d, winograd":
+        (using(conv.conv2d, pad=1, form="winograd"), (3, 6, 8, 2), (3, 3, 2, 4), (4,)),
+    "conv2d, winograd, many slices":
+        (using(conv.conv2d, pad=(0, 3), form="winograd"), (40, 9, 7, 8), (5, 5, 8, 6), (6,)),
     "max_pool": (conv.max_pool, (2, 7, 9, 3)),
     "max_pool, all ties": (using(conv.max_pool, ties="all"), (2, 7, 9, 3)),
     "max_pool, no overlap": (using(conv.max_pool, size=2, stride=2), (2, 6, 7, 3)),

@@ -13,8 +13,9 @@ from tinynet.recipes import RECIPES
 MB = 10 ** 6
 
 
-def needs(names, recipe="quickstart", classes=10):
-    return alexnet.needs(alexnet.AlexNet(classes, devices(names), RECIPES[recipe]))
+def needs(names, recipe="quickstart", classes=10, **options):
+    recipe = RECIPES[recipe].changed(options)
+    return alexnet.needs(alexnet.AlexNet(classes, devices(names), recipe))
 
 
 def test_weights_velocities_and_gradients_are_four_bytes_a_parameter():
@@ -32,8 +33,8 @@ def test_activations_are_those_that_a_gradient_needs_each_once():
              + k5 * (13 ** 2 + 6 ** 2) + 2 * k5 * 6 ** 2             # relu, pool, exchange
              + 2 * n6 + 2 * n6 + 2 * n7)                             # relu, mask; exchange
     need, = needs("cpu").values()
-    image = 227 ** 2 * 3
-    assert need.kept == pytest.approx(4 * (image + 2 * tower), rel=0.02)
+    blocks = 228 ** 2 * 3              # of the image: conv1 makes them, each tower its own
+    assert need.kept == pytest.approx(4 * (2 * blocks + 2 * tower), rel=0.02)
 
 
 def test_scratch_holds_the_partial_sums_of_the_largest_convolution():
@@ -43,8 +44,8 @@ def test_scratch_holds_the_partial_sums_of_the_largest_convolution():
 
 
 def test_two_devices_need_together_what_one_needs_and_an_image_more():
-    one, = needs("cpu").values()
-    pair = needs("cpu0,cpu1")
+    one, = needs("cpu", conv="im2col").values()
+    pair = needs("cpu0,cpu1", conv="im2col")
     together = memory.by_place(pair)["cpu"]
     assert len(pair) == 2 and together.weights == one.weights
     assert together.kept - one.kept == pytest.approx(4 * 227 ** 2 * 3, rel=0.1)

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from conftest import distinct
-from tinynet import layers, ops
-from tinynet.conv import avg_pool, conv2d, local2d, lrn, lrn_same_map, max_pool, out_size
+from tinynet import device, layers, ops
+from tinynet.conv import (avg_pool, conv2d, im2col, local2d, lrn, lrn_same_map, max_pool,
+                          out_size)
 from tinynet.device import to_host
 from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
@@ -18,22 +19,22 @@ def forward(function, *arrays, device="cpu", **options):
     return function(*[Tensor(array, device) for array in arrays], **options).numpy()
 
 
-def naive_windows(x, size, stride):
-    """(n, oh, ow, window) for every window of size x size pixels."""
+def naive_windows(x, KH, KW, stride):
+    """(n, oh, ow, window) for every window of KH x KW pixels."""
     N, H, W, C = x.shape
     for n in range(N):
-        for oh in range((H - size) // stride + 1):
-            for ow in range((W - size) // stride + 1):
+        for oh in range((H - KH) // stride + 1):
+            for ow in range((W - KW) // stride + 1):
                 top, left = oh * stride, ow * stride
-                yield n, oh, ow, x[n, top:top + size, left:left + size]
+                yield n, oh, ow, x[n, top:top + KH, left:left + KW]
 
 
 def naive_conv2d(x, W, b, stride=1, pad=(0, 0), groups=1):
-    size, _, C, O = W.shape
+    KH, KW, C, O = W.shape
     x = np.pad(x, ((0, 0), pad, pad, (0, 0)))
-    rows = (x.shape[1] - size) // stride + 1, (x.shape[2] - size) // stride + 1
+    rows = (x.shape[1] - KH) // stride + 1, (x.shape[2] - KW) // stride + 1
     y = np.zeros((len(x), *rows, O))
-    for n, oh, ow, window in naive_windows(x, size, stride):
+    for n, oh, ow, window in naive_windows(x, KH, KW, stride):
         for o in range(O):
             group = o // (O // groups)
             seen = window[:, :, group * C:(group + 1) * C]
@@ -45,7 +46,7 @@ def naive_local2d(x, W, b, pad):
     size, _, C, O = W.shape[2:]
     x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     y = np.zeros((len(x), *b.shape))
-    for n, oh, ow, window in naive_windows(x, size, 1):
+    for n, oh, ow, window in naive_windows(x, size, size, 1):
         for o in range(O):
             y[n, oh, ow, o] = np.sum(window * W[oh, ow, :, :, :, o]) + b[oh, ow, o]
     return y
@@ -69,7 +70,7 @@ def naive_pool_over_the_edge(x, size, stride, reduce):
 def naive_pool(x, size, stride, reduce):
     rows = (x.shape[1] - size) // stride + 1, (x.shape[2] - size) // stride + 1
     y = np.zeros((len(x), *rows, x.shape[3]))
-    for n, oh, ow, window in naive_windows(x, size, stride):
+    for n, oh, ow, window in naive_windows(x, size, size, stride):
         for c in range(x.shape[3]):
             y[n, oh, ow, c] = reduce(window[:, :, c])
     return y
@@ -93,6 +94,20 @@ def test_conv2d_is_the_sum_over_every_window(place, stride, pad):
     x, W, b = distinct(2, 8, 9, 3), distinct(3, 3, 3, 4, seed=1), distinct(4, seed=2)
     y = forward(conv2d, x, W, b, device=place, stride=stride, pad=pad)
     assert y == pytest.approx(naive_conv2d(x, W, b, stride, pad), abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("scratch", [1, 5000, 1 << 20])
+def test_conv2d_in_strips_is_conv2d(monkeypatch, count, scratch):
+    monkeypatch.setattr(device, "CPU_SCRATCH", scratch)
+    x, W, b = distinct(count, 12, 9, 3), distinct(4, 3, 3, 5, seed=1), distinct(5, seed=2)
+    tensors = [Tensor(array, requires_grad=True) for array in (x, W, b)]
+    y = conv2d(*tensors, stride=2, pad=(1, 0))
+    assert y.numpy() == pytest.approx(naive_conv2d(x, W, b, 2, (1, 0)), abs=1e-12)
+    u = distinct(*y.shape, seed=3)
+    contract(y, u=u).backward()
+    cols = im2col(x, (4, 3), 2, (1, 0))
+    assert tensors[1].grad.reshape(-1, 5) == pytest.approx(cols.T @ u.reshape(-1, 5), abs=1e-12)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 3])

@@ -8,9 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tinynet"
-ORDER = ["device", "rng", "engine", "gradcheck", "ops", "conv", "layers", "split", "memory",
-         "optim", "recipes", "schedules", "images", "progress", "doctor", "stall", "batches",
-         "ensemble", "checkpoint", "interop", "packed", "figures", "runs", "bench"]
+ORDER = ["device", "rng", "engine", "gradcheck", "ops", "winograd", "conv", "layers", "split",
+         "memory", "optim", "recipes", "schedules", "images", "progress", "doctor", "stall",
+         "batches", "ensemble", "checkpoint", "interop", "packed", "figures", "runs", "bench"]
 ENGINE = ORDER[:ORDER.index("optim") + 1]      # what README promises to fit an afternoon
 FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
         tokenize.ENDMARKER}
@@ -49,7 +49,7 @@ def test_a_file_imports_only_from_files_above_it(name):
     assert set(own_imports(name)) <= set(above)
 
 
-@pytest.mark.parametrize("files, most", [(ENGINE, 1115), (ORDER, 2700)])
+@pytest.mark.parametrize("files, most", [(ENGINE, 1300), (ORDER, 2800)])
 def test_what_is_to_be_read_stays_short(files, most):
     """Lines of code of the engine, and of the whole package. Raise them only for what is
     worth the reading."""

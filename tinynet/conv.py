@@ -7,8 +7,11 @@ they came from. Pooling and normalisation need only views of the same windows.
 Letters: N pictures, H x W pixels, C channels; KH x KW kernel; OH x OW output pixels, O output
 channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is the output.
 """
-from .device import get_array_module, over_batch, sum_over_batch
+from .device import get_array_module, is_on_gpu, most_scratch, over_batch, sum_over_batch
 from .engine import op
+from .winograd import winograd, winograd_strided
+
+FORMS = "auto", "im2col", "winograd"
 
 
 def out_size(size, kernel, stride, pad=(0, 0), ceil=False):
@@ -102,26 +105,58 @@ def col2im(cols, shape, kernel, stride=1, pad=(0, 0)):
 
 
 @op
-def conv2d(x, W, b, *, stride=1, pad=0):
+def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     """Slide O kernels over the picture: at every position, the sum of products plus b.
 
     x (N, H, W, C), W (KH, KW, C, O), b (O,) -> (N, OH, OW, O). No kernel is flipped.
-    The columns are 7 to 25 times larger than x, so they are made for a few pictures at a
-    time, and made again in dW instead of kept.
+    form: how it is computed. "im2col": as one matrix product. "winograd": with fewer
+    multiplications and more rounding, wherever that can be done. "auto": whichever is faster.
     """
     KH, KW, C, O = W.shape
     if x.shape[-1] != C:
         raise ValueError(f"conv2d: {x.shape[-1]} maps come in, the kernels want {C}")
-    kernel, pad = (KH, KW), both_sides(pad)
-    OH = out_size(x.shape[1], KH, stride, pad)
-    OW = out_size(x.shape[2], KW, stride, pad)
+    if form not in FORMS:
+        raise ValueError(f"conv2d: form is one of {', '.join(FORMS)}, not {form!r}")
+    pad = both_sides(pad)
+    can = KH == KW and -(-KH // stride) in (3, 5)
+    pays = x.dtype == "float32" and min(C * stride ** 2, O) >= 8 and not is_on_gpu(x)
+    if can and (form == "winograd" or form == "auto" and pays):
+        y, dx, dW = (winograd(x, W, b, pad) if stride == 1 else
+                     winograd_strided(x, W, b, stride, pad))
+    else:
+        y, dx, dW = as_columns(x, W, b, stride, pad)
+
+    def db(dy): return sum_over_batch(lambda dy: dy.sum(axis=(0, 1, 2)), dy)
+    return y, dx, dW, db
+
+
+def as_columns(x, W, b, stride, pad):
+    """conv2d as the product im2col(x) @ W: y, dx, dW.
+
+    The columns are 7 to 25 times larger than x, so they are made for a few pictures, or
+    a strip of one, at a time, and made again in dW instead of kept.
+    """
+    xp = get_array_module(x)
+    KH, KW, C, O = W.shape
+    kernel, shape = (KH, KW), x.shape
+    OH, OW = (out_size(size, K, stride, pad) for size, K in zip(shape[1:3], kernel))
     rows = W.reshape(-1, O)
     scratch = OH * OW * len(rows) * x.itemsize
 
-    def forward(x):
-        y = im2col(x, kernel, stride, pad) @ rows
-        y += b
-        return y.reshape(-1, OH, OW, O)
+    def strips(x, y):
+        """The columns of as many rows of y as there is scratch for, and these rows, in turn."""
+        fits = max(1, OH * most_scratch(x) // max(scratch, 1))
+        step = fits if len(x) == 1 else OH        # only of one picture are some rows a matrix
+        x = padded(x, pad)
+        for top in range(0, OH, step):
+            y_rows = y[:, top:top + step]
+            x_rows = x[:, stride * top:stride * (top + y_rows.shape[1] - 1) + KH]
+            yield im2col(x_rows, kernel, stride), y_rows.reshape(-1, O)
+
+    def forward(x, y):
+        for cols, y in strips(x, y):
+            xp.matmul(cols, rows, out=y)
+            y += b
 
     def dx(dy):
         def backward(dy):
@@ -131,14 +166,11 @@ def conv2d(x, W, b, *, stride=1, pad=0):
 
     def dW(dy):
         def backward(x, dy):
-            return im2col(x, kernel, stride, pad).T @ dy.reshape(-1, O)
+            return sum(cols.T @ dy for cols, dy in strips(x, dy))
         return sum_over_batch(backward, x, dy, scratch=scratch).reshape(W.shape)
 
-    def db(dy):
-        return sum_over_batch(lambda dy: dy.sum(axis=(0, 1, 2)), dy)
-
-    shape = x.shape
-    return over_batch(forward, x, scratch=scratch), dx, dW, db
+    y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, O), x.dtype), scratch=scratch)
+    return y, dx, dW
 
 
 @op
@@ -189,16 +221,13 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
     xp = get_array_module(x)
     kernel = size, size
 
-    def forward(x):
-        y = None
+    def forward(x, y):
+        y[...] = -xp.inf
         for i, j, window in windows(x, kernel, stride, ceil):
-            if y is None:              # the first pixel of a window is always there
-                y = window.copy()
             xp.maximum(reached(y, window), window, out=reached(y, window))
-        return y
 
-    def backward(x, y, dy):
-        dx = xp.zeros(x.shape, dy.dtype)
+    def backward(x, y, dy, dx):
+        dx[...] = 0
         free = xp.ones(y.shape, bool)
         views = zip(windows(x, kernel, stride, ceil), windows(dx, kernel, stride, ceil))
         for (i, j, window), (i, j, target) in views:
@@ -207,10 +236,9 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
                 largest &= reached(free, window)
                 reached(free, window)[...] ^= largest
             target += reached(dy, window) * largest
-        return dx
 
-    y = over_batch(forward, x)
-    def dx(dy): return over_batch(backward, x, y, dy)
+    y = over_batch(forward, x, out=xp.empty(pooled(x.shape, size, stride, ceil), x.dtype))
+    def dx(dy): return over_batch(backward, x, y, dy, out=xp.empty_like(x))
     return y, dx
 
 
@@ -221,29 +249,33 @@ def avg_pool(x, *, size=3, stride=2, ceil=False):
     ceil: windows may overhang right and bottom; the mean is over the pixels that are there.
     """
     xp = get_array_module(x)
-    kernel = size, size
-    _, H, W, C = x.shape
+    kernel, shape, dtype = (size, size), x.shape, x.dtype
 
-    def sums(x):
-        y = xp.zeros((len(x), *out, x.shape[-1]), x.dtype)
+    def sums(x, y):
+        y[...] = 0
         for i, j, window in windows(x, kernel, stride, ceil):
             reached(y, window)[...] += window
-        return y
 
-    def forward(x):
-        return sums(x) / pixels
+    def forward(x, y):
+        sums(x, y)
+        y /= pixels
 
-    def backward(dy):
+    def backward(dy, dx):
+        dx[...] = 0
         share = dy / pixels
-        dx = xp.zeros((len(dy), H, W, C), dy.dtype)
         for i, j, target in windows(dx, kernel, stride, ceil):
             target += reached(share, target)
-        return dx
 
-    out = [out_size(side, size, stride, ceil=ceil) for side in (H, W)]
-    pixels = sums(xp.ones((1, H, W, 1), x.dtype))
-    def dx(dy): return over_batch(backward, dy)
-    return over_batch(forward, x), dx
+    out = pooled(shape, size, stride, ceil)
+    pixels = xp.empty((1, *out[1:3], 1), dtype)
+    sums(xp.ones((1, *shape[1:3], 1), dtype), pixels)
+    def dx(dy): return over_batch(backward, dy, out=xp.empty(shape, dtype))
+    return over_batch(forward, x, out=xp.empty(out, dtype)), dx
+
+
+def pooled(shape, size, stride, ceil):
+    N, H, W, C = shape
+    return (N, *(out_size(side, size, stride, ceil=ceil) for side in (H, W)), C)
 
 
 @op
@@ -253,39 +285,71 @@ def lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
     x (N, H, W, C); y = x / (k + alpha * sum of x^2 over n adjacent maps) ** beta. alpha
     multiplies the plain sum, as the paper prints it. The 2012 program, Caffe and PyTorch
     divide it by n first: their 1e-4 is 2e-5 here.
-    """
-    back = n - 1 - n // 2              # the window of a map as its neighbours see it
 
-    def forward(x):
-        return x * power(k + alpha * window_sum(x * x, n, n // 2), -beta)
-
-    def backward(x, dy):
-        scale = k + alpha * window_sum(x * x, n, n // 2)
-        shrink = power(scale, -beta)
-        through_neighbours = window_sum(dy * x * shrink / scale, n, back)
-        return dy * shrink - 2 * alpha * beta * x * through_neighbours
-
-    def dx(dy): return over_batch(backward, x, dy)
-    return over_batch(forward, x), dx
-
-
-def window_sum(x, n, before):
-    """For every map the sum over n adjacent maps, the first `before` maps ahead of it.
-
-    Maps that do not exist count as zero. The rows are laid out flat with n zeros between
-    them: then a shift by one map is a shift of one long vector, several times faster than
-    slicing the last axis.
+    Every pixel is on its own, so a slice is some pixels, and its passes stay in cache.
     """
     xp = get_array_module(x)
     C = x.shape[-1]
-    row = C + n - 1
-    flat = xp.zeros(x.size // C * row + n, x.dtype)
-    rows = flat[:-n].reshape(-1, row)
-    rows[:, before:before + C] = x.reshape(-1, C)
-    total = flat[:-n] + flat[1:1 - n] if n > 1 else flat[:-n].copy()
-    for shift in range(2, n):
-        total += flat[shift:shift - n]
-    return total.reshape(-1, row)[:, :C].reshape(x.shape)
+    before = n // 2
+    back = n - 1 - before              # the window of a map as its neighbours see it
+
+    def scale(x):
+        flat, rows = spread(x.shape, n, x.dtype, xp)
+        xp.multiply(x, x, out=rows[:, before:before + C])
+        total = window_sum(flat, n)
+        total *= alpha
+        total += k
+        return total
+
+    def forward(x, y):
+        xp.divide(x, maps(power(scale(x), beta), C, n), out=y)
+
+    def backward(x, dy, dx):
+        s = scale(x)
+        flat, rows = spread(x.shape, n, x.dtype, xp)
+        xp.divide(dy, maps(power(s, beta), C, n), out=dx)
+        xp.divide(x * dx, maps(s, C, n), out=rows[:, back:back + C])
+        through_neighbours = window_sum(flat, n)
+        through_neighbours *= 2 * alpha * beta
+        dx -= x * maps(through_neighbours, C, n)
+
+    def pixels(array): return array.reshape(-1, C)
+
+    def dx(dy):
+        dx = over_batch(backward, pixels(x), pixels(dy), out=xp.empty_like(pixels(x)))
+        return dx.reshape(x.shape)
+
+    y = over_batch(forward, pixels(x), out=xp.empty_like(pixels(x)))
+    return y.reshape(x.shape), dx
+
+
+def spread(shape, n, dtype, xp):
+    """Rows laid out flat with n - 1 zeros between them, and the same memory as a matrix.
+
+    So a shift by one map is a shift of one long vector, several times faster than slicing
+    the last axis; and maps that do not exist count as zero.
+    """
+    P, C = shape
+    flat = xp.zeros(P * (C + n - 1) + n - 1, dtype)
+    return flat, flat[:P * (C + n - 1)].reshape(P, C + n - 1)
+
+
+def maps(flat, C, n):
+    """The matrix (P, C) that spread laid out, without what lies between."""
+    return flat.reshape(-1, C + n - 1)[:, :C]
+
+
+def window_sum(flat, n):
+    """At every place the sum of n numbers from there on: of twice as many in each step."""
+    length = flat.size - n + 1
+    total, width = flat, 1
+    while 2 * width <= n:
+        total = total[:total.size - width] + total[width:]
+        width *= 2
+    total = total[:length]
+    for shift in range(width, n):
+        total = total + flat[shift:shift + length]
+    return total
 
 
 @op
@@ -300,13 +364,13 @@ def lrn_same_map(x, *, size=5, k=1.0, alpha=4e-5, beta=0.75):
         raise ValueError(f"lrn_same_map: size must be odd, not {size}")
 
     def forward(x):
-        return x * power(k + alpha * square_sum(x * x, size), -beta)
+        return x / power(k + alpha * square_sum(x * x, size), beta)
 
     def backward(x, dy):
         scale = k + alpha * square_sum(x * x, size)
-        shrink = power(scale, -beta)
-        through_neighbours = square_sum(dy * x * shrink / scale, size)
-        return dy * shrink - 2 * alpha * beta * x * through_neighbours
+        shrunk = dy / power(scale, beta)
+        through_neighbours = square_sum(x * shrunk / scale, size)
+        return shrunk - 2 * alpha * beta * x * through_neighbours
 
     def dx(dy): return over_batch(backward, x, dy)
     return over_batch(forward, x), dx
@@ -319,9 +383,8 @@ def square_sum(x, size):
 
 
 def power(x, exponent):
-    """x ** exponent for positive x. Two square roots are ten times faster than pow."""
-    if exponent != -0.75:
+    """x ** exponent for positive x. Two square roots are faster than pow."""
+    if exponent != 0.75:
         return x ** exponent
-    xp = get_array_module(x)
-    root = xp.sqrt(x)
-    return 1 / (root * xp.sqrt(root))
+    root = get_array_module(x).sqrt(x)
+    return root * get_array_module(x).sqrt(root)

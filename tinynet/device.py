@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 
 NAME = re.compile(r"(cpu|gpu)(0|[1-9][0-9]*|)(:\w+)?")
 LANES = 8                      # a sum over slices goes through this many partial sums
-CPU_SCRATCH = 2 << 20          # bytes of scratch a slice may use: about one core's cache
+CPU_SCRATCH = 4 << 20          # bytes of scratch a slice may use: less takes turns too often
 GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
 # glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
@@ -270,14 +270,21 @@ def _stack():
 # fixed order, so a result is the same to the bit on any machine of one kind.
 
 
-def over_batch(f, *arrays, scratch=None):
+def over_batch(f, *arrays, out=None, scratch=None, least=1):
     """f(*arrays), computed slice by slice along the first axis and put together again.
 
     f: takes a slice of each array and returns the same rows of the result.
+    out: an array for the result. f then gets its rows as well, last, and writes into them.
     scratch: bytes of work memory that f needs for one row (default: the rows themselves);
     0 if f does not gain from staying in cache.
+    least: rows that make a slice worth what it costs by itself, whatever their scratch.
     """
-    slices = _slices(arrays, scratch)
+    if out is not None:
+        arrays = (*arrays, out)
+        _for_each(lambda rows: f(*[array[rows] for array in arrays]),
+                  _slices(arrays, scratch, least), out)
+        return out
+    slices = _slices(arrays, scratch, least)
     if len(slices) <= 1:
         return f(*arrays)
     lock = threading.Lock()
@@ -296,12 +303,12 @@ def over_batch(f, *arrays, scratch=None):
     return result[0]
 
 
-def sum_over_batch(f, *arrays, scratch=None):
+def sum_over_batch(f, *arrays, scratch=None, least=1):
     """The sum of f over slices of the batch (a weight gradient): f(*arrays) to rounding.
 
     Lane i adds up slices i, i + LANES, ...; the lanes are added in order at the end.
     """
-    slices = _slices(arrays, scratch)
+    slices = _slices(arrays, scratch, least)
     if len(slices) <= 1:
         return f(*arrays)
     lanes = [None] * min(LANES, len(slices))
@@ -323,10 +330,11 @@ def sum_over_batch(f, *arrays, scratch=None):
 
 def matmul(a, b):
     """a @ b for matrices, in blocks along the longer side of the result."""
-    if a.shape[0] >= b.shape[1]:
-        return over_batch(lambda a: a @ b, a, scratch=0)
     xp = get_array_module(a)
-    return xp.ascontiguousarray(over_batch(lambda bT: bT @ a.T, b.T, scratch=0).T)
+    if a.shape[0] < b.shape[1]:
+        return xp.ascontiguousarray(matmul(b.T, a.T).T)
+    return over_batch(lambda a, out: xp.matmul(a, b, out=out), a, scratch=0,
+                      out=xp.empty((a.shape[0], b.shape[1]), a.dtype))
 
 
 def in_place(f, changed, *read):
@@ -351,15 +359,19 @@ def set_threads(count):
     _pool = ThreadPoolExecutor(count, initializer=_mark_worker) if count > 1 else None
 
 
-def _slices(arrays, scratch):
+def most_scratch(array):
+    """How many bytes of scratch a slice may use where this array lives."""
+    return GPU_SCRATCH if is_on_gpu(array) else CPU_SCRATCH
+
+
+def _slices(arrays, scratch, least=1):
     count = arrays[0].shape[0]
     row = max(1, sum(array.nbytes for array in arrays) // max(count, 1))
+    fits = count if scratch == 0 else most_scratch(arrays[0]) // (scratch or row)
     if is_on_gpu(arrays[0]):
-        size = count if scratch == 0 else GPU_SCRATCH // (scratch or row)
+        size = fits
     else:
-        fair = -(-count // LANES)
-        size = fair if scratch == 0 else min(fair, CPU_SCRATCH // (scratch or row))
-        size = max(size, SMALL // row)
+        size = max(min(-(-count // LANES), max(fits, least)), SMALL // row)
     size = max(1, size)
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 

@@ -131,18 +131,19 @@ class Conv2D(Weighted):
 
     pad: pixels of zeros on every side, or (before, after). groups: cut maps and kernels
     into that many groups that do not see each other. AlexNet has no need of it, since its
-    towers are separate layers; the tests compare the two.
+    towers are separate layers; the tests compare the two. form: as conv2d has it.
     """
 
-    def __init__(self, maps, kernels, size, stride=1, pad=0, groups=1, std=0.01, bias=0.0):
+    def __init__(self, maps, kernels, size, stride=1, pad=0, groups=1, form="auto", std=0.01,
+                 bias=0.0):
         if maps % groups or kernels % groups:
             raise ValueError(f"{maps} maps and {kernels} kernels do not fall into "
                              f"{groups} equal groups")
         super().__init__((size, size, maps // groups, kernels), std, bias)
-        self.stride, self.pad, self.groups = stride, both_sides(pad), groups
+        self.stride, self.pad, self.groups, self.form = stride, both_sides(pad), groups, form
 
     def forward(self, x):
-        how = dict(stride=self.stride, pad=self.pad)
+        how = dict(stride=self.stride, pad=self.pad, form=self.form)
         if self.groups == 1:
             return conv2d(x, self.W, self.b, **how)
         groups = ([ops.part(tensor, index=g, of=self.groups) for tensor in (x, self.W, self.b)]

@@ -52,8 +52,12 @@ def part(x, *, index, of):
 def relu(x):
     """max(x, 0) (paper, section 3.1). The gradient passes where the output is positive."""
     xp = get_array_module(x)
-    y = over_batch(lambda x: xp.maximum(x, 0), x)
-    def dx(dy): return over_batch(lambda dy, y: dy * (y > 0), dy, y)
+    y = over_batch(lambda x, y: xp.maximum(x, 0, out=y), x, out=xp.empty_like(x))
+
+    def dx(dy):
+        return over_batch(lambda y, dy, dx: xp.multiply(dy, y > 0, out=dx), y, dy,
+                          out=xp.empty_like(y))
+
     return y, dx
 
 

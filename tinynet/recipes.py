@@ -43,6 +43,8 @@ class Recipe:
     lrn_k: float = _field(2.0, "LRN's k (3.3)")
     dropout: float = _field(0.5, "probability to drop an output of fc6, fc7 (4.2)")
     dropout_kind: str = _field("classic", "classic: halve at test time (4.2), or inverted")
+    conv: str = _field("auto", "how convolutions are computed: im2col; winograd, with fewer "
+                               "multiplications, wherever it can be; auto, where it is faster")
 
     # the pictures
     crop: int = _field(227, "side of the random crops from 256 x 256 pictures (4.1); the net "
@@ -124,6 +126,7 @@ CHOICES = {
     "pool": (2, 3),
     "pool_ties": ("first", "all"),
     "lrn": ("sum", "mean", "none"),
+    "conv": ("auto", "im2col", "winograd"),
     "dropout_kind": ("classic", "inverted"),
     "shuffle": ("epoch", "once"),
     "mean": ("aligned", "centre"),

@@ -1,0 +1,121 @@
+"""The convolution with fewer multiplications is the plain one, to rounding."""
+import numpy as np
+import pytest
+
+from conftest import distinct
+from test_reference import naive_conv2d
+from tinynet import conv, device, winograd
+from tinynet.conv import conv2d
+from tinynet.engine import Tensor
+from tinynet.gradcheck import contract
+
+#                 N   H   W    C   O  K   pad
+SHAPES = {
+    "conv2": (2, 27, 27, 48, 128, 5, (2, 2)),
+    "conv3": (17, 13, 13, 256, 192, 3, (1, 1)),
+    "neither side a whole number of tiles": (3, 11, 7, 5, 4, 3, (1, 1)),
+    "no padding": (3, 12, 9, 4, 6, 5, (0, 0)),
+    "padding on one side": (2, 8, 6, 3, 4, 5, (0, 3)),
+    "two outputs, of tiles that reach far beyond": (2, 6, 5, 3, 2, 5, (0, 0)),
+    "more padding than picture": (2, 1, 2, 3, 4, 3, (4, 4)),
+    "one picture": (1, 10, 10, 3, 4, 3, (1, 1)),
+    "no picture": (0, 10, 10, 3, 4, 3, (1, 1)),
+}
+
+
+#                     N   H   W    C  O   K   pad     stride
+STRIDED = {
+    "conv1": (1, 227, 227, 3, 48, 11, (0, 0), 4),
+    "conv1 on a crop of 224": (2, 24, 28, 3, 8, 11, (0, 3), 4),
+    "pixels left over": (2, 18, 21, 3, 4, 9, (0, 0), 3),
+    "a block ends before them": (2, 20, 22, 3, 4, 9, (0, 0), 4),
+    "padding that counts no more": (2, 26, 27, 3, 4, 9, (1, 1), 2),
+    "padding on both sides": (3, 17, 14, 4, 5, 5, (2, 1), 2),
+}
+
+
+def values_and_gradients(form, dtype, shape):
+    """y, dx, dW, db for numbers like a net's: pixels positive, half of them zero."""
+    N, H, W, C, O, K, pad, stride = (*shape, 1)[:8]
+    draw = np.random.default_rng(0)
+    arrays = [np.maximum(draw.standard_normal((N, H, W, C)), 0),
+              draw.standard_normal((K, K, C, O)), draw.standard_normal(O)]
+    tensors = [Tensor(array.astype(dtype), requires_grad=True) for array in arrays]
+    y = conv2d(*tensors, stride=stride, pad=pad, form=form)
+    contract(y, u=draw.standard_normal(y.shape).astype(dtype)).backward()
+    return [y.numpy()] + [tensor.grad for tensor in tensors]
+
+
+@pytest.mark.parametrize("name", {**SHAPES, **STRIDED})
+def test_it_is_im2col_in_float64(name):
+    fast = values_and_gradients("winograd", "float64", {**SHAPES, **STRIDED}[name])
+    plain = values_and_gradients("im2col", "float64", {**SHAPES, **STRIDED}[name])
+    for a, b in zip(fast, plain):
+        assert a.shape == b.shape and np.abs(a - b).max(initial=0) < 1e-10
+
+
+@pytest.mark.parametrize("name", ["conv1", "conv2", "conv3"])
+def test_float32_costs_two_digits_and_no_more(name):
+    fast = values_and_gradients("winograd", "float32", {**SHAPES, **STRIDED}[name])
+    exact = values_and_gradients("im2col", "float64", {**SHAPES, **STRIDED}[name])
+    for what, a, b in zip(("y", "dx", "dW", "db"), fast, exact):
+        assert a.dtype == "float32"
+        error = np.abs(a - b).max() / np.abs(b).max()
+        assert error < (1.5e-5 if what == "y" else 1e-5), what
+
+
+@pytest.mark.parametrize("K", [3, 5])
+def test_it_is_the_sum_over_every_window(place, K):
+    x, W, b = distinct(2, 9, 8, 3), distinct(K, K, 3, 4, seed=1), distinct(4, seed=2)
+    y = conv2d(*[Tensor(a, place) for a in (x, W, b)], pad=2, form="winograd").numpy()
+    assert y == pytest.approx(naive_conv2d(x, W, b, pad=(2, 2)), abs=1e-12)
+
+
+@pytest.mark.parametrize("K, m", [(3, 2), (3, 3), (3, 4), (3, 5), (3, 6), (5, 2), (5, 3), (5, 4)])
+def test_every_tile_size_multiplies_two_polynomials(K, m):
+    A, B, G = winograd.matrices(m, K)
+    d, g = distinct(m + K - 1, m + K - 1), distinct(K, K, seed=1)
+    y = A.T @ ((G @ g @ G.T) * (B.T @ d @ B)) @ A
+    windows = np.lib.stride_tricks.sliding_window_view(d, (K, K))
+    assert y == pytest.approx((windows * g).sum(axis=(2, 3)), abs=1e-12)
+
+
+def test_tiles_are_chosen_for_the_fewest_products():
+    assert winograd.tile_size(27, 27, 5) == 4       # 7 x 7 tiles of 64: conv2
+    assert winograd.tile_size(13, 13, 3) == 5       # 3 x 3 tiles of 49: conv3, conv4, conv5
+    assert winograd.tile_size(2, 2, 3) == 2
+
+
+def test_results_do_not_depend_on_the_number_of_threads():
+    before, results = device._threads, []
+    try:
+        for count in (1, 2, 4):
+            device.set_threads(count)
+            results.append(values_and_gradients("winograd", "float32", SHAPES["conv3"]))
+    finally:
+        device.set_threads(before)
+    for one, *others in zip(*results):
+        assert all(np.array_equal(one, other) for other in others)
+
+
+@pytest.mark.parametrize("form, dtype, K, stride, maps, expected", [
+    ("auto", "float32", 3, 1, 32, True), ("auto", "float32", 5, 1, 32, True),
+    ("auto", "float64", 3, 1, 32, False), ("auto", "float32", 3, 1, 7, False),
+    ("auto", "float32", 3, 1, 8, True),
+    ("im2col", "float32", 3, 1, 32, False), ("winograd", "float64", 3, 1, 3, True),
+    ("winograd", "float32", 3, 2, 32, False), ("winograd", "float32", 7, 1, 32, False),
+    ("auto", "float32", 5, 2, 2, True), ("auto", "float32", 5, 2, 1, False)])
+def test_conv2d_takes_it_where_it_can_and_where_it_pays(
+        monkeypatch, form, dtype, K, stride, maps, expected):
+    taken = []
+    for name in ("winograd", "winograd_strided"):
+        function = getattr(winograd, name)
+        monkeypatch.setattr(conv, name, lambda *a, f=function: taken.append(1) or f(*a))
+    arrays = [np.ones(shape, dtype) for shape in ((1, 9, 9, maps), (K, K, maps, 32), (32,))]
+    conv2d(*map(Tensor, arrays), stride=stride, form=form)
+    assert bool(taken) == expected
+
+
+def test_an_unknown_form_is_refused():
+    with pytest.raises(ValueError, match="one of auto, im2col, winograd, not 'fft'"):
+        conv2d(*[Tensor(distinct(*s)) for s in ((1, 5, 5, 2), (3, 3, 2, 4), (4,))], form="fft")

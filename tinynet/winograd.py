@@ -1,0 +1,167 @@
+"""How can a convolution multiply less?
+
+Two polynomials of degrees m - 1 and K - 1 are multiplied by evaluating both at t = m + K - 1
+points, multiplying value by value, and interpolating: t products instead of m K. Read
+backwards (transposed), the same numbers give m outputs of a kernel of K taps:
+
+    y = A' [ (G g) * (B' d) ]        d (t,) pixels, g (K,) kernel -> y (m,); ' transposes
+
+In two dimensions every matrix works on columns, then on rows: a tile of t x t pixels gives
+m x m outputs with t^2 products instead of m^2 K^2, 4.6 times fewer for K = 3 and m = 5.
+Over C channels the products add up, so at each of the t^2 points stands one matrix product
+(tiles x C) @ (C x O). The gradients are the same matrices transposed.
+
+The price is rounding: values at the points are larger than the pixels and cancel. In float32
+outputs are good to about 1e-5 of the largest; im2col, in conv.py, to 1e-6.
+
+Sources: Toom and Cook (1963, 1966); Winograd (1980); Lavin and Gray, arXiv:1509.09308.
+"""
+from functools import lru_cache
+
+import numpy as np
+
+from .device import get_array_module, over_batch, sum_over_batch
+
+POINTS = 0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0      # an eighth would cost another digit
+ROWS = 100               # so many tiles make it worth while to read all transformed weights
+
+
+@lru_cache(maxsize=None)
+def matrices(m, K):
+    """A (t, m), B (t, t) and G (t, K), in float64.
+
+    The last point is infinity, where a polynomial is its highest coefficient. B undoes the
+    evaluation of t coefficients: it is the inverse of their Vandermonde matrix.
+    """
+    t = m + K - 1
+    A, B, G = (np.vstack([np.vander(POINTS[:t - 1], size, increasing=True), np.eye(size)[-1:]])
+               for size in (m, t, K))
+    return A, np.linalg.inv(B), G
+
+
+def in_both(M, x):
+    """M (b, a) along both of the first axes: x, a * a times L numbers -> (b * b, L)"""
+    b, a = M.shape
+    L = x.size // (a * a)
+    inner = get_array_module(x).matmul(M, x.reshape(a, a, L))
+    return (M @ inner.reshape(a, b * L)).reshape(b * b, L)
+
+
+def tile_size(H, W, K):
+    """The m with the fewest products over a picture: tiles need not end where it ends."""
+    def products(m):
+        t = m + K - 1
+        return -(-H // m) * -(-W // m) * t * t
+    return min(range(2, len(POINTS) + 3 - K), key=products)
+
+
+def winograd(x, W, b, pad):
+    """conv2d with stride 1, for square kernels of size 3 or 5: y, dx, dW.
+
+    x (N, H, W, C), W (K, K, C, O), b (O,); pad: (before, after). The transformed weights U
+    are computed once for all slices. What becomes of the pixels is computed again in dW.
+    """
+    xp = get_array_module(x)
+    K, _, C, O = W.shape
+    N, height, width, _ = x.shape
+    before, after = pad
+    OH, OW = (size + before + after - K + 1 for size in (height, width))
+    m = tile_size(OH, OW, K)
+    t = m + K - 1
+    TH, TW = -(-OH // m), -(-OW // m)
+    inside = slice(None), slice(before, before + height), slice(before, before + width)
+    A, B, G = (xp.asarray(M, x.dtype) for M in matrices(m, K))
+    U = in_both(G, W).reshape(t * t, C, O)
+    how = dict(scratch=2 * t * t * TH * TW * (C + O) * x.itemsize, least=ROWS // (TH * TW))
+
+    def evaluate(x):
+        """Every tile of x, overlapping ones, at the points: (t^2, n TH TW, C)"""
+        n = len(x)
+        big = xp.zeros((n, TH * m + K - 1, TW * m + K - 1, C), x.dtype)
+        big[inside] = x
+        picture, h, w, c = big.strides
+        tiles = xp.lib.stride_tricks.as_strided(big, (t, t, n, TH, TW, C),
+                                                (h, w, picture, m * h, m * w, c))
+        return in_both(B.T, tiles).reshape(t * t, n * TH * TW, C)
+
+    def mirror_of_interpolate(dy):
+        """dy (n, OH, OW, O) -> (t^2, n TH TW, O)"""
+        n = len(dy)
+        big = xp.zeros((n, TH * m, TW * m, O), dy.dtype)
+        big[:, :OH, :OW] = dy
+        tiles = big.reshape(n, TH, m, TW, m, O).transpose(2, 4, 0, 1, 3, 5)
+        return in_both(A, tiles).reshape(t * t, n * TH * TW, O)
+
+    def forward(x, y):
+        tiles = in_both(A.T, xp.matmul(evaluate(x), U)).reshape(m, m, len(x), TH, TW, O)
+        tiles = tiles.transpose(2, 3, 0, 4, 1, 5).reshape(len(x), TH * m, TW * m, O)
+        xp.add(tiles[:, :OH, :OW], b, out=y)
+
+    def dx(dy):
+        UT = xp.ascontiguousarray(U.transpose(0, 2, 1))      # BLAS is slow at a transposed U
+
+        def backward(dy):
+            d = in_both(B, xp.matmul(mirror_of_interpolate(dy), UT))
+            d = d.reshape(t, t, len(dy), TH, TW, C).transpose(2, 3, 0, 4, 1, 5)
+            # A tile covers m x m pixels of its own, then some of its next neighbours'.
+            steps = range(-(-t // m))
+            big = xp.zeros((len(dy), TH + steps[-1], m, TW + steps[-1], m, C), dy.dtype)
+            for i in steps:
+                for j in steps:
+                    part = d[:, :, i * m:(i + 1) * m, :, j * m:(j + 1) * m]
+                    big[:, i:i + TH, :part.shape[2], j:j + TW, :part.shape[4]] += part
+            return big.reshape(len(dy), m * big.shape[1], m * big.shape[3], C)[inside]
+
+        return over_batch(backward, dy, **how)
+
+    def dW(dy):
+        def backward(x, dy):
+            dU = xp.matmul(evaluate(x).transpose(0, 2, 1), mirror_of_interpolate(dy))
+            return in_both(G.T, dU)
+        return sum_over_batch(backward, x, dy, **how).reshape(W.shape)
+
+    y = over_batch(forward, x, out=xp.empty((N, OH, OW, O), x.dtype), **how)
+    return y, dx, dW
+
+
+def winograd_strided(x, W, b, stride, pad):
+    """conv2d with a stride s, for square kernels of 3 or 5 times s pixels, or some less.
+
+    Blocks of s x s pixels become pixels of s^2 C maps, and so does the kernel, with zeros
+    where it ends within a block: then the stride is 1. conv1's 11 x 11 x 3 every 4 pixels
+    are 3 x 3 x 48.
+    """
+    xp = get_array_module(x)
+    s, (before, after) = stride, pad
+    K, _, C, O = W.shape
+    N, height, width, _ = x.shape
+    k = -(-K // s)                                            # blocks on a side of the kernel
+    BH, BW = ((size + before + after - K) // s + k for size in (height, width))
+    h, w = min(height, BH * s - before), min(width, BW * s - before)      # pixels that count
+
+    def in_blocks(x):
+        big = xp.zeros((len(x), BH * s, BW * s, C), x.dtype)
+        big[:, before:before + h, before:before + w] = x[:, :h, :w]
+        big = big.reshape(len(x), BH, s, BW, s, C).transpose(0, 1, 3, 2, 4, 5)
+        return big.reshape(len(x), BH, BW, s * s * C)
+
+    def in_pixels(d):
+        big = d.reshape(len(d), BH, BW, s, s, C).transpose(0, 1, 3, 2, 4, 5)
+        big = big.reshape(len(d), BH * s, BW * s, C)
+        dx = xp.zeros((len(d), height, width, C), d.dtype)
+        dx[:, :h, :w] = big[:, before:before + h, before:before + w]
+        return dx
+
+    kernel = xp.zeros((k * s, k * s, C, O), W.dtype)
+    kernel[:K, :K] = W
+    kernel = kernel.reshape(k, s, k, s, C, O).transpose(0, 2, 1, 3, 4, 5)
+    y, blocks_dx, blocks_dW = winograd(over_batch(in_blocks, x),
+                                       kernel.reshape(k, k, s * s * C, O), b, (0, 0))
+
+    def dx(dy): return over_batch(in_pixels, blocks_dx(dy))
+
+    def dW(dy):
+        d = blocks_dW(dy).reshape(k, k, s, s, C, O).transpose(0, 2, 1, 3, 4, 5)
+        return d.reshape(k * s, k * s, C, O)[:K, :K]
+
+    return y, dx, dW
