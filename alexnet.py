@@ -149,9 +149,11 @@ class OneTower(Tower):
 
 
 def build(classes, devices, recipe):
-    """The net of a recipe, without first weights."""
+    """The net of a recipe, without first weights. devices: one or two."""
     if recipe.towers == 2:
         return AlexNet(classes, devices, recipe)
+    if devices[0] != devices[-1]:
+        raise UserError(f"--towers 1 is a net for one device: give --device {devices[0]}")
     # The one-GPU net of section 3.2: conv1 ... conv4 as in one row of the figure, so that it
     # costs half as much; conv5 and the dense layers of both.
     *kernels, last = recipe.kernels

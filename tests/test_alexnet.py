@@ -76,9 +76,9 @@ def test_relu_comes_before_lrn_and_lrn_before_pooling(net):
     assert (norm.n, norm.k, norm.alpha, norm.beta) == (5, 2.0, 1e-4, 0.75)
 
 
-def shown(capsys, *options):
+def shown(capsys, *options, device="cpu0,cpu1"):
     """The layer table of a variant, and how often something crosses into each layer."""
-    assert alexnet.main(["show", "--device", "cpu0,cpu1", *options]) == 0
+    assert alexnet.main(["show", "--device", device, *options]) == 0
     out = capsys.readouterr().out
     table = dict(re.findall(r"^(\w+) +(?:2 x )?(\d+\S*) ", out, re.MULTILINE))
     return table, re.findall(r"^  (\w+) +cpu\d -> ", out, re.MULTILINE)
@@ -86,7 +86,7 @@ def shown(capsys, *options):
 
 def test_the_one_gpu_net_has_half_the_kernels_but_in_conv5(capsys):
     """145-half of the authors, with which section 3.2 compares."""
-    table, crossings = shown(capsys, "--towers", "1")
+    table, crossings = shown(capsys, "--towers", "1", device="cpu")
     assert table["total"] == "59,798,312" and not crossings
     assert [table[f"conv{i}"] for i in range(1, 6)] == [
         "55x55x48", "27x27x128", "13x13x192", "13x13x192", "13x13x256"]

@@ -128,6 +128,12 @@ def test_the_other_nets_of_the_paper_learn_from_the_same_pictures(run, data, var
     assert top1(run("test", tmp_path / "run/last.npz", data.here)) == error
 
 
+def test_one_tower_needs_no_second_device(data, capsys):
+    assert alexnet.main(["train", str(data.here), *SMALL, "--towers", "1", "--device",
+                         "cpu0,cpu1"]) == 1
+    assert "give --device cpu0" in capsys.readouterr().err
+
+
 def test_ten_views_are_another_question_than_one(run, data, nets):
     one, ten = (run("test", nets[0], data.here, "--views", views) for views in (1, 10))
     assert "views: the central crop" in one and "the mean probability of ten" in ten
