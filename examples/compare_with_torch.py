@@ -5,10 +5,12 @@
 
 PyTorch's net has grouped convolutions and nn.LocalResponseNorm. First outputs and gradients
 are compared, then training steps and inference are timed in turn (A B A B), with LRN and
-without. PyTorch is needed here only: pip install torch.
+without. PyTorch is timed in a process of its own, as people run it: in ours it would profit
+from the allocator's settings (device.py). It is needed here only: pip install torch.
 """
 import argparse
 import json
+import multiprocessing
 import statistics
 import sys
 import time
@@ -122,12 +124,11 @@ class Ours(Net):
 class Theirs(Net):
     no_grad = staticmethod(torch.no_grad)
 
-    def __init__(self, ours, args, recipe, norm):
+    def __init__(self, weights, images, labels, args, recipe, norm):
         self.place = "cuda:" + args.device[3:] if args.device.startswith("gpu") else "cpu"
-        self.images = np.ascontiguousarray(ours.images.transpose(0, 3, 1, 2))
-        self.labels = ours.labels
+        self.images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        self.labels = labels
         self.model = Twin(recipe, args.classes, norm).to(torch.tensor(self.images[:1]).dtype)
-        weights = interop.whole_layers(ours.model)
         self.model.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
         self.model.to(self.place)
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.0, recipe.momentum,
@@ -166,8 +167,34 @@ def differences(ours, theirs, count=2):
     return {"logits": apart(results[0].numpy(), results[1]), **found}
 
 
+class Elsewhere:
+    """Theirs in a process of its own, which is asked for one measurement at a time."""
+
+    def __init__(self, *how):
+        spawn = multiprocessing.get_context("spawn")
+        self.pipe, theirs = spawn.Pipe()
+        self.process = spawn.Process(target=serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()                 # so that its end is noticed
+        self.pipe.send(how)
+
+    def images_per_s(self, job):
+        self.pipe.send(job)
+        return self.pipe.recv()
+
+    def close(self):
+        self.pipe.send(None)
+        self.process.join()
+
+
+def serve(pipe):
+    torch.set_num_threads(device.cores())
+    net = Theirs(*pipe.recv())
+    for job in iter(pipe.recv, None):
+        pipe.send(images_per_s(net, job))
+
+
 def images_per_s(net, job):
-    time.sleep(0.3)            # for a while after their work PyTorch's threads keep the cores
     net.synchronize()
     start = time.perf_counter()
     getattr(net, job)()
@@ -180,25 +207,30 @@ def compare(args, recipe):
     draw = np.random.default_rng(0)
     shape = recipe.batch_size, recipe.crop, recipe.crop, 3
     images = 60 * recipe.pixel_scale * draw.standard_normal(shape, np.float32)
-    ours = Ours(args, recipe, images, draw.integers(0, args.classes, len(images)))
+    labels = draw.integers(0, args.classes, len(images))
+    ours = Ours(args, recipe, images, labels)
+    weights = interop.whole_layers(ours.model)
     norms = ({"none": None} if recipe.lrn == "none" else
              {"a call a tower": Norm(recipe, False), "one call": Norm(recipe, True)})
-    twins = {name: Theirs(ours, args, recipe, norm) for name, norm in norms.items()}
-    apart = {}
-    for name, theirs in twins.items():
-        found = differences(ours, theirs)
+    apart, elsewhere = {}, {}
+    for name, norm in norms.items():
+        how = weights, images, labels, args, recipe, norm
+        found = differences(ours, Theirs(*how))
         worst = max(found, key=found.get)
         apart[name] = found[worst]
         if not found[worst] <= args.tolerance:
             sys.exit(f"the two nets disagree: {worst} by {found[worst]:.1e} "
                      f"(relative; allowed: {args.tolerance:.0e})")
+        elsewhere[name] = Elsewhere(*how)
     rows = []
     for job in "step", "infer":
-        speeds = {name: [] for name in ("tinynet", *twins)}
+        speeds = {name: [] for name in ("tinynet", *norms)}
         for _ in range(1 + args.rounds):               # the first is the warm-up
-            for name, net in {"tinynet": ours, **twins}.items():
-                speeds[name].append(images_per_s(net, job))
-        for name in twins:
+            time.sleep(0.3)    # for a while after their work PyTorch's threads keep the cores
+            speeds["tinynet"].append(images_per_s(ours, job))
+            for name, theirs in elsewhere.items():
+                speeds[name].append(theirs.images_per_s(job))
+        for name in norms:
             pairs = list(zip(speeds["tinynet"], speeds[name]))[1:]
             ratios = [a / b for a, b in pairs]
             rows.append(dict(
@@ -206,6 +238,8 @@ def compare(args, recipe):
                 tinynet_images_per_s=statistics.median(a for a, _ in pairs),
                 torch_images_per_s=statistics.median(b for _, b in pairs),
                 ratio=statistics.median(ratios), lowest=min(ratios), highest=max(ratios)))
+    for theirs in elsewhere.values():
+        theirs.close()
     return rows
 
 

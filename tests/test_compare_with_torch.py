@@ -19,12 +19,12 @@ SMALL = ["--recipe", "quickstart", "--classes", "10", "-b", "2", "--rounds", "1"
 @pytest.fixture(scope="module")
 def example():
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    sys.path.insert(0, str(SCRIPT.parent))
+    sys.path.insert(0, str(SCRIPT.parent))             # also for the process it starts
     try:
         import compare_with_torch
+        yield compare_with_torch
     finally:
         sys.path.remove(str(SCRIPT.parent))
-    return compare_with_torch
 
 
 def both(example, recipe, dtype=np.float32, norm="one call", args=ARGS):
@@ -36,7 +36,8 @@ def both(example, recipe, dtype=np.float32, norm="one call", args=ARGS):
     for _, w in ours.model.parameters():
         w.data = w.data.astype(dtype)
     theirs = None if norm == "none" else example.Norm(recipe, norm == "one call")
-    return ours, example.Theirs(ours, args, recipe, theirs)
+    weights = example.interop.whole_layers(ours.model)
+    return ours, example.Theirs(weights, ours.images, ours.labels, args, recipe, theirs)
 
 
 def worst(differences):
