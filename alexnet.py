@@ -181,13 +181,13 @@ def first_values(recipe, layer):
 def map_sides(recipe):
     """Pixels on a side of the maps that conv1 makes and that fc6 sees: 55 and 6 for crops of
     227, and of 224. Every pixel is seen, if need be by windows that reach beyond the edge, as
-    in the 2012 program (padding by stride - 1 rounds a size up). Raises UserError."""
+    in the 2012 program. Raises UserError."""
     try:
-        first = out_size(recipe.crop, 11, 4, pad=(0, 3))
-        side = out_size(first, recipe.pool, 2, pad=(0, 1))
+        first = out_size(recipe.crop, 11, 4, ceil=True)
+        side = out_size(first, recipe.pool, 2, ceil=True)
         for _ in "conv2", "conv4":
             side -= 2 * (3 - recipe.pool)
-            side = out_size(side, recipe.pool, 2, pad=(0, 1))
+            side = out_size(side, recipe.pool, 2, ceil=True)
     except ValueError as error:
         raise UserError(f"--crop {recipe.crop} is too small for five layers: {error}") from None
     return first, side
@@ -474,11 +474,12 @@ def test(args):
     if loader.skipped:
         print(f"{len(loader.skipped)} unreadable pictures were skipped")
 
+    logs = np.stack(logs)
     if weights == "search":
-        weights = ensemble.search(np.stack(logs), labels)
+        weights = ensemble.search(logs, labels)
         print("weights with the lowest top-5 error found on these very pictures, which "
               "flatters them; for others:\n  --weights " + ",".join(f"{w:g}" for w in weights))
-    mean = ensemble.average(np.stack(logs), weights)
+    mean = ensemble.average(logs, weights)
     if len(nets) > 1:
         print(f"mean of the {len(nets)} nets, weighted {', '.join(f'{w:g}' for w in weights)}: "
               + in_words(ensemble.result(mean, labels)))
@@ -777,8 +778,7 @@ def out_of_memory(args):
     """What to say when memory did not suffice: what a step needs, and what would fit."""
     if args.command not in ("train", "bench"):
         return "out of memory; try a smaller --batch-size"
-    resumed = getattr(args, "resume", None)
-    recipe = chosen_recipe(args, checkpoint.Checkpoint(resumed) if resumed else None)
+    recipe = chosen_recipe(args, resumed(args) if args.command == "train" else None)
     towers = two_devices(args.device)
     model = build(getattr(args, "classes", 1000), towers, recipe)
     room = {tower.place: tower.room() for tower in towers}

@@ -70,17 +70,17 @@ def too_large(*args):
     raise MemoryError("a stand-in")
 
 
-@pytest.mark.parametrize("command", [["train"], ["bench"]])
+@pytest.mark.parametrize("command", [["train"], ["train", "--resume", "auto"], ["bench"]])
 def test_out_of_memory_says_which_batch_fits(monkeypatch, capsys, tmp_path, command):
     net = ["--recipe", "quickstart", "--device", "cpu", "-b", "900"]
     need, = needs("cpu", classes=1000).values()
     monkeypatch.setattr(device.Device, "room", lambda self: need.total(17) + 1)
     monkeypatch.setattr(alexnet.AlexNet, "initialize", too_large)
     where = []
-    if command == ["train"]:
+    if command[0] == "train":
         alexnet.patterns.draw(tmp_path / "data", train=1, val=1, progress=False)
         where = [str(tmp_path / "data"), "--output-dir", str(tmp_path / "run")]
-    assert alexnet.main([*command, *where, *net]) == 1
+    assert alexnet.main([command[0], *where, *command[1:], *net]) == 1
     err = capsys.readouterr().err
     assert "out of memory" in err and "MB at batch 900" in err and "Traceback" not in err
     assert "the largest batch that fits: --batch-size 17\n" in err
