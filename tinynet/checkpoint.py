@@ -25,7 +25,14 @@ def save(path, arrays, meta):
     Raises OSError (a full disk, a missing right); the previous file is then untouched.
     """
     entries = {"meta": np.array(json.dumps({"format": FORMAT, **meta})), **arrays}
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as npz:
+    with replacing(path) as file:
+        _write(file, entries)
+
+
+def _write(file, entries):
+    # A function of its own, so that the ZipFile ends before the file is renamed: Python drops a
+    # Ctrl-C that comes while a finalizer runs, and whoever waits for the name sends it just then.
+    with zipfile.ZipFile(file, "w") as npz:
         for name, array in entries.items():
             with npz.open(f"{name}.npy", "w", force_zip64=True) as entry:
                 np.lib.format.write_array(entry, np.asarray(array), allow_pickle=False)
