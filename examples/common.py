@@ -232,10 +232,7 @@ class Run:
 
     def save(self):
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        arrays = {}
-        for name, w in self.model.parameters():
-            arrays[f"weights/{name}"] = w.numpy()
-            arrays[f"velocity/{name}"] = device.to_host(self.optimizer.velocity[name])
+        arrays = checkpoint.training_arrays(self.model, self.optimizer)
         state = {name: getattr(self, name) for name in self.KEPT}
         sums = self.meter.sums
         since = [] if sums is None else [self.meter.pictures, device.to_host(sums).tolist()]
@@ -247,14 +244,10 @@ class Run:
             raise UserError(f"{shown(self.path)} was made with other settings:\n"
                             f"    {saved.meta['settings']}\nnot\n    {self.settings}\n"
                             "rename or delete it to train anew")
-        saved.load_weights(self.model)
-        weights = self.optimizer.parameters
-        shapes = {name: w.shape for name, w in weights.items()}
-        for name, array in saved.arrays("velocity/", shapes).items():
-            self.optimizer.velocity[name] = weights[name].device.put(array)
+        saved.load_training(self.model, self.optimizer)
         vars(self).update(saved.meta["state"])
         if saved.meta["since_point"]:
-            where = next(iter(weights.values())).device
+            where = next(iter(self.optimizer.parameters.values())).device
             self.meter.pictures, sums = saved.meta["since_point"]
             self.meter.sums = where.put(np.array(sums))
         self.resumed = True

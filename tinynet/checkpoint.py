@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .device import UserError
+from .device import UserError, to_host
 
 FORMAT = "tinynet 1"
 
@@ -69,6 +69,15 @@ def _aside(path):
     return Path(path).with_name(Path(path).name + ".part")
 
 
+def training_arrays(model, optimizer):
+    """Weights and velocities as NumPy arrays, by the names they have in a checkpoint."""
+    arrays = {}
+    for name, w in model.parameters():
+        arrays[f"weights/{name}"] = w.numpy()
+        arrays[f"velocity/{name}"] = to_host(optimizer.velocity[name])
+    return arrays
+
+
 def is_one(path):
     """Whether there is a checkpoint at `path`, or what looks like one that is missing."""
     path = Path(path)
@@ -119,6 +128,14 @@ class Checkpoint:
         shapes = {name: w.shape for name, w in weights.items()}
         for name, array in self.arrays("weights/", shapes).items():
             weights[name].data = weights[name].device.put(array)
+
+    def load_training(self, model, optimizer):
+        """Put back what training_arrays took: weights and velocities, each on its device."""
+        self.load_weights(model)
+        weights = optimizer.parameters
+        shapes = {name: w.shape for name, w in weights.items()}
+        for name, array in self.arrays("velocity/", shapes).items():
+            optimizer.velocity[name] = weights[name].device.put(array)
 
     def weights(self):
         """The saved weights: name -> array."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint, device
+from . import checkpoint
 from .device import UserError
 from .figures import kernel_sheet
 from .progress import in_words, say, shown
@@ -46,11 +46,7 @@ class Run:
 
     def restore(self, saved, lr=None):
         """Go on from a Checkpoint; `lr`, if given, replaces its learning rate."""
-        saved.load_weights(self.model)
-        velocity, weights = self.optimizer.velocity, self.optimizer.parameters
-        shapes = {name: v.shape for name, v in velocity.items()}
-        for name, array in saved.arrays("velocity/", shapes).items():
-            velocity[name] = weights[name].device.put(array)
+        saved.load_training(self.model, self.optimizer)
         at = saved.meta["progress"]
         self.epoch, self.step, self.position = at["epoch"], at["step"], at["position"]
         if self.best.exists():             # else this is a new folder, with a best of its own
@@ -67,9 +63,7 @@ class Run:
         Weights that are not finite are not saved: the last good checkpoint stays.
         """
         arrays = {f"statistics/{name}": array for name, array in vars(self.statistics).items()}
-        for name, w in self.model.parameters():
-            arrays[f"weights/{name}"] = w.numpy()
-            arrays[f"velocity/{name}"] = device.to_host(self.optimizer.velocity[name])
+        arrays |= checkpoint.training_arrays(self.model, self.optimizer)
         if not all(np.isfinite(array.sum()) for array in arrays.values()):
             raise self._diverged("some weights are no finite numbers")
         progress = dict(epoch=self.epoch, step=self.step, position=self.position,
