@@ -5,8 +5,9 @@
 
 PyTorch's net has grouped convolutions and nn.LocalResponseNorm. First outputs and gradients
 are compared, then training steps and inference are timed in turn (A B A B), with LRN and
-without. PyTorch is timed in a process of its own, as people run it: in ours it would profit
-from the allocator's settings (device.py). It is needed here only: pip install torch.
+without. PyTorch runs in a process of its own, as people run it: in ours it would profit from
+the allocator's settings (device.py), and leave us a heap in pieces. It is needed here only:
+pip install torch.
 """
 import argparse
 import json
@@ -99,6 +100,22 @@ class Net:
         with self.no_grad():
             self.logits()
 
+    def images_per_s(self, job):
+        self.synchronize()
+        start = time.perf_counter()
+        getattr(self, job)()
+        self.synchronize()
+        return len(self.images) / (time.perf_counter() - start)
+
+    def results(self, count=2):
+        """Logits and gradients, as NumPy arrays by name. In test mode: the two sides draw
+        other dropout masks."""
+        self.model.eval()
+        self.optimizer.zero_grad()
+        logits, loss = self.loss(count)
+        loss.backward()
+        return {"logits": self.host(logits), **self.gradients()}
+
 
 class Ours(Net):
     no_grad = staticmethod(no_grad)
@@ -116,6 +133,12 @@ class Ours(Net):
     def loss(self, count=None):
         logits, labels = self.logits(count), self.place.put(self.labels[:count])
         return logits, ops.softmax_cross_entropy(logits, labels=labels)
+
+    def gradients(self):
+        return interop.whole_layers(self.model, lambda w: w.grad)
+
+    def host(self, tensor):
+        return tensor.numpy()
 
     def synchronize(self):
         self.place.synchronize()
@@ -142,33 +165,25 @@ class Theirs(Net):
         logits = self.logits(count)
         return logits, F.cross_entropy(logits, labels)
 
+    def gradients(self):
+        return {name: self.host(w.grad) for name, w in self.model.named_parameters()}
+
+    def host(self, tensor):
+        return tensor.detach().cpu().numpy()
+
     def synchronize(self):
         if self.place != "cpu":
             torch.cuda.synchronize(self.place)
 
 
-def differences(ours, theirs, count=2):
-    """How far logits and all gradients are apart, in test mode, because the two draw other
-    dropout masks: {name: |a - b| / |b|}."""
-    results = []
-    for net in ours, theirs:
-        net.model.eval()
-        net.optimizer.zero_grad()
-        logits, loss = net.loss(count)
-        loss.backward()
-        results.append(logits)
-
-    def apart(a, b):
-        b = b.detach().cpu().numpy()
-        return float(np.linalg.norm(a - b) / np.linalg.norm(b))
-
-    gradients = interop.whole_layers(ours.model, lambda w: w.grad)
-    found = {name: apart(gradients[name], w.grad) for name, w in theirs.model.named_parameters()}
-    return {"logits": apart(results[0].numpy(), results[1]), **found}
+def differences(ours, theirs):
+    """How far logits and all gradients of two `results` are apart: {name: |a - b| / |b|}."""
+    return {name: float(np.linalg.norm(ours[name] - b) / np.linalg.norm(b))
+            for name, b in theirs.items()}
 
 
 class Elsewhere:
-    """Theirs in a process of its own, which is asked for one measurement at a time."""
+    """Theirs in a process of its own, which is asked for one thing at a time."""
 
     def __init__(self, *how):
         spawn = multiprocessing.get_context("spawn")
@@ -178,8 +193,8 @@ class Elsewhere:
         theirs.close()                 # so that its end is noticed
         self.pipe.send(how)
 
-    def images_per_s(self, job):
-        self.pipe.send(job)
+    def ask(self, what, *how):
+        self.pipe.send((what, how))
         return self.pipe.recv()
 
     def close(self):
@@ -190,16 +205,8 @@ class Elsewhere:
 def serve(pipe):
     torch.set_num_threads(device.cores())
     net = Theirs(*pipe.recv())
-    for job in iter(pipe.recv, None):
-        pipe.send(images_per_s(net, job))
-
-
-def images_per_s(net, job):
-    net.synchronize()
-    start = time.perf_counter()
-    getattr(net, job)()
-    net.synchronize()
-    return len(net.images) / (time.perf_counter() - start)
+    for what, how in iter(pipe.recv, None):
+        pipe.send(getattr(net, what)(*how))
 
 
 def compare(args, recipe):
@@ -214,22 +221,21 @@ def compare(args, recipe):
              {"a call a tower": Norm(recipe, False), "one call": Norm(recipe, True)})
     apart, elsewhere = {}, {}
     for name, norm in norms.items():
-        how = weights, images, labels, args, recipe, norm
-        found = differences(ours, Theirs(*how))
+        elsewhere[name] = Elsewhere(weights, images, labels, args, recipe, norm)
+        found = differences(ours.results(), elsewhere[name].ask("results"))
         worst = max(found, key=found.get)
         apart[name] = found[worst]
         if not found[worst] <= args.tolerance:
             sys.exit(f"the two nets disagree: {worst} by {found[worst]:.1e} "
                      f"(relative; allowed: {args.tolerance:.0e})")
-        elsewhere[name] = Elsewhere(*how)
     rows = []
     for job in "step", "infer":
         speeds = {name: [] for name in ("tinynet", *norms)}
         for _ in range(1 + args.rounds):               # the first is the warm-up
             time.sleep(0.3)    # for a while after their work PyTorch's threads keep the cores
-            speeds["tinynet"].append(images_per_s(ours, job))
+            speeds["tinynet"].append(ours.images_per_s(job))
             for name, theirs in elsewhere.items():
-                speeds[name].append(theirs.images_per_s(job))
+                speeds[name].append(theirs.ask("images_per_s", job))
         for name in norms:
             pairs = list(zip(speeds["tinynet"], speeds[name]))[1:]
             ratios = [a / b for a, b in pairs]
