@@ -5,11 +5,13 @@ there (`xp`: NumPy or CuPy), and `put`, the only function in tinynet that moves 
 This is the one file that imports CuPy, and only when a GPU is asked for.
 """
 import ctypes
+import functools
 import math
 import os
 import re
 import sys
 import threading
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -356,7 +358,7 @@ def set_threads(count):
     if count < 1:
         raise ValueError(f"threads must be at least 1, not {count}")
     _threads = count
-    _pool = ThreadPoolExecutor(count, initializer=_mark_worker) if count > 1 else None
+    _pool = ThreadPoolExecutor(count - 1, initializer=_mark_worker) if count > 1 else None
 
 
 def most_scratch(array):
@@ -382,9 +384,26 @@ def _for_each(work, items, array):
     if is_on_gpu(array) or _pool is None or nested or len(items) == 1:
         for item in items:
             work(item)
-    else:
-        for _ in _pool.map(work, items):
-            pass
+        return
+    todo = deque(items)                # whoever is free takes the next one
+
+    def take_turns():
+        while True:
+            try:
+                item = todo.popleft()
+            except IndexError:
+                return
+            work(item)
+
+    helpers = [_pool.submit(take_turns) for _ in range(min(_threads, len(items)) - 1)]
+    _active.worker = True              # so is this thread, until all is done
+    try:
+        take_turns()
+    finally:
+        todo.clear()                   # after an error, or Ctrl-C, nobody begins anything
+        _active.worker = False
+        for helper in helpers:
+            helper.cancel() or helper.result()
 
 
 def _mark_worker():
