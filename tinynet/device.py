@@ -23,6 +23,7 @@ LANES = 8                      # a sum over slices goes through this many partia
 CPU_SCRATCH = 4 << 20          # bytes of scratch a slice may use: less takes turns too often
 GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
+SMALL_PRODUCT = 10 ** 6        # multiplications up to which OpenBLAS packs no operand
 # glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
 MALLOC = {-1: (1 << 31) - 1, -3: 1 << 30, -8: 1}
 
@@ -337,6 +338,22 @@ def matmul(a, b):
         return xp.ascontiguousarray(matmul(b.T, a.T).T)
     return over_batch(lambda a, out: xp.matmul(a, b, out=out), a, scratch=0,
                       out=xp.empty((a.shape[0], b.shape[1]), a.dtype))
+
+
+def part_of_product(array, size, others, least):
+    """Into how large parts to cut one side of a matrix product on this array's device.
+
+    size: of that side; others: the product of the other two; least: what makes a part worth
+    while, else the side stays whole. For small products OpenBLAS has kernels that do not
+    pack their operands first, which at some shapes takes as long as multiplying.
+    """
+    return size if is_on_gpu(array) else _part_of_product(size, others, least)
+
+
+@functools.lru_cache(maxsize=None)
+def _part_of_product(size, others, least):
+    most = min(size, SMALL_PRODUCT // others)
+    return max((part for part in range(least, most + 1) if size % part == 0), default=size)
 
 
 def in_place(f, changed, *read):

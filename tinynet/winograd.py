@@ -20,7 +20,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from .device import get_array_module, over_batch, sum_over_batch
+from .device import get_array_module, over_batch, part_of_product, sum_over_batch
 
 POINTS = 0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0      # an eighth would cost another digit
 ROWS = 100               # so many tiles make it worth while to read all transformed weights
@@ -43,8 +43,26 @@ def in_both(M, x):
     """M (b, a) along both of the first axes: x, a * a times L numbers -> (b * b, L)"""
     b, a = M.shape
     L = x.size // (a * a)
-    inner = get_array_module(x).matmul(M, x.reshape(a, a, L))
-    return (M @ inner.reshape(a, b * L)).reshape(b * b, L)
+    inner = product(M, in_strips(x.reshape(a, a, L), b))
+    return product(M, in_strips(inner.reshape(a, b * L), b)).reshape(b * b, L)
+
+
+def in_strips(x, rows, least=16):
+    """Matrices (..., K, columns) that `rows` rows will be multiplied by, cut for `product` into
+    strips that BLAS is quick at: a view (..., columns / width, K, width)."""
+    *stack, K, columns = x.shape
+    width = part_of_product(x, columns, rows * K, least)
+    return x.reshape(*stack, K, columns // width, width).swapaxes(-3, -2)
+
+
+def product(x, strips):
+    """x (..., rows, K) times the matrices whose strips these are: (..., rows, columns)"""
+    xp = get_array_module(x)
+    *stack, count, K, width = strips.shape
+    rows = x.shape[-2]
+    y = xp.empty((*stack, rows, count, width), x.dtype)
+    xp.matmul(x[..., None, :, :], strips, out=y.swapaxes(-3, -2))
+    return y.reshape(*stack, rows, count * width)
 
 
 def tile_size(H, W, K):
@@ -72,6 +90,7 @@ def winograd(x, W, b, pad):
     inside = slice(None), slice(before, before + height), slice(before, before + width)
     A, B, G = (xp.asarray(M, x.dtype) for M in matrices(m, K))
     U = in_both(G, W).reshape(t * t, C, O)
+    strips = xp.ascontiguousarray(in_strips(U, ROWS))
     how = dict(scratch=2 * t * t * TH * TW * (C + O) * x.itemsize, least=ROWS // (TH * TW))
 
     def evaluate(x):
@@ -93,15 +112,15 @@ def winograd(x, W, b, pad):
         return in_both(A, tiles).reshape(t * t, n * TH * TW, O)
 
     def forward(x, y):
-        tiles = in_both(A.T, xp.matmul(evaluate(x), U)).reshape(m, m, len(x), TH, TW, O)
+        tiles = in_both(A.T, product(evaluate(x), strips)).reshape(m, m, len(x), TH, TW, O)
         tiles = tiles.transpose(2, 3, 0, 4, 1, 5).reshape(len(x), TH * m, TW * m, O)
         xp.add(tiles[:, :OH, :OW], b, out=y)
 
     def dx(dy):
-        UT = xp.ascontiguousarray(U.transpose(0, 2, 1))      # BLAS is slow at a transposed U
+        strips = xp.ascontiguousarray(in_strips(U.transpose(0, 2, 1), ROWS))
 
         def backward(dy):
-            d = in_both(B, xp.matmul(mirror_of_interpolate(dy), UT))
+            d = in_both(B, product(mirror_of_interpolate(dy), strips))
             d = d.reshape(t, t, len(dy), TH, TW, C).transpose(2, 3, 0, 4, 1, 5)
             # A tile covers m x m pixels of its own, then some of its next neighbours'.
             steps = range(-(-t // m))
@@ -116,8 +135,8 @@ def winograd(x, W, b, pad):
 
     def dW(dy):
         def backward(x, dy):
-            dU = xp.matmul(evaluate(x).transpose(0, 2, 1), mirror_of_interpolate(dy))
-            return in_both(G.T, dU)
+            dM = mirror_of_interpolate(dy)
+            return in_both(G.T, product(evaluate(x).transpose(0, 2, 1), in_strips(dM, C)))
         return sum_over_batch(backward, x, dy, **how).reshape(W.shape)
 
     y = over_batch(forward, x, out=xp.empty((N, OH, OW, O), x.dtype), **how)
