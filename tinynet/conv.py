@@ -7,11 +7,13 @@ they came from. Pooling and normalisation need only views of the same windows.
 Letters: N pictures, H x W pixels, C channels; KH x KW kernel; OH x OW output pixels, O output
 channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is the output.
 """
-from .device import get_array_module, is_on_gpu, most_scratch, over_batch, sum_over_batch
+from .device import (get_array_module, is_on_gpu, most_scratch, over_batch, part_of_product,
+                     sum_over_batch)
 from .engine import op
 from .winograd import winograd, winograd_strided
 
 FORMS = "auto", "im2col", "winograd"
+ROWS = 200               # of a block of columns: with fewer, all weights are read too often
 
 
 def out_size(size, kernel, stride, pad=(0, 0), ceil=False):
@@ -156,7 +158,11 @@ def as_columns(x, W, b, stride, pad):
         for top in range(0, OH, step):
             y_rows = y[:, top:top + step]
             x_rows = x[:, stride * top:stride * (top + y_rows.shape[1] - 1) + KH]
-            yield im2col(x_rows, kernel, stride), y_rows.reshape(-1, O)
+            yield blocks(im2col(x_rows, kernel, stride)), blocks(y_rows.reshape(-1, O))
+
+    def blocks(matrix):
+        size = part_of_product(matrix, len(matrix), rows.size, least=ROWS)
+        return matrix.reshape(-1, size, matrix.shape[1])
 
     def forward(x, y):
         for cols, y in strips(x, y):
@@ -171,7 +177,8 @@ def as_columns(x, W, b, stride, pad):
 
     def dW(dy):
         def backward(x, dy):
-            return sum(cols.T @ dy for cols, dy in strips(x, dy))
+            return sum(xp.matmul(cols.swapaxes(1, 2), dy).sum(axis=0)
+                       for cols, dy in strips(x, dy))
         return sum_over_batch(backward, x, dy, scratch=scratch).reshape(W.shape)
 
     y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, O), x.dtype), scratch=scratch)
