@@ -43,6 +43,10 @@ TABLE = {
     "conv2d, stride": (using(conv.conv2d, stride=2), (2, 7, 9, 2), (3, 3, 2, 3), (3,)),
     "conv2d, stride leaves pixels over":
         (using(conv.conv2d, stride=3), (2, 9, 8, 2), (2, 2, 2, 3), (3,)),
+    "conv2d, more maps than kernels": (
+        using(conv.conv2d, pad=(0, 1)), (2, 6, 5, 4), (3, 3, 4, 2), (2,)),
+    "conv2d, more maps than kernels, much padding": (
+        using(conv.conv2d, pad=(0, 3)), (2, 6, 5, 4), (3, 3, 4, 2), (2,)),
     "conv2d, pad": (using(conv.conv2d, pad=2), (2, 5, 4, 2), (5, 5, 2, 3), (3,)),
     "conv2d, pad on one side":
         (using(conv.conv2d, stride=4, pad=(0, 3)), (2, 12, 12, 3), (11, 11, 3, 2), (2,)),
