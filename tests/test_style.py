@@ -49,7 +49,7 @@ def test_a_file_imports_only_from_files_above_it(name):
     assert set(own_imports(name)) <= set(above)
 
 
-@pytest.mark.parametrize("files, most", [(ENGINE, 1300), (ORDER, 2800)])
+@pytest.mark.parametrize("files, most", [(ENGINE, 1320), (ORDER, 2850)])
 def test_what_is_to_be_read_stays_short(files, most):
     """Lines of code of the engine, and of the whole package. Raise them only for what is
     worth the reading."""

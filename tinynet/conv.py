@@ -162,7 +162,7 @@ def as_columns(x, W, b, stride, pad):
 
     def blocks(matrix):
         size = part_of_product(matrix, len(matrix), rows.size, least=ROWS)
-        return matrix.reshape(-1, size, matrix.shape[1])
+        return matrix if size == len(matrix) else matrix.reshape(-1, size, matrix.shape[1])
 
     def forward(x, y):
         for cols, y in strips(x, y):
@@ -183,8 +183,8 @@ def as_columns(x, W, b, stride, pad):
 
     def dW(dy):
         def backward(x, dy):
-            return sum(xp.matmul(cols.swapaxes(1, 2), dy).sum(axis=0)
-                       for cols, dy in strips(x, dy))
+            products = (cols.swapaxes(-1, -2) @ dy for cols, dy in strips(x, dy))
+            return sum(part if part.ndim == 2 else part.sum(axis=0) for part in products)
         return sum_over_batch(backward, x, dy, scratch=scratch).reshape(W.shape)
 
     y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, O), x.dtype), scratch=scratch)
