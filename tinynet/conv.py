@@ -254,14 +254,13 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
 
     def backward(x, y, dy, dx):
         dx[...] = 0
-        free = xp.ones(y.shape, bool)
+        left = dy.copy()                               # of the gradient, to be given away
         views = zip(windows(x, kernel, stride, ceil), windows(dx, kernel, stride, ceil))
         for (i, j, window), (i, j, target) in views:
-            largest = window == reached(y, window)
+            share = reached(left, window) * (window == reached(y, window))
+            target += share
             if ties == "first":
-                largest &= reached(free, window)
-                reached(free, window)[...] ^= largest
-            target += reached(dy, window) * largest
+                reached(left, window)[...] -= share
 
     y = over_batch(forward, x, out=xp.empty(pooled(x.shape, size, stride, ceil), x.dtype))
     def dx(dy): return over_batch(backward, x, y, dy, out=xp.empty_like(x))
