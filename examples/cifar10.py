@@ -26,11 +26,12 @@ BATCH = 128
 # --- the nets ---------------------------------------------------------------------------
 #
 # Pools round sizes up: 32 -> 16 -> 8 -> 4, and 24 -> 12 -> 6. A ReLU behind a max pool gives
-# what it gives before it, at a quarter of the work.
+# what it gives before it, at a quarter of the work. Of several largest pixels in a window the
+# program sent the gradient to all.
 
 
 def max_pool():
-    return MaxPool(3, stride=2, ceil=True)
+    return MaxPool(3, stride=2, ties="all", ceil=True)
 
 
 def avg_pool():
