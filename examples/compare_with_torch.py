@@ -183,15 +183,15 @@ def differences(ours, theirs):
 
 
 class Elsewhere:
-    """Theirs in a process of its own, which is asked for one thing at a time."""
+    """An object in a process of its own, which is asked for one thing at a time."""
 
-    def __init__(self, *how):
+    def __init__(self, make, *how):
         spawn = multiprocessing.get_context("spawn")
         self.pipe, theirs = spawn.Pipe()
         self.process = spawn.Process(target=serve, args=(theirs,), daemon=True)
         self.process.start()
         theirs.close()                 # so that its end is noticed
-        self.pipe.send(how)
+        self.pipe.send((make, how))
 
     def ask(self, what, *how):
         self.pipe.send((what, how))
@@ -204,7 +204,8 @@ class Elsewhere:
 
 def serve(pipe):
     torch.set_num_threads(device.cores())
-    net = Theirs(*pipe.recv())
+    make, how = pipe.recv()
+    net = make(*how)
     for what, how in iter(pipe.recv, None):
         pipe.send(getattr(net, what)(*how))
 
@@ -221,7 +222,7 @@ def compare(args, recipe):
              {"a call a tower": Norm(recipe, False), "one call": Norm(recipe, True)})
     apart, elsewhere = {}, {}
     for name, norm in norms.items():
-        elsewhere[name] = Elsewhere(weights, images, labels, args, recipe, norm)
+        elsewhere[name] = Elsewhere(Theirs, weights, images, labels, args, recipe, norm)
         found = differences(ours.results(), elsewhere[name].ask("results"))
         worst = max(found, key=found.get)
         apart[name] = found[worst]

@@ -1,0 +1,81 @@
+"""The authors' 80-second net against PyTorch, by the program that compares their time."""
+import sys
+
+import numpy as np
+import pytest
+
+from test_style import ROOT
+
+sys.path.insert(0, str(ROOT / "examples"))
+
+import common                                                                  # noqa: E402
+from data.cifar10 import TEST, TRAIN, Labelled                                 # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def example():
+    pytest.importorskip("torch", reason="PyTorch is not installed")
+    import cifar10_with_torch
+    return cifar10_with_torch
+
+
+@pytest.fixture
+def pictures():
+    """300 of noise, with labels that can be seen: brighter ones belong to later classes."""
+    draw = np.random.default_rng(0)
+    labels = draw.integers(0, 10, 300)
+    images = draw.integers(0, 130, (300, 32, 32, 3)) + 12 * labels[:, None, None, None]
+    some = Labelled(images.astype(np.uint8), labels)
+    return common.Pictures(some, some)
+
+
+def sides(example, pictures, epochs=10):
+    ours = example.Ours(pictures, epochs)
+    return ours, example.Theirs(pictures, epochs, example.for_twin(ours.model))
+
+
+def apart(example, ours, theirs):
+    """How far the weights of the two sides are apart, relative, at worst."""
+    found = example.for_twin(ours.model)
+    weights = {name: w.detach().numpy() for name, w in theirs.model.named_parameters()}
+    assert found.keys() == weights.keys() and len(found) == 10
+    return max(np.linalg.norm(found[name] - w) / np.linalg.norm(w)
+               for name, w in weights.items())
+
+
+def test_both_sides_learn_the_same(example, pictures):
+    ours, theirs = sides(example, pictures)
+    first = example.for_twin(ours.model)
+    for epoch in range(2):
+        assert ours.epoch(epoch) > 0 and theirs.epoch(epoch) > 0
+    learned = example.for_twin(ours.model)
+    moved = min(np.linalg.norm(learned[name] - w) for name, w in first.items())
+    assert moved > 1e-5                                # or equality would say nothing
+    assert apart(example, ours, theirs) < 1e-3
+    assert ours.test_error() == pytest.approx(theirs.test_error(), abs=1 / 300)
+
+
+@pytest.mark.parametrize("wrong", ["decay", "factor"])
+def test_another_decay_or_rate_would_be_noticed(example, pictures, wrong):
+    """Of the last layer's weights, or of the biases."""
+    ours, theirs = sides(example, pictures)
+    group = theirs.optimizer.param_groups[-1 if wrong == "factor" else -2]
+    group["weight_decay" if wrong == "decay" else "factor"] = 1.0
+    for epoch in range(2):
+        ours.epoch(epoch), theirs.epoch(epoch)
+    assert apart(example, ours, theirs) > 2e-3
+
+
+def test_it_trains_both_and_says_who_was_first(example, tmp_path, capsys):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    rows = np.random.default_rng(0).integers(0, 256, (6, 32, 3073)).astype(np.uint8)
+    rows[:, :, 0] %= 10
+    for name, part in zip((*TRAIN, TEST), rows):
+        (folder / f"{name}.bin").write_bytes(part.tobytes())
+    status = common.main(example.start, example.parser(),
+                         ["--epochs", "1", "--from", str(folder)])
+    said = capsys.readouterr().out.splitlines()
+    assert "seconds, test error" in said[0] and said[1].split()[0] == "1"
+    slower = float(said[-1].partition("PyTorch takes ")[2].split()[0])
+    assert said[-1].startswith("1 epochs: tinynet ") and status == (0 if slower > 1 else 1)
