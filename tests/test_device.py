@@ -3,6 +3,7 @@ import os
 import platform
 import signal
 import sys
+import threading
 import time
 
 import numpy as np
@@ -181,6 +182,44 @@ def test_an_error_in_a_slice_reaches_the_caller():
 
     with pytest.raises(ZeroDivisionError):
         dev.over_batch(fail, np.zeros((64, 1 << 18)))
+
+
+def test_an_error_on_a_helping_thread_reaches_the_caller(threads):
+    threads(4)
+    caller, together = threading.get_ident(), threading.Barrier(4, timeout=30)
+
+    def work(item):
+        together.wait()                                # every thread has one of the first four
+        if threading.get_ident() != caller:
+            raise ZeroDivisionError("on another thread")
+
+    with pytest.raises(ZeroDivisionError):
+        dev._for_each(work, range(4), np.zeros(1))
+
+
+def test_after_an_error_nothing_more_is_begun(threads):
+    threads(4)
+    begun, failed = [], threading.Event()
+
+    def work(item):
+        begun.append(item)
+        if threading.get_ident() == caller:
+            failed.set()
+            raise ZeroDivisionError("in a slice")
+        failed.wait(timeout=30)
+
+    caller = threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        dev._for_each(work, range(1000), np.zeros(1))
+    assert len(begun) < 500
+
+
+def test_after_an_error_work_is_shared_as_before(threads):
+    threads(2)
+    with pytest.raises(ZeroDivisionError):
+        dev._for_each(lambda item: 1 / 0, range(2), np.zeros(1))
+    together = threading.Barrier(2, timeout=30)        # two items at once, or it breaks
+    dev._for_each(lambda item: together.wait(), range(2), np.zeros(1))
 
 
 def test_memory_that_was_freed_is_used_again():

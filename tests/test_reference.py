@@ -110,6 +110,18 @@ def test_conv2d_in_strips_is_conv2d(monkeypatch, count, scratch):
     assert tensors[1].grad.reshape(-1, 5) == pytest.approx(cols.T @ u.reshape(-1, 5), abs=1e-12)
 
 
+def test_conv2d_of_columns_that_are_cut_is_conv2d():
+    x, W, b = distinct(2, 32, 32, 3), distinct(5, 5, 3, 8, seed=1), distinct(8, seed=2)
+    assert device.part_of_product(x, 2 * 32 * 32, W.size, least=200) == 1024
+    tensors = [Tensor(array, requires_grad=True) for array in (x, W, b)]
+    y = conv2d(*tensors, pad=2, form="im2col")
+    assert y.numpy() == pytest.approx(naive_conv2d(x, W, b, 1, (2, 2)), abs=1e-11)
+    u = distinct(*y.shape, seed=3)
+    contract(y, u=u).backward()
+    cols = im2col(x, (5, 5), 1, (2, 2))
+    assert tensors[1].grad.reshape(-1, 8) == pytest.approx(cols.T @ u.reshape(-1, 8), abs=1e-11)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_a_grouped_convolution_keeps_its_groups_apart(groups):
     layer = layers.Conv2D(6, 12, 3, pad=1, groups=groups)

@@ -352,7 +352,7 @@ def part_of_product(array, size, others, least):
 
 @functools.lru_cache(maxsize=None)
 def _part_of_product(size, others, least):
-    most = min(size, SMALL_PRODUCT // others)
+    most = min(size, SMALL_PRODUCT // max(others, 1))
     return max((part for part in range(least, most + 1) if size % part == 0), default=size)
 
 
@@ -417,8 +417,8 @@ def _for_each(work, items, array):
     try:
         take_turns()
     finally:
-        todo.clear()                   # after an error, or Ctrl-C, nobody begins anything
         _active.worker = False
+        todo.clear()                   # after an error, or Ctrl-C, nobody begins anything
         for helper in helpers:
             helper.cancel() or helper.result()
 

@@ -51,7 +51,7 @@ def in_strips(x, rows, least=16):
     """Matrices (..., K, columns) that `rows` rows will be multiplied by, cut for `product` into
     strips that BLAS is quick at: a view (..., columns / width, K, width)."""
     *stack, K, columns = x.shape
-    width = part_of_product(x, columns, rows * K, least)
+    width = part_of_product(x, columns, rows * K, least) or 1
     return x.reshape(*stack, K, columns // width, width).swapaxes(-3, -2)
 
 
