@@ -4,7 +4,8 @@
 
 The same net, first weights, pictures, order and schedule (examples/cifar10.py); PyTorch in a
 process of its own. The clock runs while they train, from cutting out pictures to the update,
-and not while they are tested. Needs PyTorch: pip install torch.
+and not while they are tested. (Where several pixels of a window are the largest, once in some
+millions, PyTorch's pool sends the gradient to the first.) Needs PyTorch: pip install torch.
 """
 import argparse
 import sys
@@ -61,8 +62,9 @@ class Learner:
     def epoch(self, number):
         """Learn for an epoch, and how many seconds that took."""
         start = time.perf_counter()
-        order, rate = self.pictures.order(number), phase_at(self.phases, number).rate
+        order = self.pictures.order(number)
         for first in range(0, len(order), BATCH):
+            rate = phase_at(self.phases, number + first / len(order)).rate
             self.step(*self.pictures.batch(order[first:first + BATCH], number), rate)
         return time.perf_counter() - start
 

@@ -12,6 +12,7 @@ pip install torch.
 import argparse
 import json
 import multiprocessing
+import signal
 import statistics
 import sys
 import time
@@ -194,8 +195,11 @@ class Elsewhere:
         self.pipe.send((make, how))
 
     def ask(self, what, *how):
-        self.pipe.send((what, how))
-        return self.pipe.recv()
+        try:
+            self.pipe.send((what, how))
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            sys.exit("PyTorch's process ended before its time; what it said stands above")
 
     def close(self):
         self.pipe.send(None)
@@ -203,6 +207,7 @@ class Elsewhere:
 
 
 def serve(pipe):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is our parent's; we end with it
     torch.set_num_threads(device.cores())
     make, how = pipe.recv()
     net = make(*how)

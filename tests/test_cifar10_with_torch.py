@@ -29,30 +29,35 @@ def pictures():
     return common.Pictures(some, some)
 
 
-def sides(example, pictures, epochs=10):
-    ours = example.Ours(pictures, epochs)
-    return ours, example.Theirs(pictures, epochs, example.for_twin(ours.model))
+def sides(example, pictures):
+    """Both in float64: in float32 a few units that round to the other side of a kink make
+    3e-3 of what conv1 learns."""
+    pictures.mean = pictures.mean.astype(np.float64)
+    ours = example.Ours(pictures, epochs=10)
+    theirs = example.Theirs(pictures, 10, example.for_twin(ours.model))
+    theirs.model.double()
+    for name, w in ours.model.parameters():
+        w.data = w.data.astype(np.float64)
+        ours.optimizer.velocity[name] = np.zeros_like(w.data)
+    return ours, theirs
 
 
-def apart(example, ours, theirs):
-    """How far the weights of the two sides are apart, relative, at worst."""
-    found = example.for_twin(ours.model)
+def apart_after_two_epochs(example, ours, theirs):
+    """How far what the two sides have learned is apart, relative, at worst."""
+    first = {name: w.copy() for name, w in example.for_twin(ours.model).items()}
+    for epoch in range(2):
+        assert ours.epoch(epoch) > 0 and theirs.epoch(epoch) > 0
+    learned = example.for_twin(ours.model)
     weights = {name: w.detach().numpy() for name, w in theirs.model.named_parameters()}
-    assert found.keys() == weights.keys() and len(found) == 10
-    return max(np.linalg.norm(found[name] - w) / np.linalg.norm(w)
+    assert learned.keys() == weights.keys() and len(learned) == 10
+    return max(np.linalg.norm(learned[name] - w) / np.linalg.norm(learned[name] - first[name])
                for name, w in weights.items())
 
 
 def test_both_sides_learn_the_same(example, pictures):
     ours, theirs = sides(example, pictures)
-    first = example.for_twin(ours.model)
-    for epoch in range(2):
-        assert ours.epoch(epoch) > 0 and theirs.epoch(epoch) > 0
-    learned = example.for_twin(ours.model)
-    moved = min(np.linalg.norm(learned[name] - w) for name, w in first.items())
-    assert moved > 1e-5                                # or equality would say nothing
-    assert apart(example, ours, theirs) < 1e-3
-    assert ours.test_error() == pytest.approx(theirs.test_error(), abs=1 / 300)
+    assert apart_after_two_epochs(example, ours, theirs) < 1e-10
+    assert ours.test_error() == theirs.test_error()
 
 
 @pytest.mark.parametrize("wrong", ["decay", "factor"])
@@ -61,9 +66,14 @@ def test_another_decay_or_rate_would_be_noticed(example, pictures, wrong):
     ours, theirs = sides(example, pictures)
     group = theirs.optimizer.param_groups[-1 if wrong == "factor" else -2]
     group["weight_decay" if wrong == "decay" else "factor"] = 1.0
-    for epoch in range(2):
-        ours.epoch(epoch), theirs.epoch(epoch)
-    assert apart(example, ours, theirs) > 2e-3
+    assert apart_after_two_epochs(example, ours, theirs) > 1e-3
+
+
+def test_the_rate_falls_within_an_epoch_if_the_schedule_says_so(example, pictures):
+    ours, rates = example.Ours(pictures, epochs=1), []
+    ours.step = lambda images, labels, rate: rates.append(rate)
+    ours.epoch(0)
+    assert rates == [0.001, 0.001, 0.0001]             # batches that begin at 0, 43 and 85 %
 
 
 def test_it_trains_both_and_says_who_was_first(example, tmp_path, capsys):
@@ -78,4 +88,5 @@ def test_it_trains_both_and_says_who_was_first(example, tmp_path, capsys):
     said = capsys.readouterr().out.splitlines()
     assert "seconds, test error" in said[0] and said[1].split()[0] == "1"
     slower = float(said[-1].partition("PyTorch takes ")[2].split()[0])
-    assert said[-1].startswith("1 epochs: tinynet ") and status == (0 if slower > 1 else 1)
+    assert said[-1].startswith("1 epochs: tinynet ")
+    assert slower >= 1 if status == 0 else slower <= 1
