@@ -10,6 +10,7 @@ wrote it decides what it runs. The reader here lets it name no function but its 
 import argparse
 import hashlib
 import io
+import lzma
 import os
 import pickle
 import re
@@ -127,7 +128,7 @@ def files(place):
                 name = member.name.rpartition("/")[2]
                 if name in wanted and member.isfile():
                     yield name, archive.extractfile(member).read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
         raise ValueError(f"{place} is damaged or no archive ({error})") from error
 
 
@@ -140,7 +141,7 @@ def decode(content, where):
         labels, pixels = rows[:, 0], rows[:, 1:]
     else:
         batch = unpickle(content, where)
-        labels, pixels = np.asarray(batch.get("labels", ())), batch.get("data")
+        labels, pixels = batch.get("labels"), batch.get("data")
     good = (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.size
             and pixels.shape[1:] == (3072,) and labels.shape == pixels.shape[:1]
             and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < 10)
@@ -166,9 +167,10 @@ def unpickle(content, where):
     """
     try:
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        return {key.decode() if isinstance(key, bytes) else key:
-                value.array if isinstance(value, _Array) else value
-                for key, value in found.items()}
+        found = {key.decode() if isinstance(key, bytes) else key:
+                 value.array if isinstance(value, _Array) else value
+                 for key, value in found.items()}
+        return dict(found, labels=np.asarray(found.get("labels", ())))
     except Exception as error:         # a damaged pickle can fail in any way
         raise ValueError(f"{where} is damaged or not to be trusted: {error}") from error
 

@@ -175,7 +175,9 @@ def test_an_array_of_objects_is_refused(tmp_path, protocol):
 def test_damaged_files_are_named(tmp_path):
     folder = python_layout(tmp_path / "a")
     whole = (folder / "data_batch_3").read_bytes()
-    for content in (whole[:-2000], b"", b"\x80\x02N.", pickle.dumps({"data": np.zeros((2, 9))})):
+    ragged = pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [[1], [2, 3]]})
+    for content in (whole[:-2000], b"", b"\x80\x02N.", pickle.dumps({"data": np.zeros((2, 9))}),
+                    ragged):
         (folder / "data_batch_3").write_bytes(content)
         with pytest.raises(ValueError, match="data_batch_3"):
             cifar10.load(folder)
@@ -185,6 +187,14 @@ def test_damaged_files_are_named(tmp_path):
     archive = packed(folder, tmp_path / "a.tar.gz")
     archive.write_bytes(archive.read_bytes()[:5000])
     with pytest.raises(ValueError, match="a.tar.gz is damaged"):
+        cifar10.load(archive)
+    archive = tmp_path / "a.tar.xz"
+    with tarfile.open(archive, "w:xz") as tar:
+        tar.add(folder, "cifar-10-batches-py")
+    content = bytearray(archive.read_bytes())
+    content[2000:2100] = bytes(100)
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match="a.tar.xz is damaged"):
         cifar10.load(archive)
     binary = binary_layout(tmp_path / "b")
     (binary / "test_batch.bin").write_bytes(b"12")
