@@ -111,6 +111,7 @@ def train(side, build, how, seed, sets, args):
 
 def start(args):
     args.output_dir = args.output_dir or common.RUNS / "ablations"
+    device.Device(args.device)                         # before anything long: is it there?
     sets = common.load(args.source)
     curves, errors, lines, seconds = {}, [], [], 0.0
     for (side, build, how), colour in zip(PAIRS[args.what], ("#c03000", "#0050a0")):
@@ -125,7 +126,7 @@ def start(args):
     common.draw_curves(picture, lines, f"{args.what}: mean and each of {args.seeds} seeds",
                        up="Test error")
     for (side, _, _), found in zip(PAIRS[args.what], errors):
-        print(f"{side:22} {np.mean(found):7.2%} ± {spread(found):.2%}   test error after "
+        print(f"{side:22} {np.mean(found):7.2%} ± {said(found)}   test error after "
               f"{args.epochs} epochs, {args.seeds} seeds")
     print(verdict(*[side for side, _, _ in PAIRS[args.what]], *errors))
     print(f"{seconds:.0f} s of training; curves: {shown(picture)} and .csv")
@@ -144,8 +145,13 @@ def spread(errors):
     return np.std(errors, ddof=1) if len(errors) > 1 else np.nan
 
 
+def said(errors):
+    return f"{spread(errors):.2%}" if len(errors) > 1 else "?"
+
+
 # How many of its own standard deviations a difference must measure until chance makes it in
-# one case out of twenty only, by the number of seeds: Student's t for 2 (seeds - 1).
+# one case out of twenty only, by the number of seeds: Student's t for 2 (seeds - 1). For more
+# seeds the value of ten is a little too careful.
 SURE = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31, 6: 2.23, 7: 2.18, 8: 2.14, 9: 2.12, 10: 2.10}
 
 
@@ -155,7 +161,7 @@ def verdict(first, second, a, b):
     better = f"{first} is {'better' if gain > 0 else 'WORSE'} by {abs(gain):.2%}"
     if len(a) == 1:
         return f"{better}; one seed cannot say whether that is chance: --seeds 3"
-    doubt = SURE.get(len(a), 2.0) * np.hypot(spread(a), spread(b)) / np.sqrt(len(a))
+    doubt = SURE[min(len(a), 10)] * np.hypot(spread(a), spread(b)) / np.sqrt(len(a))
     if abs(gain) > doubt:
         return f"{better} ± {doubt:.2%}: more than chance"
     return (f"{better} ± {doubt:.2%}: INSIDE THE SPREAD, so this shows no difference between "

@@ -153,9 +153,9 @@ def start(args):
     if epochs != full:
         parts = ", ".join(f"{phase.epochs:.3g} at {phase.rate:g}" for phase in phases)
         say(f"{epochs} epochs instead of {full}: the schedule in proportion, {parts}")
+    where = device.Device(args.device)
     train, test = common.load(args.source)
     pictures = Pictures(train, test, config.crop, augment=config.crop < 32, seed=args.seed)
-    where = device.Device(args.device)
     model = build().initialize(args.seed).to(where)
     optimizer = SGD(model.parameters(), momentum=0.9, weight_decay=1.0, decays=config.decay,
                     bias_lr=2.0, decay_biases=False)
@@ -203,7 +203,7 @@ def parser():
     parser.add_argument("--epochs", type=common.positive, metavar="N",
                         help="default: the authors' schedule; another number of epochs "
                              "shortens or stretches it in proportion")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help="default: 0")
     return common.add_options(parser)
 
 

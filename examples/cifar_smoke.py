@@ -16,6 +16,7 @@ import common
 from common import Pictures, say
 from data import cifar10, patterns
 from tinynet import device, ops
+from tinynet.device import UserError
 from tinynet.engine import Tensor
 from tinynet.layers import LRN, Conv2D, Dense, Flatten, Layer, MaxPool, ReLU, Sequential
 from tinynet.optim import SGD
@@ -79,6 +80,8 @@ def draw(split, count):
 def start(args):
     began = time.perf_counter()
     towers = device.devices(args.device)
+    if len(towers) > 2:
+        raise UserError(f"--device {args.device}: there are two towers, so name one device or two")
     top, bottom = towers[0], towers[-1]
     pictures = Pictures(*load(args.source), scale=1 / 64)
     say(f"{len(pictures.train.labels):,} pictures to learn from, {args.steps} steps of {BATCH}, "
@@ -119,7 +122,7 @@ def parser():
                                                                "straight line (default: 0.02)")
     parser.add_argument("--steps", type=common.positive, default=800, metavar="N",
                         help="default: %(default)s")
-    return common.add_options(parser, towers=2)
+    return common.add_options(parser, towers=2, output=False)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data import cifar10, patterns                                             # noqa: E402
+from data import cifar10                                                       # noqa: E402
 from tinynet import checkpoint, device, ops, rng                               # noqa: E402
 from tinynet.device import UserError                                           # noqa: E402
 from tinynet.engine import Tensor, no_grad                                     # noqa: E402
@@ -100,13 +100,16 @@ def load(source=None):
 
 
 def test(model, pictures, where, views=1, batch_size=500):
-    """Loss and error on the test pictures, of the mean probability over `views` crops."""
+    """Loss and error on the test pictures, of the mean probability over `views` crops.
+
+    batch_size: views at a time.
+    """
     model.eval()
     meter = Meter()
     labels = pictures.test.labels
     with no_grad():
-        for start in range(0, len(labels), batch_size):
-            rows = slice(start, start + batch_size)
+        for start in range(0, len(labels), batch_size // views):
+            rows = slice(start, start + batch_size // views)
             logits = model(Tensor(pictures.views(rows, views), where))
             if views > 1:
                 with logits.device:
@@ -164,6 +167,8 @@ class Run:
             self._restore(checkpoint.Checkpoint(self.path))
 
     def __enter__(self):
+        if not self.path.exists():
+            self.save()                # whatever keeps us from saving, keep us now
         self.interrupted = Interruptible().__enter__()
         self.bar = bar(self.steps, self.path.stem, self.step)
         return self
@@ -171,6 +176,8 @@ class Run:
     def __exit__(self, *error):
         self.bar.close()
         self.interrupted.__exit__(*error)
+        if self.interrupted and error == (None, None, None):
+            raise Interrupted          # it came when nobody looked any more
 
     def batches(self, pictures, size=128, most=None, points=0):
         """The rest of this epoch as (images, labels). Raises Interrupted after Ctrl-C.
@@ -231,18 +238,23 @@ class Run:
         self.save()
 
     def save(self):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         arrays = checkpoint.training_arrays(self.model, self.optimizer)
         state = {name: getattr(self, name) for name in self.KEPT}
         sums = self.meter.sums
         since = [] if sums is None else [self.meter.pictures, device.to_host(sums).tolist()]
-        checkpoint.save(self.path, arrays, dict(settings=self.settings, state=state,
-                                                since_point=since))
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            checkpoint.save(self.path, arrays, dict(settings=self.settings, state=state,
+                                                    since_point=since))
+        except OSError as error:
+            raise UserError(f"cannot write {shown(self.path)}: {error.strerror or error}; what "
+                            "was saved before is kept, and the same command goes on") from error
 
     def _restore(self, saved):
-        if saved.meta["settings"] != self.settings:
+        settings = saved.meta.get("settings")
+        if settings != self.settings:
             raise UserError(f"{shown(self.path)} was made with other settings:\n"
-                            f"    {saved.meta['settings']}\nnot\n    {self.settings}\n"
+                            f"    {settings}\nnot\n    {self.settings}\n"
                             "rename or delete it to train anew")
         saved.load_training(self.model, self.optimizer)
         vars(self).update(saved.meta["state"])
@@ -263,7 +275,8 @@ def write_csv(path, curves):
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    patterns.write(path, lambda file: file.write(table.getvalue().encode()))
+    with checkpoint.replacing(path) as file:
+        file.write(table.getvalue().encode())
 
 
 def draw_curves(path, lines, title, across="Epochs", up="Error"):
@@ -299,11 +312,13 @@ def draw_curves(path, lines, title, across="Epochs", up="Error"):
             stretch(pen, [(width - 430, legend), (width - 370, legend)], colour, stroke)
             pen.text((width - 355, legend), label, "black", font[22], "lm")
             legend += 34
-    patterns.write(path, lambda file: paper.save(file, "PNG"))
+    with checkpoint.replacing(path) as file:
+        paper.save(file, "PNG")
 
 
 def nice_step(largest):
     """A distance of ticks, 1, 2 or 5 times a power of ten, of which 4 to 10 fit."""
+    largest = largest or 1.0           # of a curve that is zero everywhere
     tens = 10.0 ** np.floor(np.log10(largest))
     return next(step * tens for step in (0.1, 0.2, 0.5, 1.0) if largest / (step * tens) <= 10)
 
@@ -323,16 +338,18 @@ def stretch(pen, corners, colour, stroke):
 # --- the command line -------------------------------------------------------------------
 
 
-def add_options(parser, towers=1):
-    """Options that all examples share. towers: how many devices there may be."""
+def add_options(parser, towers=1, output=True):
+    """Options that all examples share. towers: how many devices there may be; output:
+    whether files are written."""
     default = ",".join(device.default_devices().split(",")[:towers])
     parser.add_argument("--device", metavar="D" if towers == 1 else "D[,D]", default=default,
                         help="cpu, gpu0, ... (default here: %(default)s)")
     parser.add_argument("--from", dest="source", metavar="PATH",
                         help="CIFAR-10: a folder or an archive (default: in TINYNET_DATA, or "
                              "data/cifar10)")
-    parser.add_argument("--output-dir", metavar="DIR", type=Path,
-                        help=f"default: {shown(RUNS)}/<what is run>")
+    if output:
+        parser.add_argument("--output-dir", metavar="DIR", type=Path,
+                            help=f"default: {shown(RUNS)}/<what is run>")
     return parser
 
 
@@ -340,6 +357,13 @@ def positive(text):
     """An argparse type: an integer that is at least 1."""
     if int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, not {text}")
+    return int(text)
+
+
+def seed(text):
+    """An argparse type: an integer that rng.words takes."""
+    if not 0 <= int(text) < 2 ** 56:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 2**56, not {text}")
     return int(text)
 
 

@@ -75,17 +75,18 @@ def needed(curve):
 
 def start(args):
     args.output_dir = args.output_dir or common.RUNS / "figure1"
+    device.Device(args.device)                         # before anything long: is it there?
     pictures = Pictures(*common.load(args.source), scale=1 / 64, seed=args.seed)
-    curves = {}
+    curves, search = {}, min(SEARCH, args.epochs)
     for unit in ReLU, Tanh:
         def after_search(rate):
             try:
-                curve = train(unit, rate, SEARCH, pictures, args)
+                curve = train(unit, rate, search, pictures, args)
             except Diverged as error:
                 say(str(error))
-                return args.epochs, np.inf
-            early = [point["error"] for point in curve if point["epoch"] <= SEARCH]
-            return needed(curve) or args.epochs, early[-1]
+                return np.inf, np.inf
+            early = [point for point in curve if point["epoch"] <= search]
+            return needed(early) or np.inf, early[-1]["error"]
         best = min(args.rates, key=after_search)
         curve = train(unit, best, args.epochs, pictures, args)
         curves[f"{unit.__name__}, rate {best:g}"] = curve
@@ -93,8 +94,9 @@ def start(args):
             say(f"{unit.__name__} at its best rate, {best:g}: {GOAL:.0%} training error after "
                 f"{needed(curve):.2f} epochs")
         else:
-            say(f"{unit.__name__} at its best rate, {best:g}: {curve[-1]['error']:.1%} training "
-                f"error after {args.epochs} epochs, not {GOAL:.0%}; --epochs gives it more")
+            last = curve[-1]
+            say(f"{unit.__name__} at its best rate, {best:g}: {last['error']:.1%} training "
+                f"error after {last['epoch']:g} epochs, not {GOAL:.0%}; --epochs gives it more")
 
     picture = args.output_dir / "figure1.png"
     common.write_csv(picture.with_suffix(".csv"), curves)
@@ -107,7 +109,8 @@ def start(args):
     relu, tanh = map(needed, curves.values())
     if relu:
         least = "" if tanh else "more than "
-        print(f"tanh needs {least}{(tanh or args.epochs) / relu:.1f} times the epochs of ReLU "
+        longest = curve[-1]["epoch"]                   # of tanh, which was the last
+        print(f"tanh needs {least}{(tanh or longest) / relu:.1f} times the epochs of ReLU "
               "(the paper: 6)")
     return 0 if relu and tanh else 1
 
@@ -119,7 +122,7 @@ def parser():
                         help="give up after so many (default: %(default)s)")
     parser.add_argument("--rates", type=common.numbers, default=RATES, metavar="R,R",
                         help=f"to choose from (default: {','.join(map(str, RATES))})")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help="default: 0")
     return common.add_options(parser)
 
 

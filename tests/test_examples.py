@@ -20,6 +20,7 @@ import common                                                                  #
 import figure1                                                                 # noqa: E402
 from data.cifar10 import TEST, TRAIN, Labelled                                 # noqa: E402
 from tinynet import checkpoint                                                 # noqa: E402
+from tinynet.device import Device                                              # noqa: E402
 from tinynet.engine import Tensor                                              # noqa: E402
 
 
@@ -197,6 +198,67 @@ def test_pictures_that_are_not_there_are_an_error_that_helps(example, words, tmp
     assert "holds no CIFAR-10; wanted is" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("example, words", [(cifar10, ["80sec"]), (figure1, []),
+                                            (ablations, ["lrn"])])
+def test_a_folder_that_cannot_be_written_is_noticed_before_training(example, words, tmp_path, few,
+                                                                    monkeypatch, capsys):
+    monkeypatch.setattr(common.Pictures, "batch", None)        # training would raise
+    (tmp_path / "a file").touch()
+    assert start(example, *words, "--from", few, "--output-dir", tmp_path / "a file" / "x") == 1
+    said = capsys.readouterr().err
+    assert "cannot write" in said and "the same command goes on" in said
+
+
+def test_a_checkpoint_of_another_program_is_not_gone_on_with(tmp_path, few, capsys):
+    checkpoint.save(tmp_path / "80sec-1-epochs-seed-0.npz", {}, {"recipe": {}})
+    assert start(cifar10, "80sec", "--epochs", 1, "--from", few, "--output-dir", tmp_path) == 1
+    assert "was made with other settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("example, words", [(cifar10, ["80sec"]), (figure1, [])])
+@pytest.mark.parametrize("seed", ["-1", 2 ** 56])
+def test_a_seed_that_cannot_be_is_refused(example, words, seed, capsys):
+    with pytest.raises(SystemExit):
+        start(example, *words, "--seed", seed)
+    assert "must be at least 0 and below 2**56" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("example, words", [(cifar10, ["80sec"]), (figure1, []),
+                                            (ablations, ["lrn"]), (cifar_smoke, [])])
+def test_a_wrong_device_is_noticed_before_pictures_are_read(example, words, monkeypatch, capsys):
+    monkeypatch.setattr(common, "load", None)
+    assert start(example, *words, "--device", "tpu0") == 1
+    assert "'tpu0' is no device" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_last_test_is_heard(tmp_path, few, monkeypatch, capsys):
+    plain, calls = common.test, []
+
+    def test(*args):
+        calls.append(args)
+        if len(calls) == 2:            # of the finished net
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(*args)
+
+    monkeypatch.setattr(common, "test", test)
+    words = "80sec", "--epochs", 1, "--from", few, "--output-dir", tmp_path
+    assert start(cifar10, *words) == 130
+    assert start(cifar10, *words) == 0 and len(calls) == 2     # and nothing is lost
+
+
+def test_nine_views_of_a_picture_do_not_take_nine_times_the_memory(few, monkeypatch):
+    sizes = []
+
+    def model(x):
+        sizes.append(len(x.data))
+        return Tensor(np.zeros((len(x.data), 10), np.float32))
+
+    model.eval = lambda: None
+    pictures = common.Pictures(numbered(), numbered(), crop=24)
+    common.test(model, pictures, Device("cpu"), views=9, batch_size=90)
+    assert sizes == [90] * 4
+
+
 # --- figure 1 ---------------------------------------------------------------------------
 
 
@@ -228,11 +290,25 @@ def test_figure_1_stops_at_its_goal_and_prints_the_ratio(tmp_path, few, monkeypa
         said[said.index("Tanh at its"):]
 
 
-def test_figure_1_says_when_the_goal_was_not_reached(tmp_path, few, monkeypatch, capsys):
-    monkeypatch.setattr(figure1, "SEARCH", 1)
+def test_a_rate_is_judged_by_its_first_epochs_however_far_it_was_trained(tmp_path, monkeypatch):
+    curves = {0.1: curve(0.5, 0.4, 0.3, 0.2), 0.2: curve(0.5, 0.35)}
+    chosen = []
+
+    def train(unit, rate, epochs, pictures, args):
+        chosen.append((rate, epochs))
+        return curves[rate] if epochs == 2 else curve(0.3, 0.2)
+
+    monkeypatch.setattr(figure1, "train", train)
+    monkeypatch.setattr(common, "load", lambda source: (numbered(), numbered()))
+    assert start(figure1, "--rates", "0.1,0.2", "--output-dir", tmp_path, "--epochs", 9) == 0
+    assert chosen == [(0.1, 2), (0.2, 2), (0.2, 9)] * 2
+
+
+def test_fewer_epochs_than_the_search_takes_are_not_exceeded(tmp_path, few, capsys):
     assert start(figure1, "--epochs", 1, "--from", few, "--output-dir", tmp_path,
                  "--rates", "0.01") == 1
-    assert "after 1 epochs, not 25%; --epochs gives it more" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "after 1 epochs, not 25%; --epochs gives it more" in said and "epoch 2" not in said
 
 
 def test_a_rate_that_diverges_is_not_chosen(tmp_path, few, monkeypatch, capsys):
@@ -286,7 +362,7 @@ def test_an_effect_inside_the_spread_is_called_that():
     assert "INSIDE THE SPREAD" in said([0.31, 0.35, 0.27], [0.30, 0.33, 0.27])
     # Three seeds give their own spread away so badly that twice of it is not enough.
     assert "INSIDE THE SPREAD" in said([0.30, 0.31, 0.29], [0.32, 0.33, 0.31])
-    assert "--seeds 3" in said([0.3], [0.4])
+    assert "--seeds 3" in said([0.3], [0.4]) and "nan" not in said([0.3], [0.4])
 
 
 # --- the smoke test ---------------------------------------------------------------------
@@ -304,6 +380,11 @@ def test_the_smoke_test_says_the_same_on_one_device_and_on_two(few, monkeypatch,
         assert start(cifar_smoke, "--from", few, "--steps", 4, "--device", towers) == 0
         said.append(capsys.readouterr().out.splitlines()[-1].partition(", after")[0])
     assert said[0] == said[1] and "it has learned: test error" in said[0]
+
+
+def test_a_third_device_is_refused(capsys):
+    assert start(cifar_smoke, "--device", "cpu0,cpu1,cpu2") == 1
+    assert "there are two towers" in capsys.readouterr().err
 
 
 def test_without_cifar10_it_says_so_and_draws_patterns(tmp_path, monkeypatch, capsys):
