@@ -168,7 +168,7 @@ class Run:
 
     def __enter__(self):
         if not self.path.exists():
-            self.save()                # whatever keeps us from saving, keep us now
+            self.save()                # what would keep us from it shows now, not in an hour
         self.interrupted = Interruptible().__enter__()
         self.bar = bar(self.steps, self.path.stem, self.step)
         return self

@@ -183,9 +183,10 @@ def as_columns(x, W, b, stride, pad):
 
     def dW(dy):
         def backward(x, dy):
-            products = (cols.swapaxes(-1, -2) @ dy for cols, dy in strips(x, dy))
+            products = (dy.swapaxes(-1, -2) @ cols for cols, dy in strips(x, dy))
             return sum(part if part.ndim == 2 else part.sum(axis=0) for part in products)
-        return sum_over_batch(backward, x, dy, scratch=scratch).reshape(W.shape)
+        # Transposed: BLAS is quicker at few long rows than at many short ones.
+        return sum_over_batch(backward, x, dy, scratch=scratch).T.reshape(W.shape)
 
     y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, O), x.dtype), scratch=scratch)
     return y, dx, dW
