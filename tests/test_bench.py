@@ -109,7 +109,9 @@ def test_speeds_follow_from_the_times_and_shares_from_the_ceilings(result):
     assert result["step_gflop"] == pytest.approx(
         sum(row["forward_gflop"] + row["backward_gflop"] for row in result["ops"]))
     highest = result["step_gflop"] / result["step_ms"]["low"] * 1000
-    assert result["share_of_sgemm"]["high"] <= highest / result["ceilings"]["sgemm_gflops"]["low"]
+    highest /= result["ceilings"]["sgemm_gflops"]["low"]
+    # Equal but for rounding where the quickest step and the slowest sgemm are of one round.
+    assert result["share_of_sgemm"]["high"] <= highest * (1 + 1e-9)
 
 
 def test_ceilings_count_what_is_computed_and_copied(work, monkeypatch):
