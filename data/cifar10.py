@@ -161,7 +161,8 @@ def decode(content, where):
 
 
 def unpickle(content, where):
-    """The dict in a pickle of numbers, text, bytes, lists, dicts and arrays of integers.
+    """The dict in a pickle of numbers, text, bytes, lists, dicts and arrays of integers, its
+    labels as an array.
 
     Raises ValueError if it names anything else, or is damaged.
     """

@@ -126,7 +126,8 @@ def start(args):
     common.draw_curves(picture, lines, f"{args.what}: mean and each of {args.seeds} seeds",
                        up="Test error")
     for (side, _, _), found in zip(PAIRS[args.what], errors):
-        print(f"{side:22} {np.mean(found):7.2%} ± {said(found)}   test error after "
+        doubt = f"{spread(found):.2%}" if args.seeds > 1 else "?"
+        print(f"{side:22} {np.mean(found):7.2%} ± {doubt}   test error after "
               f"{args.epochs} epochs, {args.seeds} seeds")
     print(verdict(*[side for side, _, _ in PAIRS[args.what]], *errors))
     print(f"{seconds:.0f} s of training; curves: {shown(picture)} and .csv")
@@ -141,12 +142,8 @@ def line_per_run(side, curves, colour):
 
 
 def spread(errors):
-    """The standard deviation between seeds; of a single one nothing can be said."""
-    return np.std(errors, ddof=1) if len(errors) > 1 else np.nan
-
-
-def said(errors):
-    return f"{spread(errors):.2%}" if len(errors) > 1 else "?"
+    """The standard deviation between seeds, of which there are at least two."""
+    return np.std(errors, ddof=1)
 
 
 # How many of its own standard deviations a difference must measure until chance makes it in

@@ -145,6 +145,12 @@ def phase_at(phases, epoch):
 # --- training ---------------------------------------------------------------------------
 
 
+def sgd(model, config):
+    """The program's update for one of its nets; the rate is the phase's."""
+    return SGD(model.parameters(), momentum=0.9, weight_decay=1.0, decays=config.decay,
+               bias_lr=2.0, decay_biases=False)
+
+
 def start(args):
     build, config = CONFIGS[args.net]
     full = sum(phase.epochs for phase in config.phases)
@@ -157,8 +163,7 @@ def start(args):
     train, test = common.load(args.source)
     pictures = Pictures(train, test, config.crop, augment=config.crop < 32, seed=args.seed)
     model = build().initialize(args.seed).to(where)
-    optimizer = SGD(model.parameters(), momentum=0.9, weight_decay=1.0, decays=config.decay,
-                    bias_lr=2.0, decay_biases=False)
+    optimizer = sgd(model, config)
 
     name = f"{args.net}-{epochs}-epochs-seed-{args.seed}"
     path = (args.output_dir or common.RUNS / "cifar10") / f"{name}.npz"

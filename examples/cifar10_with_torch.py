@@ -12,11 +12,10 @@ import sys
 import time
 
 import common
-from cifar10 import BATCH, CONFIGS, phase_at, scaled
+from cifar10 import BATCH, CONFIGS, phase_at, scaled, sgd
 from compare_with_torch import Elsewhere, F, nn, torch
 from tinynet import device, ops
 from tinynet.engine import Tensor
-from tinynet.optim import SGD
 from tinynet.split import layer_of
 
 BUILD, CONFIG = CONFIGS["80sec"]
@@ -56,7 +55,7 @@ class Learner:
     """What both sides do alike: epochs of batches in the same order, at the same rates."""
 
     def __init__(self, pictures, epochs):
-        self.pictures, self.epochs = pictures, epochs
+        self.pictures = pictures
         self.phases = scaled(CONFIG.phases, epochs)
 
     def epoch(self, number):
@@ -74,8 +73,7 @@ class Ours(Learner):
         super().__init__(pictures, epochs)
         self.where = device.Device("cpu")
         self.model = BUILD().initialize(0)
-        self.optimizer = SGD(self.model.parameters(), momentum=0.9, weight_decay=1.0,
-                             decays=CONFIG.decay, bias_lr=2.0, decay_biases=False)
+        self.optimizer = sgd(self.model, CONFIG)
 
     def step(self, images, labels, rate):
         self.optimizer.lr = rate

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import strict_cupy
+from data.cifar10 import TEST, TRAIN
 from tinynet import device
 
 GPUS = device.gpu_count()
@@ -56,6 +57,18 @@ def real_pictures():
     if "TINYNET_DATA" not in os.environ:
         pytest.skip("TINYNET_DATA is not set: no real pictures here")
     return Path(os.environ["TINYNET_DATA"])
+
+
+@pytest.fixture(scope="session")
+def few(tmp_path_factory):
+    """40 pictures of noise to learn from and 8 to test with, in the binary layout."""
+    folder = tmp_path_factory.mktemp("cifar") / "cifar-10-batches-bin"
+    folder.mkdir()
+    rows = np.random.default_rng(0).integers(0, 256, (6, 8, 3073)).astype(np.uint8)
+    rows[:, :, 0] %= 10
+    for name, part in zip((*TRAIN, TEST), rows):
+        (folder / f"{name}.bin").write_bytes(part.tobytes())
+    return str(folder)
 
 
 def distinct(*shape, seed=0):

@@ -9,7 +9,7 @@ from test_style import ROOT
 sys.path.insert(0, str(ROOT / "examples"))
 
 import common                                                                  # noqa: E402
-from data.cifar10 import TEST, TRAIN, Labelled                                 # noqa: E402
+from data.cifar10 import Labelled                                              # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +76,8 @@ def test_the_rate_falls_within_an_epoch_if_the_schedule_says_so(example, picture
     assert rates == [0.001, 0.001, 0.0001]             # batches that begin at 0, 43 and 85 %
 
 
-def test_it_trains_both_and_says_who_was_first(example, tmp_path, capsys):
-    folder = tmp_path / "cifar-10-batches-bin"
-    folder.mkdir()
-    rows = np.random.default_rng(0).integers(0, 256, (6, 32, 3073)).astype(np.uint8)
-    rows[:, :, 0] %= 10
-    for name, part in zip((*TRAIN, TEST), rows):
-        (folder / f"{name}.bin").write_bytes(part.tobytes())
-    status = common.main(example.start, example.parser(),
-                         ["--epochs", "1", "--from", str(folder)])
+def test_it_trains_both_and_says_who_was_first(example, few, capsys):
+    status = common.main(example.start, example.parser(), ["--epochs", "1", "--from", few])
     said = capsys.readouterr().out.splitlines()
     assert "seconds, test error" in said[0] and said[1].split()[0] == "1"
     slower = float(said[-1].partition("PyTorch takes ")[2].split()[0])

@@ -18,22 +18,10 @@ import cifar10                                                                 #
 import cifar_smoke                                                             # noqa: E402
 import common                                                                  # noqa: E402
 import figure1                                                                 # noqa: E402
-from data.cifar10 import TEST, TRAIN, Labelled                                 # noqa: E402
+from data.cifar10 import Labelled                                              # noqa: E402
 from tinynet import checkpoint                                                 # noqa: E402
 from tinynet.device import Device                                              # noqa: E402
 from tinynet.engine import Tensor                                              # noqa: E402
-
-
-@pytest.fixture(scope="module")
-def few(tmp_path_factory):
-    """40 pictures of noise to learn from and 8 to test with, in the binary layout."""
-    folder = tmp_path_factory.mktemp("cifar") / "cifar-10-batches-bin"
-    folder.mkdir()
-    rows = np.random.default_rng(0).integers(0, 256, (6, 8, 3073)).astype(np.uint8)
-    rows[:, :, 0] %= 10
-    for name, part in zip((*TRAIN, TEST), rows):
-        (folder / f"{name}.bin").write_bytes(part.tobytes())
-    return str(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -258,10 +258,11 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
         left = dy.copy()                               # of the gradient, to be given away
         views = zip(windows(x, kernel, stride, ceil), windows(dx, kernel, stride, ceil))
         for (i, j, window), (i, j, target) in views:
-            share = reached(left, window) * (window == reached(y, window))
+            rest = reached(left, window)
+            share = rest * (window == reached(y, window))
             target += share
             if ties == "first":
-                reached(left, window)[...] -= share
+                rest -= share
 
     y = over_batch(forward, x, out=xp.empty(pooled(x.shape, size, stride, ceil), x.dtype))
     def dx(dy): return over_batch(backward, x, y, dy, out=xp.empty_like(x))
