@@ -26,22 +26,34 @@ from pathlib import Path
 
 import numpy as np
 
-from data import patterns
-from tinynet import (batches, checkpoint, device, ensemble, images, interop, memory, ops, packed,
-                     recipes, split)
-from tinynet import bench as speed
+from tinynet import device, ops, split, store
 from tinynet.conv import out_size
-from tinynet.device import UserError
-from tinynet.doctor import machine
 from tinynet.engine import Tensor, no_grad
-from tinynet.layers import (LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU,
-                            SameMapLRN, Sequential)
+from tinynet.errors import UserError
+from tinynet.layers import (
+    LRN,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    MaxPool,
+    ReLU,
+    SameMapLRN,
+    Sequential,
+)
 from tinynet.optim import SGD
+from tinynet.pictures import batches, images, packed, patterns
 from tinynet.progress import Interruptible, Meter, bar, in_words, say, shown
-from tinynet.runs import Run, output_folder
-from tinynet.schedules import Plateau, set_rates
 from tinynet.split import exchange, gather, send_to_both
-from tinynet.stall import StallWatch, diagnosis
+from tinynet.tools import bench as speed
+from tinynet.tools import memory
+from tinynet.tools.doctor import machine
+from tinynet.training import evaluation, recipes
+from tinynet.training.runs import Run, output_folder
+from tinynet.training.schedules import Plateau, set_rates
+from tinynet.training.stall import StallWatch, diagnosis
+from tinynet.training.weights import load_safetensors, save_safetensors, split_layers, whole_layers
 
 HERE = Path(__file__).resolve().parent
 PATTERNS = HERE / "data" / "patterns"
@@ -378,21 +390,21 @@ def resumed(args):
     """The checkpoint that --resume names, or None. "auto" is last.npz in the output folder,
     if it is there: the same command starts a run and goes on with it."""
     if args.resume != "auto":
-        return checkpoint.Checkpoint(args.resume) if args.resume else None
+        return store.Checkpoint(args.resume) if args.resume else None
     args.output_dir = args.output_dir or str(Path("runs", chosen_recipe(args).name))
     last = Path(args.output_dir, "last.npz")
-    return checkpoint.Checkpoint(last) if last.exists() else None
+    return store.Checkpoint(last) if last.exists() else None
 
 
 def copy_weights(path, model, classes):
     """Start from another net where it has layers of the same sizes, and say which (paper,
     section 6: nets with an asterisk were trained on more classes before)."""
     if Path(path).suffix == ".safetensors":
-        layers, about = interop.load_safetensors(path)
-        found = interop.split_layers(layers, model)
+        layers, about = load_safetensors(path)
+        found = split_layers(layers, model)
         theirs = json.loads(about.get("classes", "null"))
     else:
-        saved = checkpoint.Checkpoint(path)
+        saved = store.Checkpoint(path)
         found, theirs = saved.weights(), saved.meta["classes"]
     if theirs not in (None, classes):                 # then fc8 answers another question
         found = {name: array for name, array in found.items() if not name.startswith("fc8.")}
@@ -448,9 +460,9 @@ def measure(pictures, workers):
 def test(args):
     """Print the error of a checkpoint on DIR/val, or of the mean of several."""
     paths, folder = [args.checkpoint, *args.more], None
-    if args.more and not checkpoint.is_one(args.more[-1]):
+    if args.more and not store.is_one(args.more[-1]):
         folder = paths.pop()
-    nets = [checkpoint.Checkpoint(path) for path in paths]
+    nets = [store.Checkpoint(path) for path in paths]
     classes = nets[0].meta["classes"]
     for net in nets:
         if net.meta["classes"] != classes:
@@ -466,26 +478,26 @@ def test(args):
     for net in nets:
         model, prepare = load(net, args.device)
         loader = batches.Loader(pictures, prepare, args.batch_size, args.workers)
-        own, labels, indices = ensemble.log_probabilities(model, loader, args.views)
+        own, labels, indices = evaluation.log_probabilities(model, loader, args.views)
         logs.append(own)
         print(f"{shown(net.path)}: recipe {net.meta['recipe']['name']}, crops of "
               f"{prepare.crop}, step {net.meta['progress']['step']}: "
-              + in_words(ensemble.result(own, labels)))
+              + in_words(evaluation.result(own, labels)))
     if loader.skipped:
         print(f"{len(loader.skipped)} unreadable pictures were skipped")
 
     logs = np.stack(logs)
     if weights == "search":
-        weights = ensemble.search(logs, labels)
+        weights = evaluation.search(logs, labels)
         print("weights with the lowest top-5 error found on these very pictures, which "
               "flatters them; for others:\n  --weights " + ",".join(f"{w:g}" for w in weights))
-    mean = ensemble.average(logs, weights)
+    mean = evaluation.average(logs, weights)
     if len(nets) > 1:
         print(f"mean of the {len(nets)} nets, weighted {', '.join(f'{w:g}' for w in weights)}: "
-              + in_words(ensemble.result(mean, labels)))
+              + in_words(evaluation.result(mean, labels)))
     if args.save_probs:
         names = [pictures.name(index) for index in indices]
-        with checkpoint.replacing(args.save_probs) as file:
+        with store.replacing(args.save_probs) as file:
             np.savez(file, probabilities=np.exp(mean), labels=labels, classes=classes,
                      names=names)
         print(f"saved: {shown(args.save_probs)}")
@@ -511,7 +523,7 @@ def test_weights(wanted, nets):
 
 def predict(args):
     """Print the five most probable classes of each picture."""
-    saved = checkpoint.Checkpoint(args.checkpoint)
+    saved = store.Checkpoint(args.checkpoint)
     model, prepare = load(saved, args.device)
     classes, words = saved.meta["classes"], saved.meta.get("words", {})
     broken = 0
@@ -535,10 +547,10 @@ def predict(args):
 
 def export(args):
     """Write the weights of a checkpoint for other programs, as PyTorch has them."""
-    saved = checkpoint.Checkpoint(args.checkpoint)
+    saved = store.Checkpoint(args.checkpoint)
     model, _ = load(saved, "cpu")
-    layers = interop.whole_layers(model)
-    interop.save_safetensors(args.file, layers, {
+    layers = whole_layers(model)
+    save_safetensors(args.file, layers, {
         "recipe": json.dumps(saved.meta["recipe"]), "classes": json.dumps(saved.meta["classes"])})
     for name, array in layers.items():
         print(f"{name:14}{' x '.join(str(size) for size in array.shape)}")

@@ -31,12 +31,12 @@ from PIL import Image
 from threadpoolctl import threadpool_limits
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))           # to be run as a file, and not installed
 
-from data import matlab                                                        # noqa: E402
-from tinynet import batches, checkpoint, images, packed, rng                   # noqa: E402
-from tinynet.device import UserError                                           # noqa: E402
-from tinynet.progress import bar, say, shown                                   # noqa: E402
+from data import matlab
+from tinynet import rng, store
+from tinynet.errors import UserError
+from tinynet.pictures import batches, images, packed
+from tinynet.progress import bar, say, shown
 
 TREES = """\
     ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
@@ -229,7 +229,7 @@ def finish(target, settings, shards):
         counts["converted"] = dict(sorted(counts["converted"].items()))
         splits[split] = counts
     for what, lines in odd.items():
-        with checkpoint.replacing(target / f"{what}.txt") as file:
+        with store.replacing(target / f"{what}.txt") as file:
             file.write("".join(lines).encode(errors="surrogateescape"))
     if "train" in shards:
         packed.write_statistics(target / packed.STATISTICS, sums.statistics())

@@ -20,8 +20,7 @@ import common
 from common import Net, Pictures, Run, shown
 from tinynet import device, ops
 from tinynet.engine import Tensor
-from tinynet.layers import (LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU,
-                            Sequential)
+from tinynet.layers import LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU, Sequential
 from tinynet.optim import SGD
 from tinynet.split import exchange, gather, send_to_both
 

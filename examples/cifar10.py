@@ -17,8 +17,18 @@ import common
 from common import Net, Pictures, Run, say, shown
 from tinynet import device, ops
 from tinynet.engine import Tensor
-from tinynet.layers import (LRN, AvgPool, Conv2D, Dense, Flatten, Local2D, MaxPool, ReLU,
-                            SameMapLRN, Sequential)
+from tinynet.layers import (
+    LRN,
+    AvgPool,
+    Conv2D,
+    Dense,
+    Flatten,
+    Local2D,
+    MaxPool,
+    ReLU,
+    SameMapLRN,
+    Sequential,
+)
 from tinynet.optim import SGD
 
 BATCH = 128

@@ -14,12 +14,13 @@ import numpy as np
 
 import common
 from common import Pictures, say
-from data import cifar10, patterns
+from data import cifar10
 from tinynet import device, ops
-from tinynet.device import UserError
 from tinynet.engine import Tensor
+from tinynet.errors import UserError
 from tinynet.layers import LRN, Conv2D, Dense, Flatten, Layer, MaxPool, ReLU, Sequential
 from tinynet.optim import SGD
+from tinynet.pictures import patterns
 from tinynet.progress import Meter, bar, in_words
 from tinynet.split import exchange, gather, send_to_both
 

@@ -16,14 +16,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
-from data import cifar10                                                       # noqa: E402
-from tinynet import checkpoint, device, ops, rng                               # noqa: E402
-from tinynet.device import UserError                                           # noqa: E402
-from tinynet.engine import Tensor, no_grad                                     # noqa: E402
-from tinynet.layers import Layer                                               # noqa: E402
-from tinynet.progress import Interruptible, Meter, bar, say, shown             # noqa: E402
+
+from data import cifar10
+from tinynet import device, ops, rng, store
+from tinynet.engine import Tensor, no_grad
+from tinynet.errors import UserError
+from tinynet.layers import Layer
+from tinynet.progress import Interruptible, Meter, bar, say, shown
 
 RUNS = ROOT / "runs"
 
@@ -164,7 +164,7 @@ class Run:
         self.curve, self.result = [], None
         self.meter, self.resumed = Meter(), False
         if self.path.exists():
-            self._restore(checkpoint.Checkpoint(self.path))
+            self._restore(store.Checkpoint(self.path))
 
     def __enter__(self):
         if not self.path.exists():
@@ -238,13 +238,13 @@ class Run:
         self.save()
 
     def save(self):
-        arrays = checkpoint.training_arrays(self.model, self.optimizer)
+        arrays = store.training_arrays(self.model, self.optimizer)
         state = {name: getattr(self, name) for name in self.KEPT}
         sums = self.meter.sums
         since = [] if sums is None else [self.meter.pictures, device.to_host(sums).tolist()]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint.save(self.path, arrays, dict(settings=self.settings, state=state,
+            store.save(self.path, arrays, dict(settings=self.settings, state=state,
                                                     since_point=since))
         except OSError as error:
             raise UserError(f"cannot write {shown(self.path)}: {error.strerror or error}; what "
@@ -275,7 +275,7 @@ def write_csv(path, curves):
     writer = csv.DictWriter(table, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    with checkpoint.replacing(path) as file:
+    with store.replacing(path) as file:
         file.write(table.getvalue().encode())
 
 
@@ -312,7 +312,7 @@ def draw_curves(path, lines, title, across="Epochs", up="Error"):
             stretch(pen, [(width - 430, legend), (width - 370, legend)], colour, stroke)
             pen.text((width - 355, legend), label, "black", font[22], "lm")
             legend += 34
-    with checkpoint.replacing(path) as file:
+    with store.replacing(path) as file:
         paper.save(file, "PNG")
 
 

@@ -28,12 +28,14 @@ except ImportError:
     sys.exit("this comparison needs PyTorch: pip install torch")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
-import alexnet                                                        # noqa: E402
-from tinynet import device, interop, ops, recipes                      # noqa: E402
-from tinynet.engine import Tensor, no_grad                            # noqa: E402
-from tinynet.optim import SGD                                         # noqa: E402
+
+import alexnet
+from tinynet import cores, device, ops
+from tinynet.engine import Tensor, no_grad
+from tinynet.optim import SGD
+from tinynet.training import recipes
+from tinynet.training.weights import whole_layers
 
 
 class Norm(nn.Module):
@@ -136,7 +138,7 @@ class Ours(Net):
         return logits, ops.softmax_cross_entropy(logits, labels=labels)
 
     def gradients(self):
-        return interop.whole_layers(self.model, lambda w: w.grad)
+        return whole_layers(self.model, lambda w: w.grad)
 
     def host(self, tensor):
         return tensor.numpy()
@@ -208,7 +210,7 @@ class Elsewhere:
 
 def serve(pipe):
     signal.signal(signal.SIGINT, signal.SIG_IGN)       # Ctrl-C is our parent's; we end with it
-    torch.set_num_threads(device.cores())
+    torch.set_num_threads(cores.cores())
     make, how = pipe.recv()
     net = make(*how)
     for what, how in iter(pipe.recv, None):
@@ -222,7 +224,7 @@ def compare(args, recipe):
     images = 60 * recipe.pixel_scale * draw.standard_normal(shape, np.float32)
     labels = draw.integers(0, args.classes, len(images))
     ours = Ours(args, recipe, images, labels)
-    weights = interop.whole_layers(ours.model)
+    weights = whole_layers(ours.model)
     norms = ({"none": None} if recipe.lrn == "none" else
              {"a call a tower": Norm(recipe, False), "one call": Norm(recipe, True)})
     apart, elsewhere = {}, {}
@@ -275,7 +277,7 @@ def main(argv=None):
     if args.conv:
         changes["conv"] = args.conv
     recipe = recipes.RECIPES[args.recipe].changed(changes)
-    torch.set_num_threads(device.cores())
+    torch.set_num_threads(cores.cores())
     rows = [row for lrn in ((True, False) if args.lrn is None else (args.lrn,))
             for row in compare(args, recipe if lrn else recipe.changed({"lrn": "none"}))]
     if args.json:

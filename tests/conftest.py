@@ -8,7 +8,7 @@ import pytest
 
 import strict_cupy
 from data.cifar10 import TEST, TRAIN
-from tinynet import device
+from tinynet import cores, device
 
 GPUS = device.gpu_count()
 NO_GPU = pytest.mark.skipif(GPUS < 1, reason="no GPU answers here (CuPy and a driver needed)")
@@ -28,7 +28,7 @@ def gpus(monkeypatch):
     """Two GPUs that are not there: the strict stand-in takes the place of CuPy. The value is the
     list of the copies that it sees. Small arrays are cut into slices as large ones are."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
-    monkeypatch.setattr(device, "GPU_SCRATCH", 32 << 10)
+    monkeypatch.setattr(cores, "GPU_SCRATCH", 32 << 10)
     strict_cupy.copies.clear()
     return strict_cupy.copies
 

@@ -9,7 +9,7 @@ from tinynet import ops
 from tinynet.device import Device
 from tinynet.engine import Tensor, graph, no_grad
 from tinynet.layers import Dropout
-from tinynet.recipes import RECIPES
+from tinynet.training.recipes import RECIPES
 
 PAPER = RECIPES["paper"]
 CPU = Device("cpu")

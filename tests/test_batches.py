@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynet import batches, images
-from tinynet.device import UserError
-from tinynet.recipes import Recipe
+from tinynet.errors import UserError
+from tinynet.pictures import batches, images
+from tinynet.training.recipes import Recipe
 
 COUNT = 13
 

@@ -7,12 +7,14 @@ import pytest
 from PIL import Image
 
 import alexnet
-from tinynet import bench, images, split
+from tinynet import split
 from tinynet.device import devices
 from tinynet.engine import graph
 from tinynet.layers import Conv2D
 from tinynet.optim import SGD
-from tinynet.recipes import RECIPES
+from tinynet.pictures import images
+from tinynet.tools import bench
+from tinynet.training.recipes import RECIPES
 
 BATCH, CLASSES = 4, 10
 NET = ["--recipe", "quickstart", "--kernels", "4,8,8,8,8", "--neurons", "16,16", "--crop", "67",

@@ -1,15 +1,10 @@
 """The authors' 80-second net against PyTorch, by the program that compares their time."""
-import sys
 
 import numpy as np
 import pytest
 
-from test_style import ROOT
-
-sys.path.insert(0, str(ROOT / "examples"))
-
-import common                                                                  # noqa: E402
-from data.cifar10 import Labelled                                              # noqa: E402
+import common
+from data.cifar10 import Labelled
 
 
 @pytest.fixture(scope="module")

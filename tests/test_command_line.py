@@ -17,9 +17,9 @@ import pytest
 from PIL import Image
 
 import alexnet
-from data import patterns
-from tinynet import checkpoint
-from tinynet.checkpoint import Checkpoint
+from tinynet import store
+from tinynet.pictures import patterns
+from tinynet.store import Checkpoint
 
 ROOT = Path(alexnet.__file__).parent
 NET = ["--recipe", "quickstart", "--kernels", "4,8,8,8,8", "--neurons", "16,16",
@@ -210,12 +210,12 @@ def test_save_freq_saves_within_an_epoch(data, tmp_path):
     process = started("train", data, *SMALL, "--save-freq", 2, "-p", 1,
                       "--output-dir", tmp_path / "run", program="""
 import alexnet, os, signal
-from tinynet import checkpoint
-save = checkpoint.save
+from tinynet import store
+save = store.save
 def die(*arguments):
     save(*arguments)
     os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.save = die
+store.save = die
 alexnet.main()""")
     ended(process)
     assert progress(tmp_path / "run")["step"] == 2
@@ -539,7 +539,7 @@ def never_to_be_improved(path):
         arrays = {name: file[name] for name in file.files if name != "meta"}
     meta = Checkpoint(path).meta
     meta["progress"]["lowest_error"] = 0.0
-    checkpoint.save(path, arrays, meta)
+    store.save(path, arrays, meta)
 
 
 def test_the_best_checkpoint_stays_when_nothing_improves(run, half):
@@ -790,7 +790,7 @@ def test_ctrl_c_at_any_step_and_resume_is_an_uninterrupted_run(
 def test_ctrl_c_before_the_first_step_is_no_traceback(data, tmp_path):
     program = """
 import alexnet, os, signal, sys
-from tinynet import images
+from tinynet.pictures import images
 read = images.read
 def and_interrupt(path):
     os.kill(os.getpid(), signal.SIGINT)

@@ -6,10 +6,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-
 from test_style import ROOT
+
 from tinynet.device import to_host
-from tinynet.recipes import RECIPES
+from tinynet.training.recipes import RECIPES
 
 SCRIPT = ROOT / "examples" / "compare_with_torch.py"
 ARGS = SimpleNamespace(device="cpu", classes=10)
@@ -36,7 +36,7 @@ def both(example, recipe, dtype=np.float32, norm="one call", args=ARGS):
     for _, w in ours.model.parameters():
         w.data = w.data.astype(dtype)
     theirs = None if norm == "none" else example.Norm(recipe, norm == "one call")
-    weights = example.interop.whole_layers(ours.model)
+    weights = example.whole_layers(ours.model)
     return ours, example.Theirs(weights, ours.images, ours.labels, args, recipe, theirs)
 
 

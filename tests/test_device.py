@@ -9,16 +9,18 @@ import time
 import numpy as np
 import pytest
 
+from tinynet import cores
 from tinynet import device as dev
-from tinynet.device import Device, UserError
+from tinynet.device import Device
+from tinynet.errors import UserError
 
 
 @pytest.fixture
 def threads():
     """set_threads, put back to what it was."""
-    before = dev._threads
-    yield dev.set_threads
-    dev.set_threads(before)
+    before = cores._threads
+    yield cores.set_threads
+    cores.set_threads(before)
 
 
 @pytest.mark.parametrize("name", ["cpu", "cpu0", "cpu1", "cpu17", "cpu:a", "cpu0:b"])
@@ -74,42 +76,42 @@ def test_the_innermost_device_is_current():
 
 def test_over_batch_is_the_function_itself():
     x, y = np.random.default_rng(0).standard_normal((2, 1000, 50, 3))
-    assert np.array_equal(dev.over_batch(lambda x, y: x * y + 1, x, y), x * y + 1)
+    assert np.array_equal(cores.over_batch(lambda x, y: x * y + 1, x, y), x * y + 1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 1000])
 def test_over_batch_takes_any_number_of_rows(count):
     x = np.arange(count * 20_000, dtype=float).reshape(count, 20_000)
-    assert np.array_equal(dev.over_batch(lambda x: x + 1, x), x + 1)
-    assert dev.sum_over_batch(lambda x: x.sum(axis=0), x) == pytest.approx(x.sum(axis=0))
+    assert np.array_equal(cores.over_batch(lambda x: x + 1, x), x + 1)
+    assert cores.sum_over_batch(lambda x: x.sum(axis=0), x) == pytest.approx(x.sum(axis=0))
 
 
 def test_over_batch_really_cuts():
     rows = []
-    dev.over_batch(lambda x: rows.append(len(x)) or x, np.zeros((64, 1 << 18), np.float32))
+    cores.over_batch(lambda x: rows.append(len(x)) or x, np.zeros((64, 1 << 18), np.float32))
     assert sum(rows) == 64 and max(rows) == 4                 # 4 MB a slice
 
 
 def test_a_slice_has_the_rows_that_it_needs_but_leaves_some_for_every_lane():
     rows = []
     x = np.zeros((64, 1 << 18), np.float32)
-    dev.over_batch(lambda x: rows.append(len(x)) or x, x, least=5)
+    cores.over_batch(lambda x: rows.append(len(x)) or x, x, least=5)
     assert sum(rows) == 64 and max(rows) == 5
-    dev.over_batch(lambda x: rows.append(len(x)) or x, x, least=50)
+    cores.over_batch(lambda x: rows.append(len(x)) or x, x, least=50)
     assert rows[-8:] == [8] * 8
 
 
 def test_over_batch_lets_a_function_write_into_its_rows_of_the_result():
     x = np.arange(64 << 15, dtype=np.float32).reshape(64, -1)
     y = np.empty_like(x)
-    assert dev.over_batch(lambda x, y: np.add(x, 1, out=y), x, out=y) is y
+    assert cores.over_batch(lambda x, y: np.add(x, 1, out=y), x, out=y) is y
     assert np.array_equal(y, x + 1)
 
 
 @pytest.mark.parametrize("function", [
-    lambda x: dev.sum_over_batch(lambda x: x.T @ x, x),
-    lambda x: dev.over_batch(lambda x: x @ x[:5].T, x),
-    lambda x: dev.matmul(x, x.T), lambda x: dev.matmul(x.T, x)])
+    lambda x: cores.sum_over_batch(lambda x: x.T @ x, x),
+    lambda x: cores.over_batch(lambda x: x @ x[:5].T, x),
+    lambda x: cores.matmul(x, x.T), lambda x: cores.matmul(x.T, x)])
 def test_results_do_not_depend_on_the_number_of_threads(threads, function):
     x = np.random.default_rng(0).standard_normal((500, 700)).astype(np.float32)
     results = []
@@ -125,8 +127,8 @@ def test_matmul_is_the_matrix_product(shape):
     n, k, m = shape
     draw = np.random.default_rng(0)
     a, b = draw.standard_normal((n, k)), draw.standard_normal((k, m))
-    assert dev.matmul(a, b) == pytest.approx(a @ b)
-    assert dev.matmul(b.T, a.T) == pytest.approx((a @ b).T)
+    assert cores.matmul(a, b) == pytest.approx(a @ b)
+    assert cores.matmul(b.T, a.T) == pytest.approx((a @ b).T)
 
 
 def test_in_place_changes_every_number_once():
@@ -135,16 +137,16 @@ def test_in_place_changes_every_number_once():
     def add(x, y):
         x += y
 
-    dev.in_place(add, [x], y)
+    cores.in_place(add, [x], y)
     assert np.all(x == 1)
     with pytest.raises(ValueError, match="contiguous"):
-        dev.in_place(add, [x.T], y.T)
+        cores.in_place(add, [x.T], y.T)
 
 
 def test_work_inside_a_slice_may_be_cut_again(threads):
     threads(2)
     x = np.ones((64, 1 << 17))
-    y = dev.over_batch(lambda x: dev.over_batch(lambda x: x + 1, x), x)
+    y = cores.over_batch(lambda x: cores.over_batch(lambda x: x + 1, x), x)
     assert np.all(y == 2)
 
 
@@ -153,10 +155,10 @@ def test_a_forked_child_can_compute():
     if not hasattr(os, "fork"):
         pytest.skip("no fork on this system")
     x = np.ones((64, 1 << 17))
-    dev.over_batch(lambda x: x + 1, x)
+    cores.over_batch(lambda x: x + 1, x)
     child = os.fork()
     if child == 0:
-        os._exit(int(dev.over_batch(lambda x: x + 1, x).sum() != 2 * x.size))
+        os._exit(int(cores.over_batch(lambda x: x + 1, x).sum() != 2 * x.size))
     for _ in range(100):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -169,11 +171,11 @@ def test_a_forked_child_can_compute():
 
 
 def test_on_a_gpu_slices_follow_their_scratch(monkeypatch):
-    monkeypatch.setattr(dev, "is_on_gpu", lambda array: True)
+    monkeypatch.setattr(cores, "is_on_gpu", lambda array: True)
     x = np.zeros((100, 10), np.float32)
-    assert len(dev._slices([x], None)) == 1
-    assert len(dev._slices([x], 0)) == 1
-    assert len(dev._slices([x], dev.GPU_SCRATCH // 10)) == 10
+    assert len(cores._slices([x], None)) == 1
+    assert len(cores._slices([x], 0)) == 1
+    assert len(cores._slices([x], cores.GPU_SCRATCH // 10)) == 10
 
 
 def test_an_error_in_a_slice_reaches_the_caller():
@@ -181,7 +183,7 @@ def test_an_error_in_a_slice_reaches_the_caller():
         raise ZeroDivisionError("in a slice")
 
     with pytest.raises(ZeroDivisionError):
-        dev.over_batch(fail, np.zeros((64, 1 << 18)))
+        cores.over_batch(fail, np.zeros((64, 1 << 18)))
 
 
 def test_an_error_on_a_helping_thread_reaches_the_caller(threads):
@@ -194,7 +196,7 @@ def test_an_error_on_a_helping_thread_reaches_the_caller(threads):
             raise ZeroDivisionError("on another thread")
 
     with pytest.raises(ZeroDivisionError):
-        dev._for_each(work, range(4), np.zeros(1))
+        cores._for_each(work, range(4), np.zeros(1))
 
 
 def test_after_an_error_nothing_more_is_begun(threads):
@@ -210,16 +212,16 @@ def test_after_an_error_nothing_more_is_begun(threads):
 
     caller = threading.get_ident()
     with pytest.raises(ZeroDivisionError):
-        dev._for_each(work, range(1000), np.zeros(1))
+        cores._for_each(work, range(1000), np.zeros(1))
     assert len(begun) < 500
 
 
 def test_after_an_error_work_is_shared_as_before(threads):
     threads(2)
     with pytest.raises(ZeroDivisionError):
-        dev._for_each(lambda item: 1 / 0, range(2), np.zeros(1))
+        cores._for_each(lambda item: 1 / 0, range(2), np.zeros(1))
     together = threading.Barrier(2, timeout=30)        # two items at once, or it breaks
-    dev._for_each(lambda item: together.wait(), range(2), np.zeros(1))
+    cores._for_each(lambda item: together.wait(), range(2), np.zeros(1))
 
 
 def test_memory_that_was_freed_is_used_again():

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import alexnet
-from tinynet import device, doctor
+from tinynet import device
+from tinynet.tools import doctor
 
 
 def fake_cupy(cards=0, driver=13000, peers=(), broken=(), runtime=13000):

@@ -3,25 +3,20 @@ stopped goes on to the bit, and nothing is claimed that the numbers do not bear.
 import csv
 import os
 import signal
-import sys
 
+import ablations
 import numpy as np
 import pytest
 from PIL import Image
 
-from test_style import ROOT
-
-sys.path.insert(0, str(ROOT / "examples"))
-
-import ablations                                                               # noqa: E402
-import cifar10                                                                 # noqa: E402
-import cifar_smoke                                                             # noqa: E402
-import common                                                                  # noqa: E402
-import figure1                                                                 # noqa: E402
-from data.cifar10 import Labelled                                              # noqa: E402
-from tinynet import checkpoint                                                 # noqa: E402
-from tinynet.device import Device                                              # noqa: E402
-from tinynet.engine import Tensor                                              # noqa: E402
+import cifar10
+import cifar_smoke
+import common
+import figure1
+from data.cifar10 import Labelled
+from tinynet import store
+from tinynet.device import Device
+from tinynet.engine import Tensor
 
 
 @pytest.fixture(autouse=True)
@@ -117,7 +112,7 @@ def test_the_mean_of_the_training_pictures_is_subtracted_before_they_are_scaled(
 
 
 def arrays(path):
-    saved = checkpoint.Checkpoint(path)
+    saved = store.Checkpoint(path)
     with np.load(path) as npz:
         found = {name: npz[name] for name in saved.names if name != "meta"}
     for point in saved.meta["state"]["curve"]:
@@ -198,7 +193,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(example, wor
 
 
 def test_a_checkpoint_of_another_program_is_not_gone_on_with(tmp_path, few, capsys):
-    checkpoint.save(tmp_path / "80sec-1-epochs-seed-0.npz", {}, {"recipe": {}})
+    store.save(tmp_path / "80sec-1-epochs-seed-0.npz", {}, {"recipe": {}})
     assert start(cifar10, "80sec", "--epochs", 1, "--from", few, "--output-dir", tmp_path) == 1
     assert "was made with other settings" in capsys.readouterr().err
 

@@ -14,19 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_gradients import TABLE
+from test_split import IMAGES, LABELS, net
 
 import alexnet
 import strict_cupy
 from conftest import GPUS
-from data import patterns
 from strict_cupy import Copy, Doubled, Mixed, NotInCuPy, Strided, WrongDevice
-from test_gradients import TABLE
-from test_split import IMAGES, LABELS, net
 from tinynet import ops
 from tinynet.device import Device, devices, to_host
 from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
 from tinynet.optim import SGD
+from tinynet.pictures import patterns
 from tinynet.progress import Meter
 from tinynet.split import crossings
 

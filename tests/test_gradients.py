@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import distinct
-from tinynet import conv, engine, layers, ops
+from tinynet import conv, engine, layers, norm, ops, pool
 from tinynet.engine import op
 from tinynet.gradcheck import gradcheck
 
@@ -62,24 +62,24 @@ TABLE = {
         (using(conv.conv2d, pad=1, form="winograd"), (3, 6, 8, 2), (3, 3, 2, 4), (4,)),
     "conv2d, winograd, many slices":
         (using(conv.conv2d, pad=(0, 3), form="winograd"), (40, 9, 7, 8), (5, 5, 8, 6), (6,)),
-    "max_pool": (conv.max_pool, (2, 7, 9, 3)),
-    "max_pool, all ties": (using(conv.max_pool, ties="all"), (2, 7, 9, 3)),
-    "max_pool, no overlap": (using(conv.max_pool, size=2, stride=2), (2, 6, 7, 3)),
-    "max_pool, over the edge": (using(conv.max_pool, ceil=True), (2, 8, 7, 3)),
-    "max_pool, all ties, over the edge": (using(conv.max_pool, ties="all", ceil=True),
+    "max_pool": (pool.max_pool, (2, 7, 9, 3)),
+    "max_pool, all ties": (using(pool.max_pool, ties="all"), (2, 7, 9, 3)),
+    "max_pool, no overlap": (using(pool.max_pool, size=2, stride=2), (2, 6, 7, 3)),
+    "max_pool, over the edge": (using(pool.max_pool, ceil=True), (2, 8, 7, 3)),
+    "max_pool, all ties, over the edge": (using(pool.max_pool, ties="all", ceil=True),
                                           (2, 6, 8, 3)),
-    "max_pool, many slices": (conv.max_pool, (40, 27, 27, 8)),
-    "avg_pool": (conv.avg_pool, (2, 7, 9, 3)),
-    "avg_pool, over the edge": (using(conv.avg_pool, ceil=True), (2, 8, 10, 3)),
-    "avg_pool, many slices": (using(conv.avg_pool, ceil=True), (40, 28, 28, 8)),
-    "lrn": (using(conv.lrn, alpha=0.5), (2, 3, 4, 9)),
-    "lrn, even window": (using(conv.lrn, n=4, alpha=0.5, beta=0.6), (2, 3, 4, 9)),
-    "lrn, window wider than the maps": (using(conv.lrn, n=9, alpha=0.5), (2, 3, 2, 4)),
-    "lrn, a window of one": (using(conv.lrn, n=1, alpha=0.5), (2, 3, 2, 4)),
-    "lrn_same_map": (using(conv.lrn_same_map, size=3, alpha=0.5), (2, 5, 4, 3)),
-    "lrn_same_map, wider than the map": (using(conv.lrn_same_map, alpha=0.5), (2, 3, 2, 4)),
-    "lrn_same_map, many slices": (using(conv.lrn_same_map, alpha=0.5), (40, 14, 14, 24)),
-    "lrn, many slices": (using(conv.lrn, alpha=0.5), (40, 14, 14, 24)),
+    "max_pool, many slices": (pool.max_pool, (40, 27, 27, 8)),
+    "avg_pool": (pool.avg_pool, (2, 7, 9, 3)),
+    "avg_pool, over the edge": (using(pool.avg_pool, ceil=True), (2, 8, 10, 3)),
+    "avg_pool, many slices": (using(pool.avg_pool, ceil=True), (40, 28, 28, 8)),
+    "lrn": (using(norm.lrn, alpha=0.5), (2, 3, 4, 9)),
+    "lrn, even window": (using(norm.lrn, n=4, alpha=0.5, beta=0.6), (2, 3, 4, 9)),
+    "lrn, window wider than the maps": (using(norm.lrn, n=9, alpha=0.5), (2, 3, 2, 4)),
+    "lrn, a window of one": (using(norm.lrn, n=1, alpha=0.5), (2, 3, 2, 4)),
+    "lrn_same_map": (using(norm.lrn_same_map, size=3, alpha=0.5), (2, 5, 4, 3)),
+    "lrn_same_map, wider than the map": (using(norm.lrn_same_map, alpha=0.5), (2, 3, 2, 4)),
+    "lrn_same_map, many slices": (using(norm.lrn_same_map, alpha=0.5), (40, 14, 14, 24)),
+    "lrn, many slices": (using(norm.lrn, alpha=0.5), (40, 14, 14, 24)),
 }
 
 
@@ -91,7 +91,7 @@ def test_the_gradient_of_an_op_is_the_slope(name, place):
 
 
 def test_the_table_names_every_op():
-    public = {name for module in (engine, ops, conv) for name, value in vars(module).items()
+    public = {name for module in (engine, ops, conv, pool, norm) for name, value in vars(module).items()
               if hasattr(value, "__wrapped__") and value.__module__ == module.__name__
               and name != "no_grad"}
     assert public == {name.partition(",")[0] for name in TABLE}

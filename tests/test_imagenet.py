@@ -12,12 +12,12 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-
-from data import imagenet, matlab
 from test_images import reference, smooth
 from test_style import ROOT
-from tinynet import images, packed
-from tinynet.device import UserError
+
+from data import imagenet, matlab
+from tinynet.errors import UserError
+from tinynet.pictures import images, packed
 
 WNIDS = ["n01440764", "n02084071", "n07747607"]
 COLOURS = {"n01440764": (220, 40, 60), "n02084071": (30, 200, 90), "n07747607": (70, 60, 210)}

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynet import images
-from tinynet.device import UserError
-from tinynet.recipes import Recipe
+from tinynet.errors import UserError
+from tinynet.pictures import images
+from tinynet.training.recipes import Recipe
 
 COLOURED = (200, 100, 50)
 
@@ -246,7 +246,7 @@ def test_a_strip_one_pixel_wide_is_a_picture(tmp_path, size):
 
 def test_a_long_strip_does_not_fill_the_memory(tmp_path):
     saved(plain(size=(1, 20_000)), tmp_path / "strip.png")
-    program = ("import resource; from tinynet import images; "
+    program = ("import resource; from tinynet.pictures import images; "
                "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)); "
                f"print(images.read({str(tmp_path / 'strip.png')!r}).shape)")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True,

@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 import alexnet
-from tinynet import device, memory
-from tinynet.device import LANES, devices
-from tinynet.recipes import RECIPES
+from tinynet import device
+from tinynet.cores import LANES
+from tinynet.device import devices
+from tinynet.tools import memory
+from tinynet.training.recipes import RECIPES
 
 MB = 10 ** 6
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tinynet import images, packed
-from tinynet.device import UserError
+from tinynet.errors import UserError
+from tinynet.pictures import images, packed
 
 
 def jpeg(picture):

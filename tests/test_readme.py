@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_style import PACKAGE, ROOT
 
 import alexnet
-from test_style import PACKAGE, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -68,7 +68,7 @@ def test_ci_runs_the_test_command():
 
 
 def test_it_lists_every_file_to_read():
-    for path in [*PACKAGE.glob("[a-z]*.py"), ROOT / "alexnet.py"]:
+    for path in [*PACKAGE.rglob("[a-z]*.py"), ROOT / "alexnet.py"]:
         name = path.relative_to(ROOT).as_posix()
         assert f"[`{name}`]({name})" in README
 

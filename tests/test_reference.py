@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 from conftest import distinct
-from tinynet import device, layers, ops
-from tinynet.conv import (avg_pool, conv2d, im2col, local2d, lrn, lrn_same_map, max_pool,
-                          out_size)
+from tinynet import cores, layers, ops
+from tinynet.conv import conv2d, im2col, local2d, out_size
 from tinynet.device import to_host
 from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
+from tinynet.norm import lrn, lrn_same_map
+from tinynet.pool import avg_pool, max_pool
 
 
 def forward(function, *arrays, device="cpu", **options):
@@ -99,7 +100,7 @@ def test_conv2d_is_the_sum_over_every_window(place, stride, pad):
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("scratch", [1, 5000, 1 << 20])
 def test_conv2d_in_strips_is_conv2d(monkeypatch, count, scratch):
-    monkeypatch.setattr(device, "CPU_SCRATCH", scratch)
+    monkeypatch.setattr(cores, "CPU_SCRATCH", scratch)
     x, W, b = distinct(count, 12, 9, 3), distinct(4, 3, 3, 5, seed=1), distinct(5, seed=2)
     tensors = [Tensor(array, requires_grad=True) for array in (x, W, b)]
     y = conv2d(*tensors, stride=2, pad=(1, 0))
@@ -112,7 +113,7 @@ def test_conv2d_in_strips_is_conv2d(monkeypatch, count, scratch):
 
 def test_conv2d_of_columns_that_are_cut_is_conv2d():
     x, W, b = distinct(2, 32, 32, 3), distinct(5, 5, 3, 8, seed=1), distinct(8, seed=2)
-    assert device.part_of_product(x, 2 * 32 * 32, W.size, least=200) == 1024
+    assert cores.part_of_product(x, 2 * 32 * 32, W.size, least=200) == 1024
     tensors = [Tensor(array, requires_grad=True) for array in (x, W, b)]
     y = conv2d(*tensors, pad=2, form="im2col")
     assert y.numpy() == pytest.approx(naive_conv2d(x, W, b, 1, (2, 2)), abs=1e-11)

@@ -4,8 +4,8 @@ import pytest
 
 from tinynet.engine import Parameter
 from tinynet.optim import SGD
-from tinynet.recipes import RECIPES
-from tinynet.schedules import Plateau, set_rates
+from tinynet.training.recipes import RECIPES
+from tinynet.training.schedules import Plateau, set_rates
 
 NAMES = ("top.conv1.0.W", "top.conv1.0.b", "top.conv2.0.W", "top.conv2.0.b", "fc8.W", "fc8.b")
 

@@ -8,8 +8,8 @@ from tinynet.device import Device, devices, to_host
 from tinynet.engine import Tensor, copy_to, graph
 from tinynet.layers import Conv2D
 from tinynet.optim import SGD
-from tinynet.recipes import RECIPES
 from tinynet.split import crossings, exchange, gather, send_to_both
+from tinynet.training.recipes import RECIPES
 
 SMALL = RECIPES["paper"].changed(dict(
     kernels=(6, 8, 12, 12, 8), neurons=(16, 16), crop=67, std=("he",), bias=(0.1,)))

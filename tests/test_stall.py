@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 import alexnet
-from data import patterns
-from tinynet import ops, recipes
+from tinynet import ops
 from tinynet.engine import Tensor
 from tinynet.optim import SGD
-from tinynet.stall import StallWatch, diagnosis, examine, first_values
+from tinynet.pictures import patterns
+from tinynet.training import recipes
+from tinynet.training.stall import StallWatch, diagnosis, examine, first_values
 
 LN10 = math.log(10)
 SMALL = recipes.RECIPES["quickstart"].changed(

@@ -1,10 +1,10 @@
 """The convolution with fewer multiplications is the plain one, to rounding."""
 import numpy as np
 import pytest
+from test_reference import naive_conv2d
 
 from conftest import distinct
-from test_reference import naive_conv2d
-from tinynet import conv, device, winograd
+from tinynet import conv, cores, winograd
 from tinynet.conv import conv2d
 from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
@@ -87,13 +87,13 @@ def test_tiles_are_chosen_for_the_fewest_products():
 
 
 def test_results_do_not_depend_on_the_number_of_threads():
-    before, results = device._threads, []
+    before, results = cores._threads, []
     try:
         for count in (1, 2, 4):
-            device.set_threads(count)
+            cores.set_threads(count)
             results.append(values_and_gradients("winograd", "float32", SHAPES["conv3"]))
     finally:
-        device.set_threads(before)
+        cores.set_threads(before)
     for one, *others in zip(*results):
         assert all(np.array_equal(one, other) for other in others)
 

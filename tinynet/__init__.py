@@ -2,8 +2,9 @@
 
 Read it in this order: engine, ops, conv, layers, split, and then alexnet.py.
 """
-from .device import Device, UserError
+from .device import Device
 from .engine import Parameter, Tensor, copy_to, no_grad, op
+from .errors import UserError
 from .gradcheck import gradcheck
 
 __all__ = ["Device", "Parameter", "Tensor", "UserError", "copy_to", "gradcheck", "no_grad",

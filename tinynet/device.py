@@ -1,40 +1,27 @@
-"""What is a device, and how is the work of one op spread over its cores?
+"""What is a device?
 
 A `Device` has a name ("cpu", "cpu1", "gpu0", "gpu0:a"), the array library that computes
 there (`xp`: NumPy or CuPy), and `put`, the only function in tinynet that moves an array.
 This is the one file that imports CuPy, and only when a GPU is asked for.
 """
 import ctypes
-import functools
 import math
 import os
 import re
 import sys
 import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from .errors import UserError
+
 NAME = re.compile(r"(cpu|gpu)(0|[1-9][0-9]*|)(:\w+)?")
-LANES = 8                      # a sum over slices goes through this many partial sums
-CPU_SCRATCH = 4 << 20          # bytes of scratch a slice may use: less takes turns too often
-GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
-SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
-SMALL_PRODUCT = 10 ** 6        # multiplications up to which OpenBLAS packs no operand
 # glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
 MALLOC = {-1: (1 << 31) - 1, -3: 1 << 30, -8: 1}
 
 _active = threading.local()
-
-
-class UserError(ValueError):
-    """Something that the reader can put right: what, where, and what to do next.
-
-    The command line prints it without a traceback.
-    """
 
 
 class Device:
@@ -107,11 +94,6 @@ class Device:
     def place(self):
         """Whose memory it is: "cpu", or "gpu0" for gpu0:a as well."""
         return self.name.partition(":")[0] if self.is_gpu else "cpu"
-
-    @property
-    def scratch(self):
-        """Bytes of work memory that an op may use at a time."""
-        return GPU_SCRATCH if self.is_gpu else _threads * CPU_SCRATCH
 
     def in_use(self):
         """Bytes that this process holds of this device's memory, None if nobody knows."""
@@ -266,167 +248,6 @@ def _stack():
     return _active.devices
 
 
-# --- how an op is spread over the batch -------------------------------------------------
-#
-# On a CPU the slices run on a pool of threads, one core each. Where the cuts are made
-# depends on the shapes alone and never on the number of cores, and sums are taken in a
-# fixed order, so a result is the same to the bit on any machine of one kind.
-
-
-def over_batch(f, *arrays, out=None, scratch=None, least=1):
-    """f(*arrays), computed slice by slice along the first axis and put together again.
-
-    f: takes a slice of each array and returns the same rows of the result.
-    out: an array for the result. f then gets its rows as well, last, and writes into them.
-    scratch: bytes of work memory that f needs for one row (default: the rows themselves);
-    0 if f does not gain from staying in cache.
-    least: rows that make a slice worth what it costs by itself, whatever their scratch.
-    """
-    if out is not None:
-        arrays = (*arrays, out)
-        _for_each(lambda rows: f(*[array[rows] for array in arrays]),
-                  _slices(arrays, scratch, least), out)
-        return out
-    slices = _slices(arrays, scratch, least)
-    if len(slices) <= 1:
-        return f(*arrays)
-    lock = threading.Lock()
-    result = []
-
-    def work(rows):
-        part = f(*[array[rows] for array in arrays])
-        with lock:
-            if not result:         # the first to finish knows the shape
-                xp = get_array_module(part)
-                shape = (arrays[0].shape[0], *part.shape[1:])
-                result.append(xp.empty(shape, part.dtype))
-        result[0][rows] = part
-
-    _for_each(work, slices, arrays[0])
-    return result[0]
-
-
-def sum_over_batch(f, *arrays, scratch=None, least=1):
-    """The sum of f over slices of the batch (a weight gradient): f(*arrays) to rounding.
-
-    Lane i adds up slices i, i + LANES, ...; the lanes are added in order at the end.
-    """
-    slices = _slices(arrays, scratch, least)
-    if len(slices) <= 1:
-        return f(*arrays)
-    lanes = [None] * min(LANES, len(slices))
-
-    def work(lane):
-        for rows in slices[lane::LANES]:
-            part = f(*[array[rows] for array in arrays])
-            if lanes[lane] is None:
-                lanes[lane] = part
-            else:
-                lanes[lane] += part
-
-    _for_each(work, range(len(lanes)), arrays[0])
-    total = lanes[0]
-    for lane in lanes[1:]:
-        total += lane
-    return total
-
-
-def matmul(a, b):
-    """a @ b for matrices, in blocks along the longer side of the result."""
-    xp = get_array_module(a)
-    if a.shape[0] < b.shape[1]:
-        return xp.ascontiguousarray(matmul(b.T, a.T).T)
-    return over_batch(lambda a, out: xp.matmul(a, b, out=out), a, scratch=0,
-                      out=xp.empty((a.shape[0], b.shape[1]), a.dtype))
-
-
-def part_of_product(array, size, others, least):
-    """Into how large parts to cut one side of a matrix product on this array's device.
-
-    size: of that side; others: the product of the other two; least: what makes a part worth
-    while, else the side stays whole. For small products OpenBLAS has kernels that do not
-    pack their operands first, which at some shapes takes as long as multiplying.
-    """
-    return size if is_on_gpu(array) else _part_of_product(size, others, least)
-
-
-@functools.lru_cache(maxsize=None)
-def _part_of_product(size, others, least):
-    most = min(size, SMALL_PRODUCT // max(others, 1))
-    return max((part for part in range(least, most + 1) if size % part == 0), default=size)
-
-
-def in_place(f, changed, *read):
-    """f(*changed, *read) on matching blocks of arrays of one shape.
-
-    changed: a list of contiguous arrays whose numbers f may change; read: others. (The
-    optimizer: three passes over a block in cache cost what one pass over memory does.)
-    """
-    if not all(array.flags.c_contiguous for array in changed):
-        raise ValueError("an array that is changed in place must be contiguous")
-    flat = [array.reshape(-1) for array in (*changed, *read)]
-    _for_each(lambda block: f(*[array[block] for array in flat]), _slices(flat, None),
-              flat[0])
-
-
-def set_threads(count):
-    """Use `count` threads for ops on the CPU (default: every core this process may use)."""
-    global _threads, _pool
-    if count < 1:
-        raise ValueError(f"threads must be at least 1, not {count}")
-    _threads = count
-    _pool = ThreadPoolExecutor(count - 1, initializer=_mark_worker) if count > 1 else None
-
-
-def most_scratch(array):
-    """How many bytes of scratch a slice may use where this array lives."""
-    return GPU_SCRATCH if is_on_gpu(array) else CPU_SCRATCH
-
-
-def _slices(arrays, scratch, least=1):
-    count = arrays[0].shape[0]
-    row = max(1, sum(array.nbytes for array in arrays) // max(count, 1))
-    fits = count if scratch == 0 else most_scratch(arrays[0]) // (scratch or row)
-    if is_on_gpu(arrays[0]):
-        size = fits
-    else:
-        size = max(min(-(-count // LANES), max(fits, least)), SMALL // row)
-    size = max(1, size)
-    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
-
-
-def _for_each(work, items, array):
-    """work(item) for every item: on all cores for NumPy arrays, in turn on a GPU."""
-    nested = getattr(_active, "worker", False)     # would wait for threads that wait for us
-    if is_on_gpu(array) or _pool is None or nested or len(items) == 1:
-        for item in items:
-            work(item)
-        return
-    todo = deque(items)                # whoever is free takes the next one
-
-    def take_turns():
-        while True:
-            try:
-                item = todo.popleft()
-            except IndexError:
-                return
-            work(item)
-
-    helpers = [_pool.submit(take_turns) for _ in range(min(_threads, len(items)) - 1)]
-    _active.worker = True              # so is this thread, until all is done
-    try:
-        take_turns()
-    finally:
-        _active.worker = False
-        todo.clear()                   # after an error, or Ctrl-C, nobody begins anything
-        for helper in helpers:
-            helper.cancel() or helper.result()
-
-
-def _mark_worker():
-    _active.worker = True
-
-
 def _set_up_cpu():
     """Once: one BLAS thread, because one with threads of its own would fight our pool.
 
@@ -443,16 +264,4 @@ def _set_up_cpu():
             mallopt(option, value)
 
 
-def cores():
-    """How many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:         # macOS, Windows
-        return os.cpu_count() or 1
-
-
 _blas_limit = None
-_pool = None
-set_threads(cores())
-if hasattr(os, "register_at_fork"):    # a forked child has none of our threads
-    os.register_at_fork(after_in_child=lambda: set_threads(_threads))

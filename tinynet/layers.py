@@ -7,9 +7,10 @@ they were written down; there is no registration.
 import numpy as np
 
 from . import ops, rng
-from .conv import (avg_pool, both_sides, conv2d, local2d, lrn, lrn_same_map, max_pool,
-                   out_size)
+from .conv import both_sides, conv2d, local2d, out_size
 from .engine import Parameter
+from .norm import lrn, lrn_same_map
+from .pool import avg_pool, max_pool
 
 
 class Layer:

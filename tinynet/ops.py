@@ -6,7 +6,8 @@ the loss with respect to the value, `dx(dy)` is the gradient with respect to x.
 import math
 
 from . import device, rng
-from .device import get_array_module, over_batch
+from .cores import matmul, over_batch
+from .device import get_array_module
 from .engine import op
 
 
@@ -73,10 +74,10 @@ def tanh(x):
 @op
 def dense(x, W, b):
     """y = xW + b        x (N, in), W (in, out), b (out,) -> (N, out)"""
-    def dx(dy): return device.matmul(dy, W.T)
-    def dW(dy): return device.matmul(x.T, dy)
+    def dx(dy): return matmul(dy, W.T)
+    def dW(dy): return matmul(x.T, dy)
     def db(dy): return dy.sum(axis=0)
-    return device.matmul(x, W) + b, dx, dW, db
+    return matmul(x, W) + b, dx, dW, db
 
 
 @op

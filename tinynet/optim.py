@@ -8,7 +8,8 @@ carries the old rate. (PyTorch keeps it outside; the two agree only while it is 
 """
 import math
 
-from .device import get_array_module, in_place
+from .cores import in_place
+from .device import get_array_module
 
 
 class SGD:

@@ -20,7 +20,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from .device import get_array_module, over_batch, part_of_product, sum_over_batch
+from .cores import over_batch, part_of_product, sum_over_batch
+from .device import get_array_module
 
 POINTS = 0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0      # an eighth would cost another digit
 ROWS = 100               # so many tiles make it worth while to read all transformed weights

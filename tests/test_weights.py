@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 import alexnet
-from tinynet import interop
-from tinynet.device import Device, UserError
+from tinynet.device import Device
 from tinynet.engine import Tensor, no_grad
-from tinynet.recipes import RECIPES
+from tinynet.errors import UserError
+from tinynet.training.recipes import RECIPES
+from tinynet.training.weights import load_safetensors, save_safetensors, split_layers, whole_layers
 
 CPU = Device("cpu")
 SMALL = RECIPES["paper"].changed(dict(kernels=(4, 6, 8, 8, 6), neurons=(10, 12), crop=99,
@@ -21,7 +22,7 @@ def net(**options):
 
 def test_the_papers_net_has_the_arrays_of_a_grouped_one():
     model = alexnet.build(1000, (CPU, CPU), RECIPES["paper"])
-    shapes = {name: array.shape for name, array in interop.whole_layers(model).items()}
+    shapes = {name: array.shape for name, array in whole_layers(model).items()}
     assert [shapes[f"{layer}.weight"] for layer in alexnet.LAYERS] == [
         (96, 3, 11, 11), (256, 48, 5, 5), (384, 256, 3, 3), (384, 192, 3, 3),
         (256, 192, 3, 3), (4096, 9216), (4096, 4096), (1000, 4096)]
@@ -32,14 +33,14 @@ def test_the_papers_net_has_the_arrays_of_a_grouped_one():
                                      dict(towers=1, conv6=True)])
 def test_there_and_back_is_the_same_net(options):
     model = net(**options)
-    back = interop.split_layers(interop.whole_layers(model), model)
+    back = split_layers(whole_layers(model), model)
     assert set(back) == {name for name, _ in model.parameters()}
     for name, w in model.parameters():
         assert np.array_equal(back[name], w.data), name
 
 
 def test_what_does_not_fit_is_left_out():
-    found = interop.split_layers(interop.whole_layers(net()), net(neurons=(10, 16)))
+    found = split_layers(whole_layers(net()), net(neurons=(10, 16)))
     assert "top.fc6.1.W" in found and "top.fc7.1.W" not in found and "fc8.W" not in found
 
 
@@ -49,7 +50,7 @@ def test_a_grouped_net_of_pytorch_computes_the_same_with_them(conv6):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     F = torch.nn.functional
     model = net(conv6=conv6, lrn="none")
-    w = {name: torch.tensor(array) for name, array in interop.whole_layers(model).items()}
+    w = {name: torch.tensor(array) for name, array in whole_layers(model).items()}
     image = np.random.default_rng(0).standard_normal((2, 99, 99, 3)).astype(np.float32)
 
     def conv(x, layer, **how):
@@ -75,26 +76,26 @@ def test_a_grouped_net_of_pytorch_computes_the_same_with_them(conv6):
 def test_a_file_is_as_the_format_says_and_reads_back(tmp_path):
     path = tmp_path / "a.safetensors"
     arrays = {"one": np.arange(6, dtype=np.float32).reshape(2, 3).T, "two": np.ones(3)}
-    interop.save_safetensors(path, arrays, {"classes": '["a"]'})
+    save_safetensors(path, arrays, {"classes": '["a"]'})
     raw = path.read_bytes()
     size = int.from_bytes(raw[:8], "little")
     header = json.loads(raw[8:8 + size])
     assert size % 8 == 0 and header["one"] == dict(dtype="F32", shape=[3, 2],
                                                    data_offsets=[0, 24])
     assert len(raw) == 8 + size + 36
-    found, about = interop.load_safetensors(path)
+    found, about = load_safetensors(path)
     assert about == {"classes": '["a"]'} and found.keys() == arrays.keys()
     assert all(np.array_equal(found[name], arrays[name]) for name in arrays)
 
 
 def test_the_library_of_the_format_reads_it_and_we_read_its_files(tmp_path):
     library = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
-    arrays = interop.whole_layers(net())
-    interop.save_safetensors(tmp_path / "ours", arrays, {"recipe": "{}"})
+    arrays = whole_layers(net())
+    save_safetensors(tmp_path / "ours", arrays, {"recipe": "{}"})
     theirs = library.load_file(tmp_path / "ours")
     library.save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()},
                       tmp_path / "theirs")
-    ours, _ = interop.load_safetensors(tmp_path / "theirs")
+    ours, _ = load_safetensors(tmp_path / "theirs")
     for name, array in arrays.items():
         assert np.array_equal(theirs[name], array) and np.array_equal(ours[name], array)
 
@@ -105,12 +106,12 @@ def test_a_damaged_file_is_a_clear_error(tmp_path, content):
     path = tmp_path / "a.safetensors"
     path.write_bytes(content)
     with pytest.raises(UserError, match="a.safetensors is no .safetensors file"):
-        interop.load_safetensors(path)
+        load_safetensors(path)
 
 
 def test_a_truncated_file_is_a_clear_error(tmp_path):
     path = tmp_path / "a.safetensors"
-    interop.save_safetensors(path, {"one": np.ones(9)}, {})
+    save_safetensors(path, {"one": np.ones(9)}, {})
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match="damaged"):
-        interop.load_safetensors(path)
+        load_safetensors(path)

@@ -5,8 +5,8 @@ behind one image refer to, and grows with the batch.
 """
 from dataclasses import astuple, dataclass
 
-from .device import LANES
-from .engine import Node, Parameter, graph
+from ..cores import LANES, scratch
+from ..engine import Node, Parameter, graph
 
 
 @dataclass
@@ -86,7 +86,7 @@ def _needs(loss):
     need, largest = {}, {}
     for w in weights:
         size = w.data.nbytes
-        on = need.setdefault(w.device, Need(work=w.device.scratch))
+        on = need.setdefault(w.device, Need(work=scratch(w.device)))
         on.weights, on.velocities, on.gradients = (
             number + size for number in (on.weights, on.velocities, on.gradients))
         if len(w.shape) == 4:          # a convolution's: summed over slices, lane by lane

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .checkpoint import replacing
-from .device import UserError, to_host
-from .split import layer_of
+from ..device import to_host
+from ..errors import UserError
+from ..split import layer_of
+from ..store import replacing
 
 DTYPES = {"F32": np.float32, "F64": np.float64, "F16": np.float16}
 

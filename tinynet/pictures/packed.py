@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint, images
-from .device import UserError
+from .. import store
+from ..errors import UserError
+from . import images
 
 FORMAT = "tinynet pictures 1"
 PREPARED, PREPARING, STATISTICS = "prepared.json", "preparing.json", "statistics.npz"
@@ -117,13 +118,13 @@ class Shard:
         """entries: yields (jpeg, label, name). sums, an images.Sums, and odd, what JSON can
         hold, are written afterwards, as they are then."""
         lengths, labels, names = [], [], []
-        with checkpoint.replacing(self.pack) as file:
+        with store.replacing(self.pack) as file:
             for jpeg, label, name in entries:
                 file.write(jpeg)
                 lengths.append(len(jpeg))
                 labels.append(label)
                 names.append(os.fsencode(name))
-        checkpoint.save(self.path, {
+        store.save(self.path, {
             "index/lengths": np.array(lengths, np.int64),
             "index/labels": np.array(labels, np.int32),
             "source/names": np.frombuffer(b"\0".join(names), np.uint8),
@@ -136,18 +137,18 @@ class Shard:
 
     def index(self):
         """Lengths in bytes and labels: two arrays (pictures,)."""
-        arrays = checkpoint.Checkpoint(self.path).arrays("index/", dict(lengths=None, labels=None))
+        arrays = store.Checkpoint(self.path).arrays("index/", dict(lengths=None, labels=None))
         return arrays["lengths"], arrays["labels"]
 
     @functools.cached_property
     def names(self):
         """What its pictures were called. Of a million that is much memory, so not at once."""
-        saved = checkpoint.Checkpoint(self.path).arrays("source/", dict(names=None))
+        saved = store.Checkpoint(self.path).arrays("source/", dict(names=None))
         return [os.fsdecode(name) for name in saved["names"].tobytes().split(b"\0")]
 
     def sums_and_odd(self):
         """The arguments of images.Sums.add, and what was odd."""
-        saved = checkpoint.Checkpoint(self.path)
+        saved = store.Checkpoint(self.path)
         names = dict.fromkeys(("total", "products", "count"))
         return saved.arrays("sums/", names), saved.meta["odd"]
 
@@ -172,7 +173,7 @@ class FileOfParts:
 
 def write_about(path, about):
     """Write prepared.json or preparing.json."""
-    with checkpoint.replacing(path) as file:
+    with store.replacing(path) as file:
         file.write(json.dumps({"format": FORMAT, **about}, indent=1).encode())
 
 
@@ -189,12 +190,12 @@ def read_about(path):
 
 def write_statistics(path, statistics):
     """Write images.Statistics, with the mean colour and the standard deviations as well."""
-    checkpoint.save(path, dict(
+    store.save(path, dict(
         vars(statistics), rgb_mean=statistics.mean.mean(axis=(0, 1), dtype=np.float64),
         stdevs=np.sqrt(statistics.variances)), {})
 
 
 def read_statistics(path):
     names = "mean", "variances", "components", "rgb_mean", "stdevs", "meta"
-    arrays = checkpoint.Checkpoint(path).arrays("", dict.fromkeys(names))
+    arrays = store.Checkpoint(path).arrays("", dict.fromkeys(names))
     return images.Statistics(*[arrays[name] for name in names[:3]])

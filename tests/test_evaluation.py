@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from tinynet import ensemble, ops
+from tinynet import ops
+from tinynet.training import evaluation
 
 
 def logs_of(*probabilities):
@@ -14,20 +15,20 @@ TWO = [[0.1, 0.8, 0.1], [0.5, 0.2, 0.3]]
 
 
 def test_the_mean_is_of_probabilities():
-    mean = np.exp(ensemble.average(logs_of(ONE, TWO), [1, 1]))
+    mean = np.exp(evaluation.average(logs_of(ONE, TWO), [1, 1]))
     assert mean == pytest.approx(np.array([[0.35, 0.55, 0.1], [0.35, 0.45, 0.2]]))
 
 
 def test_weights_count_by_their_share():
     logs = logs_of(ONE, TWO)
-    mean = np.exp(ensemble.average(logs, [3, 1]))
+    mean = np.exp(evaluation.average(logs, [3, 1]))
     assert mean == pytest.approx(0.75 * np.array(ONE) + 0.25 * np.array(TWO))
-    assert ensemble.average(logs, [0.5, 0]) == pytest.approx(logs[0])
+    assert evaluation.average(logs, [0.5, 0]) == pytest.approx(logs[0])
 
 
 def test_a_very_small_probability_is_not_lost():
     logs = np.array([[[-800.0, 0.0]], [[-900.0, 0.0]]], np.float32)
-    assert ensemble.average(logs, [1, 1])[0, 0] == pytest.approx(-800 - np.log(2))
+    assert evaluation.average(logs, [1, 1])[0, 0] == pytest.approx(-800 - np.log(2))
 
 
 def test_the_search_finds_the_net_that_knows():
@@ -36,21 +37,21 @@ def test_the_search_finds_the_net_that_knows():
     useless, good = draw.dirichlet(np.ones(10), (2, 200))
     good[np.arange(200), labels] += draw.random(200) < 0.8
     logs = np.log(np.stack([useless, good / good.sum(axis=1, keepdims=True)]))
-    weights = ensemble.search(logs, labels, k=1)
-    found = ops.errors(ensemble.average(logs, weights), labels, 1)
-    assert found < ops.errors(ensemble.average(logs, [1, 1]), labels, 1)
-    every = [ops.errors(ensemble.average(logs, [0.5, w]), labels, 1)
-             for w in ensemble.GRID]
+    weights = evaluation.search(logs, labels, k=1)
+    found = ops.errors(evaluation.average(logs, weights), labels, 1)
+    assert found < ops.errors(evaluation.average(logs, [1, 1]), labels, 1)
+    every = [ops.errors(evaluation.average(logs, [0.5, w]), labels, 1)
+             for w in evaluation.GRID]
     assert found <= min(every)
-    assert all(weight in ensemble.GRID for weight in weights)
+    assert all(weight in evaluation.GRID for weight in weights)
 
 
 def test_equal_nets_keep_equal_weights():
-    assert ensemble.search(logs_of(ONE, ONE, ONE), np.array([0, 1]), k=1) == [0.5] * 3
+    assert evaluation.search(logs_of(ONE, ONE, ONE), np.array([0, 1]), k=1) == [0.5] * 3
 
 
 def test_the_result_counts_a_tie_as_an_error():
     logs = logs_of([[0.4, 0.4, 0.2], [0.1, 0.2, 0.7]])[0]
-    result = ensemble.result(logs, np.array([0, 2]))
+    result = evaluation.result(logs, np.array([0, 2]))
     assert result["loss"] == pytest.approx(-(np.log(0.4) + np.log(0.7)) / 2)
     assert result["top1_error"] == 0.5 and result["top5_error"] == 0

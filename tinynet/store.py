@@ -14,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .device import UserError, to_host
+from .device import to_host
+from .errors import UserError
 
 FORMAT = "tinynet 1"
 

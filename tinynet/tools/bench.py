@@ -12,12 +12,12 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from PIL import Image
 
-from .batches import Loader
-from .device import in_place, matmul
-from .engine import Tensor, graph, no_grad
-from .images import UNREADABLE
-from .ops import softmax_cross_entropy
-from .split import layer_name, layers_of
+from ..cores import in_place, matmul
+from ..engine import Tensor, graph, no_grad
+from ..ops import softmax_cross_entropy
+from ..pictures.batches import Loader
+from ..pictures.images import UNREADABLE
+from ..split import layer_name, layers_of
 
 
 def spread(values):

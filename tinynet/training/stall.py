@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import device
-from .engine import Tensor, no_grad
-from .layers import ReLU, Weighted
+from .. import device
+from ..engine import Tensor, no_grad
+from ..layers import ReLU, Weighted
 
 DEAD = 0.5                     # a layer is sick if so many of its units are dead,
 TINY = 1e-3                    # if its outputs are so small,

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import images, rng
-from .device import UserError
-from .progress import warn
+from .. import rng
+from ..errors import UserError
+from ..progress import warn
+from . import images
 
 TOGETHER = 8           # pictures a thread prepares in a row: handing over costs time as well
 

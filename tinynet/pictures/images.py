@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from . import rng, schedules
-from .device import UserError
+from .. import rng
+from ..errors import UserError
+from ..training import schedules
 
 SIDE = 256
 UNREADABLE = OSError, SyntaxError, ValueError, Image.DecompressionBombError    # from Pillow

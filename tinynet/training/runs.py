@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from . import checkpoint
-from .device import UserError
+from .. import store
+from ..errors import UserError
+from ..progress import in_words, say, shown
 from .figures import kernel_sheet
-from .progress import in_words, say, shown
 from .schedules import Plateau
 
 
@@ -63,7 +63,7 @@ class Run:
         Weights that are not finite are not saved: the last good checkpoint stays.
         """
         arrays = {f"statistics/{name}": array for name, array in vars(self.statistics).items()}
-        arrays |= checkpoint.training_arrays(self.model, self.optimizer)
+        arrays |= store.training_arrays(self.model, self.optimizer)
         if not all(np.isfinite(array.sum()) for array in arrays.values()):
             raise self._diverged("some weights are no finite numbers")
         progress = dict(epoch=self.epoch, step=self.step, position=self.position,
@@ -71,9 +71,9 @@ class Run:
                         plateau={name: getattr(self.plateau, name) for name in Plateau.STATE})
         with self._writing(self.last):
             about = dict(self.settings, progress=progress, history=self.history)
-            checkpoint.save(self.last, arrays, about)
+            store.save(self.last, arrays, about)
             if self.improved:
-                checkpoint.copy(self.last, self.best)
+                store.copy(self.last, self.best)
         self.improved = False
 
     def draw_kernels(self):

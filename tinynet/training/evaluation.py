@@ -5,9 +5,9 @@ looked for the weights on a validation set, and so does `search`.
 """
 import numpy as np
 
-from . import device, ops
-from .engine import Tensor, no_grad
-from .progress import bar
+from .. import device, ops
+from ..engine import Tensor, no_grad
+from ..progress import bar
 
 GRID = np.arange(21) / 20             # the weights that are tried: 0, 0.05, ... 1
 

@@ -6,7 +6,7 @@ fields is an option of `alexnet.py train` (`--lr`, `--pixel-scale`, ...).
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 
-from .device import UserError
+from ..errors import UserError
 
 
 def _field(default, help):

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinynet import checkpoint
-from tinynet.checkpoint import Checkpoint
-from tinynet.device import UserError
+from tinynet import store
+from tinynet.errors import UserError
+from tinynet.store import Checkpoint
 
-ROOT = Path(checkpoint.__file__).parent.parent
+ROOT = Path(store.__file__).parent.parent
 SHAPES = {"conv.W": (11, 11, 3, 8), "conv.b": (8,), "empty": (0, 3), "one": ()}
 META = {"classes": ["cat", "Käfer"], "lr": 0.1 + 0.2, "step": 7, "best": float("inf"),
         "nested": {"kernels": [48, 128], "none": None}}
@@ -29,7 +29,7 @@ def some_arrays(seed=0):
 @pytest.fixture
 def path(tmp_path):
     """A saved checkpoint."""
-    checkpoint.save(tmp_path / "last.npz", some_arrays(), META)
+    store.save(tmp_path / "last.npz", some_arrays(), META)
     return tmp_path / "last.npz"
 
 
@@ -46,7 +46,7 @@ def is_whole(path, seed=0):
 
 def test_what_is_saved_comes_back(path):
     meta, arrays = everything(path)
-    assert meta == {"format": checkpoint.FORMAT, **META}
+    assert meta == {"format": store.FORMAT, **META}
     for name, array in some_arrays().items():
         back = arrays[name.removeprefix("weights/")]
         assert np.array_equal(back, array) and back.dtype == np.float32
@@ -64,7 +64,7 @@ def test_a_folder_stands_for_its_last_checkpoint(path):
 
 
 def test_saving_again_replaces_and_leaves_nothing_else(path):
-    checkpoint.save(path, some_arrays(1), META)
+    store.save(path, some_arrays(1), META)
     assert is_whole(path, seed=1)
     assert list(path.parent.iterdir()) == [path]
 
@@ -194,7 +194,7 @@ class Full:
 def test_a_failing_write_leaves_the_previous_file_untouched(path):
     before = path.read_bytes()
     with pytest.raises(OSError, match="No space left"):
-        checkpoint.save(path, {**some_arrays(1), "velocity/conv.W": Full()}, META)
+        store.save(path, {**some_arrays(1), "velocity/conv.W": Full()}, META)
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
@@ -211,10 +211,10 @@ def test_a_file_that_grows_too_large_leaves_the_previous_one_untouched(path):
     process = child("""
 import resource, sys
 import numpy as np
-from tinynet import checkpoint
+from tinynet import store
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
-    checkpoint.save(sys.argv[1], {"weights/W": np.ones(1_000_000)}, {})
+    store.save(sys.argv[1], {"weights/W": np.ones(1_000_000)}, {})
 except OSError as error:
     print(type(error).__name__)
 """, path)
@@ -226,7 +226,7 @@ except OSError as error:
 
 def test_a_folder_that_is_not_there_is_an_os_error(tmp_path):
     with pytest.raises(OSError):
-        checkpoint.save(tmp_path / "nowhere" / "last.npz", some_arrays(), META)
+        store.save(tmp_path / "nowhere" / "last.npz", some_arrays(), META)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
@@ -235,7 +235,7 @@ def test_kill_9_in_the_middle_of_writing_leaves_the_previous_file_whole(path):
     process = child("""
 import sys, time
 import numpy as np
-from tinynet import checkpoint
+from tinynet import store
 
 class Slow:
     def __array__(self, dtype=None, copy=None):
@@ -243,7 +243,7 @@ class Slow:
         time.sleep(60)
 
 arrays = {"weights/W": np.ones(1_000_000), "weights/b": Slow()}
-checkpoint.save(sys.argv[1], arrays, {})
+store.save(sys.argv[1], arrays, {})
 """, path)
     assert process.stdout.readline() == "half written\n"
     process.kill()
@@ -258,9 +258,9 @@ checkpoint.save(sys.argv[1], arrays, {})
 
 def test_a_copy_survives_the_source_being_replaced(path):
     copy = path.with_name("best.npz")
-    checkpoint.copy(path, copy)
+    store.copy(path, copy)
     assert is_whole(copy)
-    checkpoint.save(path, some_arrays(1), META)
+    store.save(path, some_arrays(1), META)
     assert is_whole(copy, seed=0) and is_whole(path, seed=1)
     path.unlink()
     assert is_whole(copy, seed=0)
@@ -269,8 +269,8 @@ def test_a_copy_survives_the_source_being_replaced(path):
 def test_a_copy_replaces_an_older_one(path):
     copy = path.with_name("best.npz")
     for seed in 1, 2:
-        checkpoint.save(path, some_arrays(seed), META)
-        checkpoint.copy(path, copy)
+        store.save(path, some_arrays(seed), META)
+        store.copy(path, copy)
     assert is_whole(copy, seed=2)
     assert sorted(path.parent.iterdir()) == [copy, path]
 
@@ -282,8 +282,8 @@ def test_a_copy_may_lie_on_another_file_system(path):
     folder = other / f"tinynet-{os.getpid()}"
     folder.mkdir()
     try:
-        checkpoint.copy(path, folder / "best.npz")
-        checkpoint.save(path, some_arrays(1), META)
+        store.copy(path, folder / "best.npz")
+        store.save(path, some_arrays(1), META)
         assert is_whole(folder / "best.npz", seed=0)
     finally:
         shutil.rmtree(folder)
@@ -291,8 +291,8 @@ def test_a_copy_may_lie_on_another_file_system(path):
 
 def test_a_copy_that_fails_leaves_the_older_one_untouched(path):
     copy = path.with_name("best.npz")
-    checkpoint.copy(path, copy)
+    store.copy(path, copy)
     with pytest.raises(OSError):
-        checkpoint.copy(path.with_name("nothing.npz"), copy)
+        store.copy(path.with_name("nothing.npz"), copy)
     assert is_whole(copy)
     assert sorted(path.parent.iterdir()) == [copy, path]

@@ -15,8 +15,8 @@ import PIL
 from PIL import features
 from threadpoolctl import threadpool_info
 
-from . import device
-from .progress import shown
+from .. import cores, device
+from ..progress import shown
 
 CUPY = re.compile("cupy(-(cuda|rocm).*)?")
 ROOM = 1.5e9                   # bytes: last.npz and best.npz of the full net, and one beside
@@ -43,7 +43,7 @@ def machine():
         ("NumPy", np.__version__),
         ("BLAS", "; ".join(blas) or "unknown"),
         ("Pillow", f"{PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo') or 'no'}"),
-        ("cores", f"{device.cores()} to use of {os.cpu_count()}; as many threads, while "
+        ("cores", f"{cores.cores()} to use of {os.cpu_count()}; as many threads, while "
                   "training with one BLAS thread each"),
         ("memory", f"{_GB(free)} free of {_GB(total)}"
                    + (f"; the limit of this container is {_GB(limit)}"

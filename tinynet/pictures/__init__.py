@@ -1,0 +1,1 @@
+"""What does the net see? Pictures on disk, and what happens to them on their way to a batch."""

@@ -1,0 +1,1 @@
+"""What does a net cost, how fast is it, and what of this machine is broken?"""

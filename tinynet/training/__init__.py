@@ -1,0 +1,1 @@
+"""How is a net trained? Recipes, schedules, runs, and what becomes of them."""
