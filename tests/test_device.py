@@ -65,15 +65,6 @@ def test_put_takes_a_strided_array_from_the_other_device(pair):
     assert np.array_equal(dev.to_host(there), np.arange(24.0).reshape(4, 6)[:, 1:4])
 
 
-def test_the_innermost_device_is_current():
-    assert dev.current_device() is None
-    with Device("cpu0"):
-        with Device("cpu1"):
-            assert dev.current_device() == Device("cpu1")
-        assert dev.current_device() == Device("cpu0")
-    assert dev.current_device() is None
-
-
 def test_over_batch_is_the_function_itself():
     x, y = np.random.default_rng(0).standard_normal((2, 1000, 50, 3))
     assert np.array_equal(cores.over_batch(lambda x, y: x * y + 1, x, y), x * y + 1)

@@ -1,7 +1,7 @@
 """What is a device?
 
 A `Device` has a name ("cpu", "cpu1", "gpu0", "gpu0:a"), the array library that computes
-there (`xp`: NumPy or CuPy), and `put`, the only function in tinynet that moves an array.
+there (`xp`: NumPy or CuPy), and `put`, which brings an array there; `to_host` brings one back.
 This is the one file that imports CuPy, and only when a GPU is asked for.
 """
 import ctypes
@@ -9,7 +9,6 @@ import math
 import os
 import re
 import sys
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,6 @@ from .errors import UserError
 NAME = re.compile(r"(cpu|gpu)(0|[1-9][0-9]*|)(:\w+)?")
 # glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
 MALLOC = {-1: (1 << 31) - 1, -3: 1 << 30, -8: 1}
-
-_active = threading.local()
 
 
 class Device:
@@ -66,13 +63,11 @@ class Device:
 
     def __enter__(self):
         """Make this the current device: CuPy puts every new array on the current one."""
-        _stack().append(self)
         if self.is_gpu:
             self.cuda.__enter__()
         return self
 
     def __exit__(self, *error):
-        _stack().pop()
         if self.is_gpu:
             self.cuda.__exit__(*error)
 
@@ -139,11 +134,6 @@ def default_devices():
     """What --device means when it is left out: the first two GPUs, one, or the CPU."""
     count = gpu_count()
     return ",".join(f"gpu{i}" for i in range(min(count, 2))) or "cpu"
-
-
-def current_device():
-    """The innermost device of this thread's `with` statements, or None."""
-    return _stack()[-1] if _stack() else None
 
 
 def get_array_module(array):
@@ -240,12 +230,6 @@ def _container_limit():
             return int(Path("/sys/fs/cgroup", name).read_text())
         except (OSError, ValueError):                  # not there; "max"
             pass
-
-
-def _stack():
-    if not hasattr(_active, "devices"):
-        _active.devices = []
-    return _active.devices
 
 
 def _set_up_cpu():

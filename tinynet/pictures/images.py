@@ -13,7 +13,6 @@ from PIL import Image, UnidentifiedImageError
 
 from .. import rng
 from ..errors import UserError
-from ..training import schedules
 
 SIDE = 256
 UNREADABLE = OSError, SyntaxError, ValueError, Image.DecompressionBombError    # from Pillow
@@ -209,7 +208,7 @@ class Preparation:
                             f"--crop {self.crop} does not fit")
         self.centre = (SIDE - self.crop) // 2
         self.aligned = recipe.mean == "aligned"
-        self.colour_until = schedules.colour_until(recipe)
+        self.colour_epochs = recipe.colour_epochs
         self.shifts = self._shift_sizes(recipe)
         # The program divides what it has shifted, so that its size stays what it was.
         self.shrink = 1 + recipe.colour_sigma if recipe.colour == "stdev" else 1.0
@@ -239,7 +238,7 @@ class Preparation:
         top, left = places[:, 0] % room, places[:, 1] % room
         mirrored = places[:, 2] % 2 == 1
         shift = [None] * len(indices)
-        if self.shifts is not None and epoch < self.colour_until:
+        if self.shifts is not None and epoch < self.colour_epochs:
             noise = rng.normal(rng.words(np, indices, purpose=rng.COLOUR, **of))
             shift = noise[:, :3] @ self.shifts.T
         return list(zip(top.tolist(), left.tolist(), mirrored.tolist(), shift))

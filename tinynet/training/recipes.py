@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 
 from ..errors import UserError
+from . import schedules
 
 
 def _field(default, help):
@@ -77,6 +78,15 @@ class Recipe:
     wd: float = _field(0.0005, "weight decay (5)")
     bias_lr: float = _field(1.0, "the rate of biases, as a multiple (5: equal for all layers)")
     bias_wd: bool = _field(True, "whether biases decay (5: not said)")
+
+    @property
+    def colour_epochs(self):
+        """How many epochs have colour noise: the authors' log ends it in the last quarter."""
+        if self.schedule == "2012":
+            return math.ceil(schedules.COLOUR_2012 * self.epochs / schedules.EPOCHS_2012)
+        if self.schedule == "dexp":
+            return math.ceil(schedules.COLOUR_DEXP * self.epochs / schedules.EPOCHS_DEXP)
+        return math.inf
 
     def changed(self, options):
         """The same recipe with some fields set, from a dict. Raises UserError."""

@@ -79,15 +79,6 @@ def set_rates(optimizer, recipe, epoch, done):
     optimizer.bias_lr = recipe.bias_lr * biases / weights
 
 
-def colour_until(recipe):
-    """The epochs that have colour noise: the authors switched it off for the last quarter."""
-    if recipe.schedule == "2012":
-        return math.ceil(COLOUR_2012 * recipe.epochs / EPOCHS_2012)
-    if recipe.schedule == "dexp":
-        return math.ceil(COLOUR_DEXP * recipe.epochs / EPOCHS_DEXP)
-    return math.inf
-
-
 def _latest(dates, epoch):
     """The multiple that counts after so many epochs: 1 before the first date."""
     return next((multiple for date, multiple in reversed(dates) if epoch >= date), 1.0)
