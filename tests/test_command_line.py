@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,9 +18,14 @@ import pytest
 from PIL import Image
 
 import alexnet
+import tinynet
 from tinynet import store
 from tinynet.pictures import patterns
 from tinynet.store import Checkpoint
+from tinynet.training import options as typed_options
+from tinynet.training import runs
+from tinynet.training.saved import Saved
+from tinynet.training.weights import load_safetensors
 
 ROOT = Path(alexnet.__file__).parent
 NET = ["--recipe", "quickstart", "--kernels", "4,8,8,8,8", "--neurons", "16,16",
@@ -146,12 +152,25 @@ def test_training_ends_well_and_says_what_to_do_next(trained):
         assert words in trained.out
 
 
-def test_training_prints_its_recipe(trained):
-    for name, value in (("crop", "67"), ("kernels", r"\(4, 8, 8, 8, 8\)"),
-                        ("batch_size", "8"), ("lr", "0.01")):
-        assert re.search(rf"^  {name} +{value}( |$)", trained.out, re.MULTILINE)
-    assert re.findall(r"^  (\w+) .*\(changed\)$", trained.out, re.MULTILINE) == [
-        "kernels", "neurons", "crop", "batch_size", "epochs", "schedule"]
+def test_training_prints_what_is_not_the_recipes_own(trained):
+    changes = re.findall(r"^  (\w+) (.*), not (.*)$", trained.out, re.MULTILINE)
+    assert [name for name, _, _ in changes] == ["kernels", "neurons", "crop", "batch_size",
+                                                "epochs", "schedule"]
+    assert ("crop", "67", "227") in changes
+
+
+def test_verbose_prints_the_whole_recipe_and_the_log_has_it(run, data, tmp_path, trained):
+    done = run("train", data, *SMALL, "--verbose", "--steps", 1, "--output-dir", tmp_path / "run")
+    for name, value in (("crop", "67"), ("kernels", r"\(4, 8, 8, 8, 8\)"), ("wd", "0.0005")):
+        assert re.search(rf"^  {name} +{value}( |$)", done.out, re.MULTILINE)
+    first = json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])
+    assert first["kind"] == "start" and first["recipe"]["crop"] == 67 and first["seed"] == 0
+
+
+def test_no_line_of_a_run_is_longer_than_80_characters(trained):
+    own = trained.out[:trained.out.index("saved:")]
+    long = [line for line in own.splitlines() if len(line) > 80 and "/" not in line]
+    assert long == []
 
 
 def test_the_next_command_works_as_it_is_printed(trained, run):
@@ -173,6 +192,7 @@ def test_the_log_has_a_line_of_json_for_every_report(trained):
 
     lines = [json.loads(line, parse_constant=no_constant)
              for line in (trained.folder / "log.jsonl").read_text().splitlines()]
+    assert lines.pop(0)["kind"] == "start"
     for line in lines:
         assert {"step", "epoch", "loss", "top1_error", "top5_error",
                 "images_per_s"} <= line.keys()
@@ -336,7 +356,7 @@ def test_unreadable_pictures_are_counted_and_named(run, data, tmp_path):
     broken = copy / "train" / "rings" / "0001.jpg"
     broken.write_bytes(broken.read_bytes()[:500])
     done = run("train", copy, *SMALL, "--output-dir", tmp_path / "run")
-    assert done.code == 0 and "1 unreadable pictures in train were skipped" in done.out
+    assert done.code == 0 and f"1 unreadable pictures in {copy}/train were skipped" in done.out
     assert done.err.count(str(broken)) == 1
 
 
@@ -418,7 +438,7 @@ def test_momentum_and_decay_reach_the_optimizer(run, data, trained, tmp_path):
 def test_ten_views_are_the_mean_over_the_views_of_each_picture(run, trained, data):
     done = run("test", trained.folder / "best.npz", data, "--views", 10, "-b", 3)
     assert done.code == 0 and "mean probability of ten" in done.out
-    saved = Checkpoint(trained.folder / "best.npz")
+    saved = alexnet.Saved.read(trained.folder / "best.npz")
     model, prepare = alexnet.load(saved, "cpu")
     pictures = alexnet.images.image_folder(data, "val")
     views = np.empty((10, 67, 67, 3), np.float32)
@@ -477,7 +497,7 @@ def test_resume_without_a_rate_keeps_the_one_that_was_reached(run, data, tmp_pat
     folder = tmp_path / "run"
     run("train", data, *SMALL, "--lr", 0.004, "--steps", 2, "--output-dir", folder)
     done = run("train", "--resume", folder, "--device", "cpu", "--steps", 4)
-    assert "rate 0.004\n" in done.out and progress(folder)["lr"] == 0.004
+    assert "lr 0.004\n" in done.out and progress(folder)["lr"] == 0.004
 
 
 def test_resume_with_another_recipe_is_refused(run, half):
@@ -566,10 +586,10 @@ def test_a_run_resumed_into_a_new_folder_names_only_files_that_are_there(
 
 def test_test_prints_the_error_of_the_last_validation(run, trained):
     last = trained.out[trained.out.rindex("validation:"):]
-    expected = numbers(r"top-[15] (\d+\.\d)%", last)
+    expected = numbers(r"(?:error|top-5) (\d+\.\d)%", last[:last.index("\n")])
     done = run("test", trained.folder, "--device", "cpu")
     assert done.code == 0 and len(expected) == 2
-    assert numbers(r"top-[15] (\d+\.\d)%", done.out) == expected
+    assert numbers(r"(?:error|top-5) (\d+\.\d)%", done.out) == expected
     loss = numbers(r"loss (\d+\.\d+)", done.out)
     assert loss == pytest.approx(numbers(r"loss (\d+\.\d+)", last)[:1], abs=2e-4)
 
@@ -618,6 +638,141 @@ def test_help_explains_every_option_of_a_recipe(run):
     assert done.code == 0
     for option in "--batch-size", "--pixel-scale", "--dropout-kind", "--wd", "--steps":
         assert option in done.out
+
+
+def test_version_is_that_of_the_package(run):
+    done = run("--version")
+    assert done.code == 0 and done.out.strip() == f"tinynet {tinynet.__version__}"
+
+
+@pytest.mark.parametrize("command, unused", [
+    ("show", ["--lr", "--schedule", "--epochs", "--colour", "--workers"]),
+    ("bench", ["--lr", "--schedule", "--epochs", "--patience"]), ("doctor", ["--device"])])
+def test_a_command_lists_only_the_options_that_it_uses(run, command, unused):
+    listed = re.findall(r"^  (?:-\w[^,]*, )?(--[\w-]+)", run(command, "--help").out, re.MULTILINE)
+    assert "--help" in listed and not set(unused) & set(listed)
+
+
+def test_help_shows_choices_groups_and_examples(run):
+    done = run("train", "--help")
+    for words in ("{first,all}", "{plateau,2012,dexp,step,linear,constant}", "recipe: the net:",
+                  "recipe: the pictures:", "recipe: learning:", "examples:", "sections of the"):
+        assert words in done.out, words
+
+
+@pytest.mark.parametrize("command", ["", "train", "test", "predict", "export", "show", "bench"])
+def test_help_fits_into_80_columns(run, command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = run(*command.split(), "--help").out
+    assert [line for line in text.splitlines() if len(line) > 80] == []
+
+
+def test_a_wrong_option_is_told_without_the_usage(run):
+    done = run("train", "--bath-size", 3)
+    assert done.code == 2 and done.err.count("\n") == 1
+    assert "unrecognized arguments: --bath-size" in done.err
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--seed", "x"], "whole number"), (["--lr", "fast"], "a number, not 'fast'"),
+    (["--kernels", "1,two"], "commas"), (["--recipe", "Paper"], "'paper'"), (["-b", "1.5"], "whole")])
+def test_a_value_of_the_wrong_kind_is_told_in_words(run, options, words):
+    done = run("train", *options)
+    assert done.code == 2 and words in done.err and "invalid number value" not in done.err
+
+
+def test_the_command_works_in_a_thread(data, tmp_path):
+    status = []
+    thread = threading.Thread(target=lambda: status.append(alexnet.main(
+        ["train", str(data), *map(str, SMALL), "--steps", "2",
+         "--output-dir", str(tmp_path / "run")])))
+    thread.start()
+    thread.join(timeout=50)
+    assert status == [0] and progress(tmp_path / "run")["step"] == 2
+
+
+# --- before anything long --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [["--crop", "20"], ["--crop", "300"], ["--towers", "1"]])
+def test_what_cannot_be_built_is_said_before_the_pictures_are_read(
+        run, data, tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(alexnet, "measure", lambda *args: pytest.fail("pictures were read"))
+    done = run("train", data, "--recipe", "quickstart", "--device", "cpu0,cpu1", *options)
+    assert is_clean_error(done, options[0])
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_does_not_begin_leaves_no_folder(run, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert is_clean_error(run("train", tmp_path / "typo", "--recipe", "quickstart"), "typo")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_error_is_not_behind_a_list_of_settings(run, tmp_path):
+    done = run("train", tmp_path / "typo")
+    assert done.code == 1 and done.out == ""
+
+
+def test_resume_auto_goes_on_with_the_newest_run(run, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "quickstart").mkdir(parents=True)         # of a run that never began
+    words = ["train", data, *SMALL, "--resume", "auto"]
+    assert "resumed" not in run(*words, "--steps", 2).out
+    done = run(*words, "--steps", 3)
+    assert "resumed runs/quickstart-2/last.npz" in done.out
+    assert progress(tmp_path / "runs" / "quickstart-2")["step"] == 3
+
+
+def test_one_tower_takes_one_of_two_gpus_by_default(monkeypatch):
+    monkeypatch.setattr(typed_options.device, "default_devices", lambda most=2: "cpu0,cpu1"[:5 * most - 1])
+    assert [str(device) for device in typed_options.two_devices(None, 1)] == ["cpu0", "cpu0"]
+    assert [str(device) for device in typed_options.two_devices(None, 2)] == ["cpu0", "cpu1"]
+
+
+def test_a_long_run_says_at_the_start_how_long(run, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "SLOW", 0)
+    done = run("train", data, *SMALL, "--recipe", "caffe", "--pixel-scale", 0.01,
+               "--output-dir", tmp_path / "run")
+    assert re.search(r"on this machine all 8 steps will take about \d+ (minutes|hours); "
+                     "--recipe quickstart is for trying", done.out), done.out
+
+
+# --- export -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net"])
+def test_only_safetensors_are_written(run, trained, tmp_path, name):
+    done = run("export", trained.folder, tmp_path / name)
+    assert is_clean_error(done, name, ".safetensors") and not (tmp_path / name).exists()
+
+
+def test_what_is_written_says_how_pictures_are_prepared(run, trained, tmp_path):
+    assert run("export", trained.folder, tmp_path / "net.safetensors").code == 0
+    arrays, about = load_safetensors(tmp_path / "net.safetensors")
+    prepared = json.loads(about["preprocessing"])
+    assert prepared["crop"] == 67 and prepared["multiply_by"] == pytest.approx(1 / 64)
+    mean = Saved.read(trained.folder).arrays("statistics/")["mean"]
+    assert np.array_equal(arrays["mean_image"], mean.transpose(2, 0, 1))
+
+
+# --- checkpoints of other versions -------------------------------------------------------
+
+
+def test_a_checkpoint_of_version_0_1_goes_on_to_the_same_bits(run, data, trained, half, tmp_path):
+    """It had no seconds, no settings and no unreported sums."""
+    saved = Checkpoint(half)
+    meta = {name: value for name, value in saved.meta.items()
+            if name in ("format", "recipe", "classes", "words", "seed", "data", "history")}
+    meta["progress"] = {name: value for name, value in saved.meta["progress"].items()
+                        if name != "seconds"} | {"plateau": dict(best=float("inf"), bad=0, drops=0)}
+    with np.load(saved.path) as npz:
+        arrays = {name: npz[name] for name in npz.files if name != "meta"}
+    (tmp_path / "old").mkdir()
+    store.save(tmp_path / "old" / "last.npz", arrays, meta)
+    assert run("train", "--resume", tmp_path / "old", "--device", "cpu").code == 0
+    assert same_net(tmp_path / "old", trained.folder)
 
 
 # --- what is refused ------------------------------------------------------------------
@@ -748,8 +903,8 @@ def test_a_signal_saves_and_nothing_is_lost(run, data, tmp_path, number):
     done = ended(process)
     step = progress(parts)["step"]
     assert done.code == 130 and "finishing this step" in done.err
-    assert step >= 6 and "interrupted; go on with" in done.out
-    command = shlex.split(done.out.strip().splitlines()[-1])
+    assert step >= 6 and "interrupted; go on with" in done.err
+    command = shlex.split(done.err.strip().splitlines()[-1])
     assert command[2:4] == ["train", "--resume"] and Path(command[4]).exists()
 
     assert run(*command[2:], "--steps", step + 3, "--device", "cpu").code == 0

@@ -2,7 +2,6 @@
 import numpy as np
 import pytest
 
-from tinynet import ops
 from tinynet.training import evaluation
 
 
@@ -38,9 +37,9 @@ def test_the_search_finds_the_net_that_knows():
     good[np.arange(200), labels] += draw.random(200) < 0.8
     logs = np.log(np.stack([useless, good / good.sum(axis=1, keepdims=True)]))
     weights = evaluation.search(logs, labels, k=1)
-    found = ops.errors(evaluation.average(logs, weights), labels, 1)
-    assert found < ops.errors(evaluation.average(logs, [1, 1]), labels, 1)
-    every = [ops.errors(evaluation.average(logs, [0.5, w]), labels, 1)
+    found = evaluation.wrong(evaluation.average(logs, weights), labels, 1)
+    assert found < evaluation.wrong(evaluation.average(logs, [1, 1]), labels, 1)
+    every = [evaluation.wrong(evaluation.average(logs, [0.5, w]), labels, 1)
              for w in evaluation.GRID]
     assert found <= min(every)
     assert all(weight in evaluation.GRID for weight in weights)

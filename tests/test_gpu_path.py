@@ -27,8 +27,9 @@ from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
 from tinynet.optim import SGD
 from tinynet.pictures import patterns
-from tinynet.progress import Meter
 from tinynet.split import crossings
+from tinynet.training.evaluation import Meter
+from tinynet.training.options import two_devices
 
 ROOT = Path(alexnet.__file__).parent
 PLACES = ["gpu0", "gpu0:a,gpu0:b", "gpu0,gpu1"]
@@ -43,7 +44,7 @@ COMMAND = ["--recipe", "quickstart", "--kernels", "6,8,12,12,8", "--neurons", "1
 def two_steps(places):
     """Train two steps: the net, its losses, what each phase of the last one copied, its
     crossings, and the meter."""
-    towers = alexnet.two_devices(places)
+    towers = two_devices(places)
     model = net(towers)
     optimizer = SGD(model.parameters(), lr=0.01)
     losses, meter = [], Meter()
@@ -79,7 +80,7 @@ def card(name):
 @pytest.mark.parametrize("places", PLACES)
 def test_a_step_copies_the_batch_and_seven_crossings_and_their_mirrors(gpus, places):
     _, _, seen, crossed, _ = two_steps(places)
-    top, bottom = (card(str(device)) for device in alexnet.two_devices(places))
+    top, bottom = (card(str(device)) for device in two_devices(places))
     n, c2, c5, f6, f7 = len(IMAGES), 8, 8, 16, 16
     to_top = [n * 3 * 3 * c2 * 4, n * c5 * 4, n * f6 * 4, n * f7 * 4]
     seven = [Copy(*way, size) for size in to_top for way in ((bottom, top), (top, bottom))][:-1]

@@ -8,6 +8,7 @@ from tinynet.engine import Tensor, no_grad
 from tinynet.layers import LRN, Conv2D, Dense, Flatten, Layer, MaxPool, ReLU, Sequential
 from tinynet.optim import SGD
 from tinynet.split import exchange, gather, send_to_both
+from tinynet.training.evaluation import wrong
 
 
 class SmallTower(Layer):
@@ -62,6 +63,6 @@ def test_a_two_tower_net_learns_cifar10_in_a_few_hundred_steps(real_pictures):
         loss.backward()
         optimizer.step()
     with no_grad():
-        wrong = sum(int(ops.errors(model.eval()(Tensor(unseen[i:i + 500], top)).data,
+        wrong = sum(int(wrong(model.eval()(Tensor(unseen[i:i + 500], top)).data,
                                    answers[i:i + 500], 1)) for i in range(0, 2000, 500))
     assert wrong / 2000 < 0.60         # chance: 0.90

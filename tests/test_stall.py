@@ -12,8 +12,8 @@ from tinynet import ops
 from tinynet.engine import Tensor
 from tinynet.optim import SGD
 from tinynet.pictures import patterns
-from tinynet.training import recipes
-from tinynet.training.stall import StallWatch, diagnosis, examine, first_values
+from tinynet.training import options, recipes
+from tinynet.training.stall import StallWatch, better_start, diagnosis, examine
 
 LN10 = math.log(10)
 SMALL = recipes.RECIPES["quickstart"].changed(
@@ -26,9 +26,9 @@ NET = ["--recipe", "quickstart", "--kernels", "4,8,8,8,8", "--neurons", "16,16",
 
 
 def spoke(watch, losses, every=10, start=0):
-    """The steps at which the watch called it a stall; a report every `every` steps."""
-    steps = range(start + every, start + every * len(losses) + 1, every)
-    return [step for step, loss in zip(steps, losses) if watch.stalled(step, loss)]
+    """The steps at which the watch called it a stall; every loss comes `every` times."""
+    losses = np.repeat(losses, every)
+    return [step for step, loss in enumerate(losses, start + 1) if watch.saw(step, Tensor([loss]))]
 
 
 def test_a_stall_is_told_once():
@@ -49,7 +49,7 @@ def test_one_good_report_starts_the_count_anew():
 
 
 def test_what_was_before_a_restart_does_not_count():
-    assert spoke(StallWatch(10, 50, start=400), [LN10] * 20, start=400) == [450]
+    assert spoke(StallWatch(10, 50), [LN10] * 20, start=400) == [450]
 
 
 def test_zero_steps_is_never():
@@ -64,7 +64,7 @@ def after_a_step():
     """A function: a small net after two steps with some recipe, as train() has it."""
     def net(labels=None, pixels=None, device="cpu", **changes):
         recipe = SMALL.changed(changes)
-        model = alexnet.AlexNet(10, alexnet.two_devices(device), recipe).initialize(0)
+        model = alexnet.AlexNet(10, options.two_devices(device), recipe).initialize(0)
         optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.wd)
         draw = np.random.default_rng(0)
         coarse = draw.normal(0, 64 * recipe.pixel_scale, (16, 6, 6, 3)).astype(np.float32)
@@ -96,7 +96,7 @@ def advice(net):
 def test_every_layer_has_a_row_in_the_order_of_computing(after_a_step):
     net = after_a_step()
     rows = examine(net.model, net.optimizer, net.batch.images)
-    towers = [f"{tower}.{layer}" for layer in alexnet.LAYERS[:-1] for tower in ("top", "bottom")]
+    towers = [f"{tower}.{layer}" for layer in recipes.LAYERS[:-1] for tower in ("top", "bottom")]
     assert list(rows) == [*towers, "fc8"]
     for name in rows:
         assert sum(line.startswith(name + " ") for line in said(net)) == 1
@@ -194,7 +194,7 @@ def test_pixels_and_labels_are_described(after_a_step):
 
 def test_every_option_it_names_exists():
     recipe = recipes.RECIPES["paper"]
-    options = " ".join([first_values(recipe, 70.0, dead=False), "--lr 0.1 --seed 3"])
+    options = " ".join([better_start(recipe, 70.0, dead=False), "--lr 0.1 --seed 3"])
     args = alexnet.parser().parse_args(["train", *shlex.split(options)])
     assert args.std == ("he",) and args.bias == (0.0,) and args.pixel_scale == 0.01
 
@@ -221,11 +221,20 @@ def test_a_stalled_run_hears_of_it_once_and_ends_the_same_to_the_bit(pictures, t
             weights[stall_steps] = {name: file[name] for name in file.files
                                     if name.startswith(("weights/", "velocity/"))}
     assert spoken["8"].count("that of guessing") == 1 and "--std he" in spoken["8"]
-    assert spoken["8"].index("step 8 ") < spoken["8"].index("guessing") < (
+    assert spoken["8"].index("step 6 ") < spoken["8"].index("guessing") < (
         spoken["8"].index("step 10 "))
     assert "guessing" not in spoken["0"]
     assert len(weights["0"]) > 30
     assert all(np.array_equal(weights["0"][name], weights["8"][name]) for name in weights["0"])
+
+
+def test_a_stall_is_heard_of_in_time_however_rarely_a_line_is_printed(pictures, tmp_path, capsys):
+    assert alexnet.main(["train", str(pictures), *NET, "--std", "0.0001", "--epochs", "4",
+                         "--stall-steps", "8", "--print-freq", "1000",
+                         "--output-dir", str(tmp_path / "run")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("that of guessing") == 1
+    assert out.index("guessing") < out.index("epoch 3/4")
 
 
 def test_a_run_that_learns_hears_nothing(pictures, tmp_path, capsys):

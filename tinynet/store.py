@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .device import to_host
 from .errors import UserError
 
 FORMAT = "tinynet 1"
@@ -70,21 +69,6 @@ def _aside(path):
     return Path(path).with_name(Path(path).name + ".part")
 
 
-def training_arrays(model, optimizer):
-    """Weights and velocities as NumPy arrays, by the names they have in a checkpoint."""
-    arrays = {}
-    for name, w in model.parameters():
-        arrays[f"weights/{name}"] = w.numpy()
-        arrays[f"velocity/{name}"] = to_host(optimizer.velocity[name])
-    return arrays
-
-
-def is_one(path):
-    """Whether there is a checkpoint at `path`, or what looks like one that is missing."""
-    path = Path(path)
-    return (path / "last.npz").is_file() if path.is_dir() else path.suffix == ".npz"
-
-
 class Checkpoint:
     """A saved net: `meta`, the names of its arrays, and the arrays when asked for.
 
@@ -130,24 +114,13 @@ class Checkpoint:
         for name, array in self.arrays("weights/", shapes).items():
             weights[name].data = weights[name].device.put(array)
 
-    def load_training(self, model, optimizer):
-        """Put back what training_arrays took: weights and velocities, each on its device."""
-        self.load_weights(model)
-        weights = optimizer.parameters
-        shapes = {name: w.shape for name, w in weights.items()}
-        for name, array in self.arrays("velocity/", shapes).items():
-            optimizer.velocity[name] = weights[name].device.put(array)
-
-    def weights(self):
-        """The saved weights: name -> array."""
-        prefix = "weights/"
-        names = [name.removeprefix(prefix) for name in self.names if name.startswith(prefix)]
-        return self.arrays(prefix, dict.fromkeys(names))
-
     @contextmanager
     def _opened(self):
         """The file as NumPy reads it. The many ways in which a damaged file can fail become
         one clear error."""
+        if not zipfile.is_zipfile(self.path):          # NumPy would advise to trust its pickles
+            raise UserError(f"{self.path} is truncated, damaged or no checkpoint: it is no .npz "
+                            "file")
         try:
             with open(self.path, "rb") as file:
                 yield np.load(file, allow_pickle=False)

@@ -1,43 +1,168 @@
-"""What does a net say of many pictures, and what do several say together? (paper, section 6)
+"""How good is a net on pictures, and how good are several together? (paper, section 6)
 
-Together: the mean of their probabilities, perhaps a weighted one. The authors had a tool that
-looked for the weights on a validation set, and so does `search`.
+Several nets together say the mean of their probabilities, perhaps a weighted one. The authors
+had a tool that looked for the weights on a validation set, and so does `search`.
 """
+import time
+
 import numpy as np
 
-from .. import device, ops
+from .. import ops
+from ..device import get_array_module, to_host
 from ..engine import Tensor, no_grad
 from ..progress import bar
 
 GRID = np.arange(21) / 20             # the weights that are tried: 0, 0.05, ... 1
 
 
-def log_probabilities(model, loader, views):
-    """What a net says of all pictures of a loader: logarithms (N, classes), labels (N,), and
-    which pictures they are (N,)."""
+# --- counting errors --------------------------------------------------------------------
+
+
+def wrong(logits, labels, k):
+    """How many rows do not have their label among the k largest logits (an array).
+
+    logits (N, classes), labels (N,), both arrays of one device -> one number. A label that
+    ties with others, or with a NaN, counts as ranked below all of them: a net that says the
+    same of every class is always wrong, as it should be.
+    """
+    xp = get_array_module(logits)
+    labels = xp.asarray(labels)
+    own = logits[xp.arange(len(labels)), labels][:, None]
+    ahead = (~(logits < own)).sum(axis=-1) - 1         # less one: the label itself
+    return (ahead >= k).sum()
+
+
+class Meter:
+    """Loss and errors summed over batches, on the device until somebody reads them.
+
+    Reading a number makes the host wait for a GPU, so it is not done at every step.
+    """
+
+    def __init__(self):
+        self.reset()
+
+    def reset(self):
+        self.sums = None
+        self.pictures, self.waited = 0, 0.0
+        self.start = time.perf_counter()
+
+    def add(self, loss, logits, labels, waited=0.0):
+        """Count a batch.
+
+        loss, logits: tensors. labels: an array on their device. waited: seconds spent on
+        waiting for pictures. With five classes or fewer, top-5 errors are 0.
+        """
+        count, classes = logits.shape
+        xp = get_array_module(logits.data)
+        with logits.device:
+            sums = xp.stack([loss.data * count,
+                             wrong(logits.data, labels, 1),
+                             wrong(logits.data, labels, min(5, classes))],
+                            dtype=xp.float64)          # counts beyond 2**24 stay exact
+            self.sums = sums if self.sums is None else self.sums + sums
+        self.pictures += count
+        self.waited += waited
+
+    def read(self):
+        """Means since the last reset, as a dict. Errors and waited are shares (0 ... 1)."""
+        loss, top1, top5 = (to_host(self.sums) / self.pictures).tolist()
+        seconds = time.perf_counter() - self.start
+        return dict(loss=loss, top1_error=top1, top5_error=top5, pictures=self.pictures,
+                    images_per_s=self.pictures / seconds, waited=self.waited / seconds)
+
+
+def in_words(seen, classes):
+    """Loss and errors, as Meter.read gives them, for a line of text."""
+    top5 = f" (top-5 {seen['top5_error']:.1%})" if classes > 5 else ""      # else it is 0
+    return f"loss {seen['loss']:.4f}  error {seen['top1_error']:.1%}{top5}"
+
+
+# --- the loop over pictures to test with --------------------------------------------------
+
+
+def answers(model, loader, device, views=1):
+    """What a net says of every batch of a loader: yields (batch, logits), logits a tensor.
+
+    model: is put into test mode. device: where its first layer lives. views: how many views
+    of each picture the loader gives; of several, the logits are the logarithms of their mean
+    probabilities.
+    """
     model.eval()
-    found = []
     with bar(len(loader), "testing") as progress, no_grad():
         for batch in loader.testing(views):
-            found.append((device.to_host(view_means(model, batch, views).data), batch.labels,
-                          batch.indices))
+            views_in_a_row = batch.images.reshape(-1, *batch.images.shape[-3:])
+            logits = model(Tensor(views_in_a_row, device))
+            if views > 1:
+                with logits.device:
+                    logits = Tensor(mean_over_views(logits.data, views), logits.device)
+            yield batch, logits
             progress.update()
-    return [np.concatenate(parts) for parts in zip(*found)]
 
 
-def view_means(model, batch, views):
-    """Log of the mean probability over the views of each picture of a batch: a tensor."""
-    crops = batch.images.reshape(-1, *batch.images.shape[-3:])
-    logits = model(Tensor(crops, model.devices[0]))
-    with logits.device:
-        return Tensor(ops.mean_over_views(logits.data, views), logits.device)
+def evaluate(model, loader, device, views=1, interrupted=False):
+    """Loss and errors over all pictures of a loader: a dict as Meter.read gives it.
+
+    None if `interrupted` became true on the way.
+    """
+    meter = Meter()
+    for batch, logits in answers(model, loader, device, views):
+        if interrupted:
+            return None
+        with no_grad():
+            labels = logits.device.put(batch.labels)
+            loss = ops.softmax_cross_entropy(logits, labels=labels)
+        meter.add(loss, logits, labels, batch.waited)
+    return meter.read()
+
+
+def mean_over_views(logits, views):
+    """Log of the mean probability of each class over the views of each picture (an array).
+
+    logits (N * views, classes) -> (N, classes). The mean is of probabilities, as in the paper
+    (section 4.1), but taken in logarithms, where a very small one does not become zero.
+    """
+    xp = get_array_module(logits)
+    logs = ops._log_softmax(logits).reshape(-1, views, logits.shape[-1])
+    largest = logs.max(axis=1, keepdims=True)
+    return largest[:, 0] + xp.log(xp.exp(logs - largest).mean(axis=1))
+
+
+# --- several nets -----------------------------------------------------------------------
+
+
+def log_probabilities(model, loader, device, views=1):
+    """What a net says of all pictures of a loader: logarithms of probabilities (N, classes),
+    labels (N,) and which pictures they are (N,)."""
+    found = [(mean_over_views(to_host(logits.data), 1), batch.labels, batch.indices)
+             for batch, logits in answers(model, loader, device, views)]
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 
 def result(logs, labels):
-    """Loss and errors of log probabilities, as Meter.read gives them."""
+    """Loss and errors of log probabilities (N, classes), as Meter.read gives them."""
     return dict(loss=-logs[np.arange(len(labels)), labels].mean(),
-                top1_error=ops.errors(logs, labels, 1) / len(labels),
-                top5_error=ops.errors(logs, labels, min(5, logs.shape[1])) / len(labels))
+                top1_error=wrong(logs, labels, 1) / len(labels),
+                top5_error=wrong(logs, labels, min(5, logs.shape[1])) / len(labels))
+
+
+def together(logs, labels, weights):
+    """What several nets say together: the log of their mean probability (N, classes), and lines
+    of text about it.
+
+    logs: log probabilities (nets, N, classes). labels (N,). weights: one for each net, or
+    "search".
+    """
+    classes, lines = logs.shape[-1], []
+    if weights == "search":
+        k = 5 if classes > 5 else 1                    # a top-5 error of 5 classes is 0
+        weights = search(logs, labels, k)
+        lines = [f"weights with the lowest top-{k} error found on these very pictures, which",
+                 "flatters them; for others:  --weights " + ",".join(f"{w:g}" for w in weights)]
+    mean = average(logs, weights)
+    if len(logs) > 1:
+        lines += [f"mean of the {len(logs)} nets, weighted {', '.join(f'{w:g}' for w in weights)}:",
+                  f"  {in_words(result(mean, labels), classes)}"]
+    return mean, lines
 
 
 def average(logs, weights):
@@ -49,7 +174,7 @@ def average(logs, weights):
     largest = logs.max(axis=0)
     shares = (np.asarray(weights) / np.sum(weights)).astype(logs.dtype)
     return largest + np.log(sum(share * np.exp(log - largest)
-                                for share, log in zip(shares, logs)))
+                                for share, log in zip(shares, logs, strict=True)))
 
 
 def search(logs, labels, k=5):
@@ -59,7 +184,7 @@ def search(logs, labels, k=5):
     single change helps. They are fitted to these labels: the error on them flatters.
     """
     weights = [0.5] * len(logs)
-    lowest = ops.errors(average(logs, weights), labels, k)
+    lowest = wrong(average(logs, weights), labels, k)
     better = True
     while better:
         better = False
@@ -68,7 +193,7 @@ def search(logs, labels, k=5):
                 tried = [*weights[:net], float(weight), *weights[net + 1:]]
                 if not any(tried):
                     continue
-                error = ops.errors(average(logs, tried), labels, k)
+                error = wrong(average(logs, tried), labels, k)
                 if error < lowest:
                     weights, lowest, better = tried, error, True
     return weights

@@ -1,6 +1,11 @@
-"""What did the net learn to look for? Pictures for the eye, drawn with Pillow alone."""
+"""What did the net learn to look for, and how did it learn? Drawn with Pillow alone."""
+import csv
+import io
+
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+
+from ..store import replacing
 
 
 def kernel_sheet(*towers, zoom=5, columns=16):
@@ -24,8 +29,90 @@ def kernel_sheet(*towers, zoom=5, columns=16):
                                   constant_values=255))
 
 
+def save(picture, path):
+    """Write a picture as a PNG that is whole or not there."""
+    with replacing(path) as file:
+        picture.save(file, "PNG")
+
+
 def _tile(kernel, zoom, gap):
     low, high = kernel.min(), kernel.max()
     grey = (kernel - low) / max(high - low, 1e-12) * 255
     big = np.round(grey).astype(np.uint8).repeat(zoom, axis=0).repeat(zoom, axis=1)
     return np.pad(big, ((gap, gap), (gap, gap), (0, 0)), constant_values=255)
+
+
+# --- curves -----------------------------------------------------------------------------
+
+
+COLUMNS = "run", "kind", "epochs", "loss", "top1_error", "seconds"
+
+
+def errors(history, kind):
+    """[(epochs, top-1 error), ...] of the rows of a kind, "train" or "validation"."""
+    return [(row["epochs"], row["top1_error"]) for row in history if row["kind"] == kind]
+
+
+def write_csv(path, histories):
+    """A row for every row of {name: history}, histories as runs.Run has them."""
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(dict(row, run=name) for name, rows in histories.items() for row in rows)
+    with replacing(path) as file:
+        file.write(table.getvalue().encode())
+
+
+def draw_curves(path, lines, title, across="Epochs", up="Error"):
+    """A PNG with (label, points, style) lines: points (x, share), style a colour and "solid",
+    "dashed" or "thin". Lines without a label are not in the legend."""
+    width, height, left, top, right, bottom = 1280, 860, 130, 90, 40, 110
+    paper = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(paper)
+    font = {size: ImageFont.load_default(size) for size in (22, 26, 30)}
+    largest = [max(point[axis] for _, points, _ in lines for point in points) for axis in (0, 1)]
+    steps = [nice_step(value) for value in largest]
+    most = [step * -(-value // step) for value, step in zip(largest, steps)]
+
+    def at(x, y):
+        return (left + (width - left - right) * x / most[0],
+                height - bottom - (height - top - bottom) * y / most[1])
+
+    pen.text((width / 2, top / 2), title, "black", font[30], "mm")
+    pen.text((width / 2, height - 30), across, "black", font[26], "mm")
+    pen.text((14, top - 44), up, "black", font[26], "lm")
+    for tick in np.arange(0, most[0] + steps[0] / 2, steps[0]):
+        pen.line([at(tick, 0), at(tick, most[1])], "#e4e4e4")
+        pen.text((at(tick, 0)[0], height - bottom + 26), f"{tick:g}", "black", font[22], "mm")
+    for tick in np.arange(0, most[1] + steps[1] / 2, steps[1]):
+        pen.line([at(0, tick), at(most[0], tick)], "#e4e4e4")
+        pen.text((left - 14, at(0, tick)[1]), f"{tick:.3g}" if most[1] > 1 else f"{tick:.0%}",
+                 "black", font[22], "rm")
+    pen.line([at(0, most[1]), at(0, 0), at(most[0], 0)], "black", 2)
+    legend = top + 14
+    for label, points, (colour, stroke) in lines:
+        stretch(pen, [at(*point) for point in points], colour, stroke)
+        if label:
+            stretch(pen, [(width - 430, legend), (width - 370, legend)], colour, stroke)
+            pen.text((width - 355, legend), label, "black", font[22], "lm")
+            legend += 34
+    save(paper, path)
+
+
+def nice_step(largest):
+    """A distance of ticks, 1, 2 or 5 times a power of ten, of which 4 to 10 fit."""
+    largest = largest or 1.0           # of a curve that is zero everywhere
+    tens = 10.0 ** np.floor(np.log10(largest))
+    return next(step * tens for step in (0.1, 0.2, 0.5, 1.0) if largest / (step * tens) <= 10)
+
+
+def stretch(pen, corners, colour, stroke):
+    """A line through corners, solid, thin or dashed."""
+    if stroke != "dashed":
+        pen.line(corners, colour, 2 if stroke == "thin" else 5, "curve")
+        return
+    x, y = np.transpose(corners)
+    far = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
+    for start in np.arange(0, far[-1], 24):
+        steps = np.linspace(start, min(start + 14, far[-1]), 8)
+        pen.line(list(zip(np.interp(steps, far, x), np.interp(steps, far, y))), colour, 5)

@@ -5,13 +5,20 @@ fields is an option of `alexnet.py train` (`--lr`, `--pixel-scale`, ...).
 """
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 
+from ..conv import FORMS, out_size
 from ..errors import UserError
+from ..layers import LRN, Conv2D, Dense, Dropout, Flatten, MaxPool, ReLU, SameMapLRN, Sequential
 from . import schedules
 
 
-def _field(default, help):
-    return field(default=default, metadata={"help": help})
+def _field(group, default, help):
+    return field(default=default, metadata={"group": group, "help": help})
+
+
+net, pictures, learning = (partial(_field, group) for group in (
+    "the net", "the pictures", "learning"))
 
 
 @dataclass(frozen=True)
@@ -21,76 +28,90 @@ class Recipe:
     name: str = "paper"
 
     # the net
-    towers: int = _field(2, "rows of figure 2; 1: the one-GPU net of 3.2, with half the kernels "
-                            "in conv1 ... conv4")
-    conv6: bool = _field(False, "a sixth convolution after the last pool, as in the nets with "
-                                "an asterisk (6)")
-    kernels: tuple = _field((48, 128, 192, 192, 128),
-                            "kernels of conv1 ... conv5 in each tower (figure 2)")
-    neurons: tuple = _field((2048, 2048), "neurons of fc6, fc7 in each tower (figure 2)")
-    std: tuple = _field((0.01,) * 8, "spread of the first weights of conv1 ... fc8 (5), a "
-                                     "number or he: sqrt(2 / inputs); one for all or eight")
-    bias: tuple = _field((0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0),
-                         "first biases of conv1 ... fc8 (5), one for all or eight")
-    after_conv1: tuple = _field(("relu", "lrn", "pool"),
-                                "the order of relu, lrn, same-map-lrn and pool (3.5)")
-    after_conv2: tuple = _field(("relu", "lrn", "pool"), "the same for layer 2 (3.5)")
-    pool: int = _field(3, "side of a pool's window, every 2 pixels (3.4); 2: no overlap")
-    pool_ties: str = _field("first", "who gets the gradient of several largest pixels: the "
-                                     "first or all of them")
-    lrn: str = _field("sum", "sum: alpha multiplies the sum over 5 maps (3.3); mean: their "
-                             "mean, as in the 2012 program; none: no normalisation")
-    lrn_alpha: float = _field(1e-4, "LRN's alpha (3.3)")
-    lrn_k: float = _field(2.0, "LRN's k (3.3)")
-    dropout: float = _field(0.5, "probability to drop an output of fc6, fc7 (4.2)")
-    dropout_kind: str = _field("classic", "classic: halve at test time (4.2), or inverted")
-    conv: str = _field("auto", "how convolutions are computed: im2col; winograd, with fewer "
-                               "multiplications, wherever it can be; auto, where it is faster")
+    towers: int = net(2, "rows of figure 2; 1: the one-GPU net of 3.2, with half the kernels "
+                         "in conv1 ... conv4")
+    conv6: bool = net(False, "a sixth convolution after the last pool, as in the nets with "
+                             "an asterisk (6)")
+    kernels: tuple = net((48, 128, 192, 192, 128),
+                         "kernels of conv1 ... conv5 in each tower (figure 2)")
+    neurons: tuple = net((2048, 2048), "neurons of fc6, fc7 in each tower (figure 2)")
+    std: tuple = net((0.01,) * 8, "standard deviation of the first weights of conv1 ... fc8 (5), a "
+                                  "number or he: sqrt(2 / inputs); one for all or eight")
+    bias: tuple = net((0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0),
+                      "first biases of conv1 ... fc8 (5), one for all or eight")
+    after_conv1: tuple = net(("relu", "lrn", "pool"),
+                             "the order of relu, lrn, same-map-lrn and pool (3.5)")
+    after_conv2: tuple = net(("relu", "lrn", "pool"), "the same for layer 2 (3.5)")
+    pool: int = net(3, "side of a pool's window, every 2 pixels (3.4); 2: no overlap")
+    pool_ties: str = net("first", "who gets the gradient of several largest pixels: the "
+                                  "first or all of them")
+    lrn: str = net("sum", "sum: alpha multiplies the sum over 5 maps (3.3); mean: their "
+                          "mean, as in the 2012 program; none: no normalisation")
+    lrn_alpha: float = net(1e-4, "LRN's alpha (3.3)")
+    lrn_k: float = net(2.0, "LRN's k (3.3)")
+    dropout: float = net(0.5, "probability to drop an output of fc6, fc7 (4.2)")
+    dropout_kind: str = net("classic", "classic: halve at test time (4.2), or inverted")
+    conv: str = net("auto", "how convolutions are computed: im2col; winograd, with fewer "
+                            "multiplications, wherever it can be; auto, where it is faster")
 
     # the pictures
-    crop: int = _field(227, "side of the random crops from 256 x 256 pictures (4.1); the net "
-                            "reads zeros beyond the edge of 224")
-    share: int = _field(1, "how many pictures in a row share a crop and a mirror (4.1: not said)")
-    shuffle: str = _field("epoch", "epoch: a new order in every epoch; once: always the same")
-    mean: str = _field("aligned", "aligned: the mean image is cropped where the picture is (2); "
-                                  "centre: always its centre, never mirrored")
-    pixel_scale: float = _field(1.0, "multiplies the pixels (0 ... 255) after the mean "
-                                     "image was subtracted (2)")
-    colour: str = _field("eigenvalue",
-                         "PCA colour noise (4.1): none, eigenvalue (the paper's letter, on "
-                         "pixels of 0 ... 1), or stdev (what its authors ran: on ImageNet "
-                         "about twice as much, and the picture divided by 1 + its size)")
-    colour_sigma: float = _field(0.1, "size of the colour noise (4.1)")
+    crop: int = pictures(227, "side of the random crops from 256 x 256 pictures (4.1); the net "
+                              "reads zeros beyond the edge of 224")
+    share: int = pictures(1, "how many pictures in a row share a crop and a mirror (4.1: not said)")
+    shuffle: str = pictures("epoch", "epoch: a new order in every epoch; once: always the same")
+    mean: str = pictures("aligned", "aligned: the mean image is cropped where the picture is (2); "
+                                    "centre: always its centre, never mirrored")
+    pixel_scale: float = pictures(1.0, "multiplies the pixels (0 ... 255) after the mean "
+                                       "image was subtracted (2)")
+    colour: str = pictures("eigenvalue",
+                           "PCA colour noise (4.1): none, eigenvalue (the paper's letter, on "
+                           "pixels of 0 ... 1), or stdev (what its authors ran: on ImageNet "
+                           "about twice as much, and the picture divided by 1 + its size)")
+    colour_sigma: float = pictures(0.1, "size of the colour noise (4.1)")
 
     # learning
-    batch_size: int = _field(128, "pictures in a step, over all devices (5)")
-    epochs: int = _field(90, "cycles through the training pictures (5)")
-    lr: float = _field(0.01, "first learning rate (5)")
-    schedule: str = _field("plateau", "plateau: divide the rate by 10 when the validation "
-                                      "error stops improving (5); 2012: when the authors did; "
-                                      "dexp: their automatic one; step: every step_epochs; "
-                                      "linear: down to 0 at the last epoch; or constant")
-    patience: int = _field(5, "plateau: validations without improvement before the rate drops")
-    threshold: float = _field(0.001, "plateau: what counts as an improvement of the error")
-    drops: int = _field(3, "plateau: how often the rate drops at most (5)")
-    step_epochs: int = _field(30, "step: divide the rate by 10 every so many epochs")
-    momentum: float = _field(0.9, "momentum (5)")
-    wd: float = _field(0.0005, "weight decay (5)")
-    bias_lr: float = _field(1.0, "the rate of biases, as a multiple (5: equal for all layers)")
-    bias_wd: bool = _field(True, "whether biases decay (5: not said)")
+    batch_size: int = learning(128, "pictures in a step, over all devices (5)")
+    epochs: int = learning(90, "cycles through the training pictures (5)")
+    lr: float = learning(0.01, "first learning rate (5)")
+    schedule: str = learning("plateau", "plateau: divide the rate by 10 when the validation "
+                                        "error stops improving (5); 2012: when the authors did; "
+                                        "dexp: their automatic one; step: every step_epochs; "
+                                        "linear: down to 0 at the last epoch; or constant")
+    patience: int = learning(5, "plateau: validations without improvement before the rate drops")
+    threshold: float = learning(0.001, "plateau: what counts as an improvement of the error")
+    drops: int = learning(3, "plateau: how often the rate drops at most (5)")
+    step_epochs: int = learning(30, "step: divide the rate by 10 every so many epochs")
+    momentum: float = learning(0.9, "momentum (5)")
+    wd: float = learning(0.0005, "weight decay (5)")
+    bias_lr: float = learning(1.0, "the rate of biases, as a multiple (5: equal for all layers)")
+    bias_wd: bool = learning(True, "whether biases decay (5: not said)")
 
     @property
     def colour_epochs(self):
         """How many epochs have colour noise: the authors' log ends it in the last quarter."""
-        if self.schedule == "2012":
-            return math.ceil(schedules.COLOUR_2012 * self.epochs / schedules.EPOCHS_2012)
-        if self.schedule == "dexp":
-            return math.ceil(schedules.COLOUR_DEXP * self.epochs / schedules.EPOCHS_DEXP)
-        return math.inf
+        if self.schedule not in schedules.COLOUR_ENDS:
+            return math.inf
+        end, of = schedules.COLOUR_ENDS[self.schedule]
+        return math.ceil(end * self.epochs / of)
+
+    def map_sides(self):
+        """Pixels on a side of the maps that conv1 makes and that fc6 sees.
+
+        They are 55 and 6 for crops of 227, and of 224. Every pixel is seen, if need be by
+        windows that reach beyond the edge, as in the 2012 program. Raises UserError.
+        """
+        try:
+            first = out_size(self.crop, 11, 4, ceil=True)
+            side = out_size(first, self.pool, 2, ceil=True)
+            for _ in "conv2", "conv4":
+                side = out_size(side - 2 * (3 - self.pool), self.pool, 2, ceil=True)
+        except ValueError as error:
+            raise UserError(f"--crop {self.crop} is too small for five layers: {error}") from None
+        return first, side
 
     def changed(self, options):
         """The same recipe with some fields set, from a dict. Raises UserError."""
-        recipe = replace(self, **{name: _spread(name, value)
+        recipe = replace(self, **{name: _for_all_layers(name, value)
                                   for name, value in options.items()})
         recipe.check()
         return recipe
@@ -123,12 +144,18 @@ class Recipe:
             numbers = [x for x in value if x != "he"] if name == "std" else [value]
             if not all(0 <= number < math.inf for number in numbers):
                 raise UserError(f"{name} must be at least 0, not {value}")
+        if self.crop > 256:
+            raise UserError(f"--crop {self.crop} does not fit into pictures of 256 x 256")
+        self.map_sides()
 
-    def lines(self):
-        """One line a field, for the start of a run; what is not the recipe's own is marked."""
-        own = asdict(RECIPES[self.name])
-        return [f"  {name:13} {value}{'' if value == own[name] else '   (changed)'}"
-                for name, value in asdict(self).items()]
+    def lines(self, whole):
+        """Lines of text: a line a field, or only what is not the named recipe's own."""
+        own, fields = asdict(RECIPES[self.name]), asdict(self)
+        if whole:
+            return [f"  {name:13} {value}{'' if value == own[name] else '   (changed)'}"
+                    for name, value in fields.items()]
+        return [f"  {name} {value}, not {own[name]}" for name, value in fields.items()
+                if value != own[name]]
 
 
 CHOICES = {
@@ -136,12 +163,12 @@ CHOICES = {
     "pool": (2, 3),
     "pool_ties": ("first", "all"),
     "lrn": ("sum", "mean", "none"),
-    "conv": ("auto", "im2col", "winograd"),
+    "conv": FORMS,
     "dropout_kind": ("classic", "inverted"),
     "shuffle": ("epoch", "once"),
     "mean": ("aligned", "centre"),
     "colour": ("none", "eigenvalue", "stdev"),
-    "schedule": ("plateau", "2012", "dexp", "step", "linear", "constant"),
+    "schedule": tuple(schedules.SCHEDULES),
 }
 AFTER_CONV = "relu", "lrn", "same-map-lrn", "pool"
 LENGTHS = {"kernels": 5, "neurons": 2, "std": 8, "bias": 8}
@@ -195,6 +222,56 @@ def reader(option):
     return numbers
 
 
-def _spread(name, value):
+def _for_all_layers(name, value):
     """One number for a field of eight layers stands for all of them."""
     return value * LENGTHS[name] if name in ("std", "bias") and len(value) == 1 else value
+
+
+# --- what a net is made of --------------------------------------------------------------
+
+
+LAYERS = "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"
+
+
+class Bricks:
+    """The parts of a net as a recipe has them: a layer with what follows it."""
+
+    def __init__(self, recipe):
+        self.recipe = recipe
+        # Without overlap a pool reads less beyond the edge; the program gave up as much
+        # padding in conv2 and conv4, so that the maps stay nearly as large (run 147).
+        self.less_pad = 3 - recipe.pool
+        first, self.last_side = recipe.map_sides()              # 55, 6
+        self.beyond_edge = 4 * (first - 1) + 11 - recipe.crop   # 0; of a crop of 224: 3
+
+    def conv(self, name, *sizes, then=("relu",), **how):
+        """A convolution, and what follows it in the order of `then`. sizes, how: Conv2D's."""
+        return Sequential(Conv2D(*sizes, **how, form=self.recipe.conv, **self.initial(name)),
+                          *[self._following(step) for step in then
+                            if self.recipe.lrn != "none" or "lrn" not in step])
+
+    def dense(self, name, *sizes):
+        """A layer in which every neuron sees everything, with its ReLU and dropout."""
+        recipe = self.recipe
+        return Sequential(Flatten(), Dense(*sizes, **self.initial(name)), ReLU(),
+                          Dropout(recipe.dropout, recipe.dropout_kind == "classic"))
+
+    def last(self, *sizes):
+        """fc8: a number for every class, before the softmax."""
+        return Dense(*sizes, **self.initial("fc8"))
+
+    def initial(self, name):
+        """std and bias of a layer's first values; conv6 starts like conv5."""
+        i = LAYERS.index(name.replace("conv6", "conv5"))
+        return dict(std=self.recipe.std[i], bias=self.recipe.bias[i])
+
+    def _following(self, step):
+        recipe = self.recipe
+        if step == "relu":
+            return ReLU()
+        if step == "pool":
+            return MaxPool(recipe.pool, stride=2, ties=recipe.pool_ties, ceil=True)
+        if step == "same-map-lrn":
+            return SameMapLRN()
+        alpha = recipe.lrn_alpha / (5 if recipe.lrn == "mean" else 1)
+        return LRN(n=5, k=recipe.lrn_k, alpha=alpha, beta=0.75)

@@ -2,119 +2,317 @@
 
 last.npz     everything that is needed to go on
 best.npz     the same, after the validation with the lowest top-1 error
-log.jsonl    every report and validation, one JSON object a line
-kernels.png  the kernels of the first layer, drawn at the end
+log.jsonl    the settings, every report and every validation, one JSON object a line
 """
-import itertools
 import json
 import math
+import time
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from .. import store
-from ..errors import UserError
-from ..progress import in_words, say, shown
-from .figures import kernel_sheet
-from .schedules import Plateau
+from ..device import to_host
+from ..errors import Interrupted, UserError
+from ..progress import Interruptible, bar, say, shown
+from .evaluation import Meter, in_words
+from .saved import Saved
+
+SLOW = 600                     # seconds: what takes longer is said at the start
+WAITING = 0.2                  # share of the time above which waiting for pictures is told
+
+
+class Diverged(UserError):
+    """The loss or a weight is no finite number any more; the last good checkpoint stays."""
 
 
 class Run:
-    """The moving parts of a training run: what is saved, restored, reported and logged.
+    """A training run: what is counted, said, logged, saved and restored of it.
 
-    recipe, statistics, classes with their words (class -> what it is), seed and data (the
-    folder of pictures) go into every checkpoint as they are.
+    folder: is made. model, optimizer: are saved and restored. loader: gives the batches; it
+    has batch_size, length(epoch) in pictures and training(epoch, start), as
+    pictures.batches.Loader has. epochs: how many there will be; last: the step at which to
+    stop before. saved: a Saved with the settings that go into every checkpoint. arrays: what
+    else goes into it, by name. plateau: lowers the rate after validations. watch: a
+    stall.StallWatch. print_freq, save_freq: steps between two reports, two checkpoints; with
+    `points` instead of print_freq every epoch has as many reports, and history keeps them.
+
+        with run:
+            while run.goes_on():
+                for batch in run.batches():
+                    ...                                    # a step
+                    run.saw(loss, logits, labels)
+                run.validated(evaluate(...))
+
+    Leaving the block raises Interrupted if somebody pressed Ctrl-C, and everything is saved.
     """
 
-    def __init__(self, folder, model, optimizer, plateau, *, recipe, statistics, classes,
-                 words, seed, data):
-        folder.mkdir(parents=True, exist_ok=True)
-        self.last, self.best = folder / "last.npz", folder / "best.npz"
-        self.log_file, self.kernels = folder / "log.jsonl", folder / "kernels.png"
-        self.model, self.optimizer, self.plateau = model, optimizer, plateau
-        self.statistics = statistics
-        self.settings = dict(recipe=asdict(recipe), classes=classes, words=words, seed=seed,
-                             data=str(Path(data).resolve()))
-        self.history = []                  # of every validation, what was logged of it
-        self.epoch = self.step = 0
-        self.position = 0                  # how many pictures of this epoch are behind us
-        self.lowest_error = math.inf       # top-1, of all validations
+    def __init__(self, folder, model, optimizer, loader, *, epochs, last=None, saved=None,
+                 arrays=(), plateau=None, watch=None, print_freq=None, save_freq=None, points=1,
+                 how_to_go_on="the same command goes on", if_slow=""):
+        self.folder = Path(folder)
+        self.last, self.best = self.folder / "last.npz", self.folder / "best.npz"
+        self.log_file = self.folder / "log.jsonl"
+        self.model, self.optimizer, self.loader = model, optimizer, loader
+        self.epochs, self.stop_at = epochs, last
+        self.saved, self.extra = saved or Saved(), dict(arrays)
+        self.classes = len(self.saved.classes or ()) or 10
+        self.plateau, self.watch = plateau, watch
+        self.print_freq, self.save_freq, self.points = print_freq, save_freq, points
+        self.how_to_go_on, self.if_slow = how_to_go_on, if_slow
+        self.at, self.history = self.saved.progress, self.saved.history
+        self.meter, self.interrupted = Meter(), Interruptible()
+        self.stalled = False               # the watch has just noticed that nothing is learned
         self.improved = False              # the last validation is the best so far
         self.result = None                 # of the last validation
+        self.told_waiting = False
+        with self._writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+
+    # where it stands
+
+    @property
+    def epoch(self):
+        """How many epochs are behind us."""
+        return self.at.epoch
+
+    @property
+    def step(self):
+        """How many steps are behind us."""
+        return self.at.step
+
+    @property
+    def done(self):
+        """The share of all steps that is behind us, 0 ... 1."""
+        return self.at.step / self.all_steps
+
+    @property
+    def epochs_done(self):
+        """How many epochs are behind us, with the part of this one."""
+        return self.at.epoch + self.at.position / self.loader.length(self.at.epoch)
+
+    def goes_on(self):
+        """Whether there is another epoch, or the validation of one, to come."""
+        steps_left = self.step < self.last_step or self._epoch_is_over()
+        return self.epoch < self.epochs and steps_left and not self.interrupted
+
+    @cached_property
+    def all_steps(self):
+        """How many steps there will be in all; the batch size may be another than before."""
+        left = [self.loader.length(epoch) for epoch in range(self.epoch, self.epochs)]
+        if left:
+            left[0] -= self.at.position
+        return self.step + sum(-(-count // self.loader.batch_size) for count in left)
+
+    @cached_property
+    def last_step(self):
+        """The step after which this run ends."""
+        return min(self.stop_at or self.all_steps, self.all_steps)
+
+    # starting and going on
 
     def restore(self, saved, lr=None):
-        """Go on from a Checkpoint; `lr`, if given, replaces its learning rate."""
-        saved.load_training(self.model, self.optimizer)
-        at = saved.meta["progress"]
-        self.epoch, self.step, self.position = at["epoch"], at["step"], at["position"]
-        if self.best.exists():             # else this is a new folder, with a best of its own
-            self.lowest_error = at["lowest_error"]
-        vars(self.plateau).update(at["plateau"])
-        self.history = saved.meta.get("history", [])
-        self.optimizer.lr = at["lr"] if lr is None else lr
-        say(f"resumed {shown(saved.path)}: epoch {self.epoch + 1}, step {self.step}, "
-            + (f"rate {at['lr']:g}" if lr is None else f"--lr {lr:g} wins over {at['lr']:g}"))
+        """Go on from a Saved; `lr`, if given, replaces its learning rate."""
+        self._refuse_other_settings(saved)
+        saved.file.load_weights(self.model)
+        weights = self.optimizer.parameters
+        shapes = {name: w.shape for name, w in weights.items()}
+        for name, array in saved.file.arrays("velocity/", shapes).items():
+            self.optimizer.velocity[name] = weights[name].device.put(array)
+        self.at, self.history = saved.progress, saved.history
+        if not self.best.exists():         # a new folder, with a best of its own
+            self.at.lowest_error = math.inf
+        if self.plateau:
+            vars(self.plateau).update(self.at.plateau)
+        if self.at.lr:
+            self.optimizer.lr = self.at.lr if lr is None else lr
+        if saved.unreported and not self.print_freq:
+            self.meter.pictures, sums = saved.unreported
+            device = next(iter(weights.values())).device
+            self.meter.sums = device.put(np.array(sums))
+        rate = "" if not self.at.lr else f", lr {self.at.lr:g}" if lr is None else (
+            f"; --lr {lr:g} wins over {self.at.lr:g}")
+        say(f"resumed {shown(saved.path)}: epoch {self.epoch + 1}, step {self.step}{rate}")
+        return self
+
+    def resume(self):
+        """Go on from last.npz in the folder, if it is there; else this is a new run."""
+        old = self.folder.with_name(self.folder.name + ".npz")     # where 0.1 had it
+        for path in (self.last, old):
+            if path.exists():
+                return self.restore(Saved.read(path))
+        return self
+
+    def _refuse_other_settings(self, saved):
+        own = json.loads(json.dumps(self.saved.settings))          # tuples become lists
+        if saved.settings != own:
+            raise UserError(f"{shown(saved.path)} was made with other settings:\n"
+                            f"    {saved.settings}\nnot\n    {own}\n"
+                            "rename or delete it to train anew")
+
+    def __enter__(self):
+        self.log(dict(kind="start", step=self.step, **self.saved.settings_of_run()))
+        if not self.print_freq:
+            say(f"{shown(self.folder)}:")
+            if not self.last.exists():
+                self.save()                # what would keep us from it shows now, not in an hour
+        self.interrupted.__enter__()
+        self.bar = bar(self.last_step, self._where(), self.step)
+        self.inside_step = False
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.bar.close()
+        self.interrupted.__exit__()
+        if isinstance(error, UserError) and not isinstance(error, Diverged) and (
+                not self.inside_step):
+            self.save()                    # unreadable pictures, say: what was learned is kept
+        if not self.last.exists() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+        if self.interrupted and error is None:
+            raise Interrupted(self.how_to_go_on)
+
+    # a step
+
+    def batches(self):
+        """The rest of this epoch, batch by batch; what comes between two of them is a step.
+
+        Ends early at the last step, or when somebody pressed Ctrl-C. Raises Diverged.
+        """
+        length = self.loader.length(self.epoch)
+        before, start = self.at.step, time.perf_counter()
+        for batch in self.loader.training(self.epoch, self.at.position):
+            self.batch, self.inside_step = batch, True
+            first = self.at.position
+            yield batch
+            self.inside_step = False
+            self.at.step += 1
+            self.at.position = batch.end
+            self.at.seconds += time.perf_counter() - start
+            self.bar.update()
+            over = batch.end == length
+            if self.step == before + 3 and not before:
+                self._say_what_it_costs(start)
+            if self.step == self.last_step or self.interrupted and not over:
+                break
+            if self.print_freq and self.step % self.print_freq == 0:
+                self.report()
+            elif batch.end * self.points // length > first * self.points // length and not over:
+                self.report()
+                self.save()
+            if self.save_freq and self.step % self.save_freq == 0:
+                self.save()
+            start = time.perf_counter()
+        else:
+            self.at.position = length      # even if the last ones are unreadable
+        if self.print_freq or self.at.position == length:
+            self.report()
+
+    def saw(self, loss, logits, labels):
+        """Count the step that was just taken. labels: an array on the logits' device."""
+        self.meter.add(loss, logits, labels, self.batch.waited)
+        self.stalled = bool(self.watch and self.watch.saw(self.step + 1, loss))
+
+    # what is said
+
+    def _where(self):
+        return f"epoch {min(self.epoch + 1, self.epochs)}/{self.epochs}"
+
+    def _say_what_it_costs(self, start):
+        """After the third step of a new run: how long all of them will take, if that is long."""
+        seconds = (time.perf_counter() - start) * (self.last_step - self.step)
+        if seconds > SLOW:
+            say(f"on this machine all {self.last_step:,} steps will take about "
+                f"{_duration(seconds)}" + self.if_slow)
+
+    def report(self):
+        """Say and log what happened since the last report. Raises Diverged."""
+        if not self.meter.pictures:
+            return
+        seen = self.meter.read()
+        self.meter.reset()
+        if not math.isfinite(seen["loss"]):
+            raise self._diverged(f"the loss is {seen['loss']}")
+        say(f"{self._where()}  step {self.step}  {in_words(seen, self.classes)}  "
+            f"{seen['images_per_s']:.0f} images/s")
+        if seen["waited"] > WAITING and self.step > 10 and not self.told_waiting:
+            self.told_waiting = True
+            say(f"{seen['waited']:.0%} of the time the net waits for pictures: "
+                "give more --workers, or prepare the pictures with data/imagenet.py")
+        self.bar.set_description_str(self._where())
+        self.bar.set_postfix_str(f"loss {seen['loss']:.3f}, error {seen['top1_error']:.1%}")
+        row = self._log("train", **seen)
+        if not self.print_freq:
+            self.history.append(row)
+
+    def validated(self, result):
+        """Take the result of a validation, as evaluation.evaluate gives it, and save.
+
+        At the end of an epoch the next one begins, and the plateau may lower the rate. None:
+        the validation was broken off, and the epoch still waits for it.
+        """
+        if result is not None:
+            if not math.isfinite(result["loss"]):
+                raise self._diverged(f"the loss of the validation is {result['loss']}")
+            self.result = result
+            self.improved = result["top1_error"] < self.at.lowest_error
+            self.at.lowest_error = min(self.at.lowest_error, result["top1_error"])
+            say(f"{self._where()}  validation: {in_words(result, self.classes)}"
+                f"{', the best so far' if self.improved else ''}")
+            self.history.append(self._log("validation", **result))
+            if self._epoch_is_over() and self.plateau:
+                self.optimizer.lr *= self.plateau.multiplier(result["top1_error"])
+            return self.end_epoch()
+        self.save()
+
+    def end_epoch(self):
+        """Save; if this epoch is over, the next one begins."""
+        if self._epoch_is_over():
+            self.at.epoch, self.at.position = self.epoch + 1, 0
+        self.save()
+        self.meter.reset()
+
+    def _epoch_is_over(self):
+        return self.at.position == self.loader.length(self.epoch)
+
+    def _log(self, kind, **values):
+        row = dict(kind=kind, epoch=self.epoch + 1, step=self.step, lr=self.optimizer.lr,
+                   epochs=self.epochs_done, seconds=round(self.at.seconds, 1), **values)
+        self.log(row)
+        return row
+
+    def log(self, row):
+        """Add a row, anything that JSON can hold, to log.jsonl."""
+        with self._writing(self.log_file), open(self.log_file, "a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    # what is kept
 
     def save(self):
         """Write last.npz, and best.npz if the last validation was the best.
 
         Weights that are not finite are not saved: the last good checkpoint stays.
         """
-        arrays = {f"statistics/{name}": array for name, array in vars(self.statistics).items()}
-        arrays |= store.training_arrays(self.model, self.optimizer)
+        arrays = dict(self.extra)
+        for name, w in self.model.parameters():
+            arrays[f"weights/{name}"] = w.numpy()
+            arrays[f"velocity/{name}"] = to_host(self.optimizer.velocity[name])
         if not all(np.isfinite(array.sum()) for array in arrays.values()):
             raise self._diverged("some weights are no finite numbers")
-        progress = dict(epoch=self.epoch, step=self.step, position=self.position,
-                        lowest_error=self.lowest_error, lr=self.optimizer.lr,
-                        plateau={name: getattr(self.plateau, name) for name in Plateau.STATE})
+        self.at.lr = self.optimizer.lr
+        if self.plateau:
+            self.at.plateau = {name: getattr(self.plateau, name) for name in self.plateau.STATE}
+        self.saved.progress, self.saved.history = self.at, self.history
+        self.saved.unreported = self.meter.sums is not None and [
+            self.meter.pictures, to_host(self.meter.sums).tolist()] or None
         with self._writing(self.last):
-            about = dict(self.settings, progress=progress, history=self.history)
-            store.save(self.last, arrays, about)
+            store.save(self.last, arrays, asdict(self.saved))
             if self.improved:
                 store.copy(self.last, self.best)
         self.improved = False
-
-    def draw_kernels(self):
-        """Write kernels.png: what the first layer has learned."""
-        sheet = kernel_sheet(*[tower.conv1.steps[0].W.numpy() for tower in self.model.towers])
-        with self._writing(self.kernels):
-            sheet.save(self.kernels)
-
-    def report(self, meter):
-        """Say and log what the meter saw since the last report, and reset it.
-
-        Returns the mean loss since then, None if there were no pictures.
-        """
-        if not meter.pictures:
-            return None
-        seen = meter.read()
-        meter.reset()
-        if not math.isfinite(seen["loss"]):
-            raise self._diverged(f"the loss is {seen['loss']}")
-        say(f"epoch {self.epoch + 1}  step {self.step}  {in_words(seen)}  "
-            f"{seen['images_per_s']:.1f} images/s  rate {self.optimizer.lr:.2g}  "
-            f"waited {seen['waited']:.0%}")
-        self._log("train", lr=self.optimizer.lr, **seen)
-        return seen["loss"]
-
-    def validated(self, result):
-        """Say and log a validation; remember whether it was the best."""
-        if not math.isfinite(result["loss"]):
-            raise self._diverged(f"the loss of the validation is {result['loss']}")
-        self.result = result
-        self.improved = result["top1_error"] < self.lowest_error
-        self.lowest_error = min(self.lowest_error, result["top1_error"])
-        say(f"epoch {self.epoch + 1}  step {self.step}  validation: {in_words(result)}"
-            f"{'  (best so far)' if self.improved else ''}")
-        self.history.append(self._log("validation", lr=self.optimizer.lr, **result))
-
-    def _log(self, kind, **values):
-        line = dict(kind=kind, epoch=self.epoch + 1, step=self.step, **values)
-        with self._writing(self.log_file), open(self.log_file, "a") as file:
-            file.write(json.dumps(line) + "\n")
-        return line
 
     @contextmanager
     def _writing(self, path):
@@ -126,32 +324,13 @@ class Run:
                             f"is mended: {self._kept()}") from error
 
     def _diverged(self, why):
-        return UserError(f"step {self.step}: {why}: training has diverged; {self._kept()} "
-                         "with a smaller --lr")
+        return Diverged(f"{self.folder.name}: step {self.step}: {why}: training has diverged; "
+                        f"{self._kept()} with a smaller --lr")
 
     def _kept(self):
         return (f"the last good checkpoint is {shown(self.last)}; go on from it"
                 if self.last.exists() else "nothing was saved yet; start again")
 
 
-def output_folder(wanted, saved, name):
-    """Where a run goes: `wanted`, or where its checkpoint is, or runs/<name>, runs/<name>-2
-    and so on, whichever is free.
-
-    Raises UserError for a folder whose last.npz is not the one that is resumed: training
-    would overwrite it.
-    """
-    if not wanted and not saved:
-        for number in itertools.count(1):
-            folder = Path("runs", f"{name}-{number}" if number > 1 else name)
-            try:
-                folder.mkdir(parents=True)         # taken at once, from other runs as well
-                return folder
-            except FileExistsError:
-                pass
-    folder = Path(wanted) if wanted else saved.path.parent
-    last = folder / "last.npz"
-    if last.exists() and not (saved and last.samefile(saved.path)):
-        raise UserError(f"{shown(last)} is there already and would be overwritten: go on "
-                        f"with --resume {shown(last)}, or choose another --output-dir")
-    return folder
+def _duration(seconds):
+    return f"{seconds / 3600:.0f} hours" if seconds > 7200 else f"{seconds / 60:.0f} minutes"

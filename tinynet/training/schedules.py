@@ -1,24 +1,25 @@
 """When does the learning rate fall? (paper, section 5)
 
 The paper divided it by 10 "when the validation error rate stopped improving", by hand. `Plateau`
-does the same by a rule; `scheduled` knows the dates at which the authors did it, from the log
-of the 2012 program, and the schedules that came after.
+does the same by a rule. SCHEDULES has the dates at which the authors did it, from the log of
+the 2012 program, and the schedules that came after. A new schedule is a function there.
 """
 import math
+from dataclasses import dataclass, field
 
 # Run 145 on ILSVRC-2012, 91 epochs: the net of the paper. After so many epochs, what changes,
 # and to which multiple of the first rate. Biases kept their rate of 0.02 to the end.
 EPOCHS_2012 = 91
 RATES_2012 = (25, 0.1), (51, 0.01), (79, 0.001)
-COLOUR_2012 = 67                            # no colour noise any more, conv1 learns slower
+SLOW_2012 = 67                              # conv1 learns slower
 FROZEN_2012 = 72                            # conv1 stands still
 
 # Run 170, as good and without a hand: the rate falls geometrically in equal parts.
 EPOCHS_DEXP = 95
-DEXP = dict(parts=4, factor=250)
-DEXP_BIAS = dict(parts=2, factor=10)
 FROZEN_DEXP = 74
-COLOUR_DEXP = 68
+
+# After which of how many epochs the authors switched the colour noise off.
+COLOUR_ENDS = {"2012": (67, EPOCHS_2012), "dexp": (68, EPOCHS_DEXP)}
 
 
 class Plateau:
@@ -35,6 +36,12 @@ class Plateau:
         self.factor, self.most = factor, most
         self.best, self.bad, self.drops = math.inf, 0, 0
 
+    @classmethod
+    def of(cls, recipe):
+        """The plateau of a recipe; None if it has another schedule."""
+        if recipe.schedule == "plateau":
+            return cls(recipe.patience, recipe.threshold, most=recipe.drops)
+
     def multiplier(self, error):
         """What to multiply the rate by after a validation with this error: 1 or factor."""
         if error < self.best - self.threshold:
@@ -48,43 +55,66 @@ class Plateau:
         return self.factor
 
 
+@dataclass
+class Rates:
+    """Multiples of the first rates: of weights, of biases, and of single layers beside
+    these, {"conv1": 0.1} or {"conv1.W": 0.1}, as optim.SGD has them."""
+    weights: float = 1.0
+    biases: float = 1.0
+    layers: dict = field(default_factory=dict)
+
+
 def set_rates(optimizer, recipe, epoch, done):
     """Set the rates of an optim.SGD for its next step, unless a Plateau keeps them.
 
-    epoch: epochs that are behind us; done: share of all steps that is, 0 ... 1. The dates of
-    2012 are stretched to recipe.epochs.
+    epoch: epochs that are behind us; done: share of all steps that is, 0 ... 1.
     """
-    if recipe.schedule == "plateau":
-        return
-    weights = biases = 1.0                 # multiples of the first rates
-    optimizer.rates = {}
-    if recipe.schedule == "linear":
-        weights = biases = 1 - done
-    elif recipe.schedule == "step":
-        weights = biases = 0.1 ** (epoch // recipe.step_epochs)
-    elif recipe.schedule == "2012":
-        then = epoch * EPOCHS_2012 / recipe.epochs
-        weights = _latest(RATES_2012, then)
-        if then >= FROZEN_2012:
-            optimizer.rates = {"conv1": 0.0}
-        elif then >= COLOUR_2012:
-            optimizer.rates = {"conv1.W": 0.1}
-    elif recipe.schedule == "dexp":
-        then = epoch * EPOCHS_DEXP / recipe.epochs
-        weights = _dexp(epoch / recipe.epochs, **DEXP)
-        biases = _dexp(epoch / recipe.epochs, **DEXP_BIAS)
-        if then >= FROZEN_DEXP:
-            optimizer.rates = {"conv1": 0.0}
-    optimizer.lr = recipe.lr * weights
-    optimizer.bias_lr = recipe.bias_lr * biases / weights
+    schedule = SCHEDULES[recipe.schedule]
+    if schedule:
+        rates = schedule(recipe, epoch, done)
+        optimizer.rates = rates.layers
+        optimizer.lr = recipe.lr * rates.weights
+        optimizer.bias_lr = recipe.bias_lr * rates.biases / rates.weights
 
 
-def _latest(dates, epoch):
-    """The multiple that counts after so many epochs: 1 before the first date."""
-    return next((multiple for date, multiple in reversed(dates) if epoch >= date), 1.0)
+def when_the_authors_did(recipe, epoch, done):
+    """The dates of their log, stretched to recipe.epochs."""
+    then = epoch * EPOCHS_2012 / recipe.epochs
+    weights = next((multiple for date, multiple in reversed(RATES_2012) if then >= date), 1.0)
+    if then >= FROZEN_2012:
+        return Rates(weights, layers={"conv1": 0.0})
+    return Rates(weights, layers={"conv1.W": 0.1} if then >= SLOW_2012 else {})
 
 
-def _dexp(done, parts, factor):
+def dexp(recipe, epoch, done):
+    """Their automatic schedule, run 170, stretched to recipe.epochs."""
+    frozen = epoch * EPOCHS_DEXP / recipe.epochs >= FROZEN_DEXP
+    done = epoch / recipe.epochs
+    return Rates(_geometric(done, parts=4, factor=250), _geometric(done, parts=2, factor=10),
+                 {"conv1": 0.0} if frozen else {})
+
+
+def _geometric(done, parts, factor):
     """1 in the first of `parts` equal parts, 1 / factor in the last, geometric between."""
     part = min(int(done * parts), parts - 1)
     return factor ** (-part / (parts - 1))
+
+
+def step(recipe, epoch, done):
+    """A tenth after every step_epochs."""
+    rate = 0.1 ** (epoch // recipe.step_epochs)
+    return Rates(rate, rate)
+
+
+def linear(recipe, epoch, done):
+    """A straight line down to 0 at the last step."""
+    return Rates(1 - done, 1 - done)
+
+
+def constant(recipe, epoch, done):
+    """The first rate to the end."""
+    return Rates()
+
+
+SCHEDULES = {"plateau": None, "2012": when_the_authors_did, "dexp": dexp, "step": step,
+             "linear": linear, "constant": constant}

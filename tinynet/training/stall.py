@@ -24,24 +24,33 @@ PIXELS = 0.1, 10               # "he" is made for inputs whose spread is near 1
 class StallWatch:
     """Notices, once, that the loss does not come 1 % below ln(classes), that of guessing.
 
-    steps: for how long; 0: never. start: the step at which this process begins; what was
-    before is unknown, so a checkpoint has nothing to keep. The loss may well be above: with
-    the paper's rate and first values it sways up to 3 % over ln(classes) while it is stuck.
+    steps: for how long; 0: never. What was before this process began is unknown, so a
+    checkpoint has nothing to keep. The loss may well be above: with the paper's rate and first
+    values it sways up to 3 % over ln(classes) while it is stuck.
     """
 
-    def __init__(self, classes, steps, start=0):
+    def __init__(self, classes, steps):
         self.guessing, self.steps = math.log(classes), steps
-        self.since = start             # up to this step the loss was lower, or is unknown
+        self.together = min(10, steps)     # so many losses are read at once: reading waits
+        self.since = None                  # up to this step the loss was lower, or is unknown
+        self.losses = []
         self.spoken = not steps
 
-    def stalled(self, step, loss):
-        """Take the mean loss since the last report; true the first time it is a stall."""
-        if loss < 0.99 * self.guessing:
-            self.since = step
-        if self.spoken or step - self.since < self.steps:
+    def saw(self, step, loss):
+        """Take the loss, a tensor, of a step; true the first time that it is a stall."""
+        if self.spoken:
             return False
-        self.spoken = True
-        return True
+        if self.since is None:
+            self.since = step - 1
+        self.losses.append(loss)
+        if len(self.losses) < self.together:
+            return False
+        mean = sum(one.item() for one in self.losses) / len(self.losses)
+        self.losses = []
+        if mean < 0.99 * self.guessing:
+            self.since = step
+        self.spoken = step - self.since >= self.steps
+        return self.spoken
 
 
 @dataclass
@@ -178,7 +187,7 @@ def remedies(rows, pixels, labels, optimizer, recipe):
         lines.append("look at train/: the pictures of this batch are all alike")
     name, row = next(((name, row) for name, row in rows.items() if row.fault()), (None, None))
     if row:                                    # the layers after it suffer from its fault
-        options = first_values(recipe, pixels.std(), row.is_dead)
+        options = better_start(recipe, pixels.std(), row.is_dead)
         if options:
             lines.append(f"start again with {options}: {name} fails first, {row.fault()}")
     pace = np.median([row.step for row in rows.values()])
@@ -193,7 +202,7 @@ def remedies(rows, pixels, labels, optimizer, recipe):
     return lines
 
 
-def first_values(recipe, spread, dead):
+def better_start(recipe, spread, dead):
     """The options of a start in which all layers pass the picture on; "" if it was one.
 
     spread: of the pixels; dead: whether units die (if not: whether the signal does).

@@ -3,6 +3,9 @@
 As a .safetensors file in the layout of PyTorch: one array a layer, conv1.weight and so on, the
 top tower's kernels before the bottom tower's. A grouped net of PyTorch or Caffe has the same
 arrays (conv2, conv4 and conv5 in two groups). The format is a length, a JSON header and bytes.
+
+What happens to a picture before such a net sees it stands in the file as well: the array
+mean_image (3, 256, 256), which is no weight, and the entry "preprocessing" of the metadata.
 """
 import json
 import math
@@ -12,10 +15,36 @@ import numpy as np
 
 from ..device import to_host
 from ..errors import UserError
+from ..progress import shown
 from ..split import layer_of
 from ..store import replacing
+from .saved import Saved
 
 DTYPES = {"F32": np.float32, "F64": np.float64, "F16": np.float16}
+
+
+# --- out --------------------------------------------------------------------------------
+
+
+def export(path, model, saved, mean):
+    """Write a net's weights, its classes, its recipe, and what it wants done to pictures.
+
+    saved: the saved.Saved of the net; mean: the mean image (256, 256, 3). Returns what was
+    written: name -> array. Raises UserError for a file of another kind.
+    """
+    if Path(path).suffix != ".safetensors":
+        raise UserError(f"{path}: only .safetensors files are written; PyTorch reads them with "
+                        "safetensors.torch.load_file")
+    layers = whole_layers(model)
+    recipe = saved.recipe
+    preprocessing = {
+        "size": "shorter side to 256, the central 256 x 256", "channels": "R, G, B, 0 ... 255",
+        "subtract": "mean_image, cropped as the picture is", "multiply_by": recipe["pixel_scale"],
+        "crop": recipe["crop"]}
+    save_safetensors(path, layers | {"mean_image": mean.transpose(2, 0, 1)}, {
+        name: json.dumps(value) for name, value in (
+            ("recipe", recipe), ("classes", saved.classes), ("preprocessing", preprocessing))})
+    return layers
 
 
 def whole_layers(model, read=lambda parameter: parameter.data):
@@ -30,6 +59,42 @@ def whole_layers(model, read=lambda parameter: parameter.data):
     return {name: np.concatenate([_theirs(name, to_host(read(parameter)), maps)
                                   for _, parameter in towers])
             for name, towers in parts.items()}
+
+
+# --- in ---------------------------------------------------------------------------------
+
+
+def copy_weights(path, model, classes):
+    """Start from another net where it has layers of the same sizes: lines that say which.
+
+    path: a checkpoint or a .safetensors file. classes: the names that the model answers with;
+    fc8 is copied only from a net with the same. (Paper, section 6: nets with an asterisk were
+    trained on more classes before.) Raises UserError if nothing fits.
+    """
+    if Path(path).suffix == ".safetensors":
+        layers, about = load_safetensors(path)
+        found = split_layers(layers, model)
+        theirs = json.loads(about.get("classes", "null"))
+    else:
+        saved = Saved.read(path)
+        found, theirs = saved.arrays("weights/"), saved.classes
+    if theirs not in (None, classes):                  # then fc8 answers another question
+        found = {name: array for name, array in found.items() if not name.startswith("fc8.")}
+    parameters = dict(model.parameters())
+    fits = {name for name, w in parameters.items()
+            if name in found and found[name].shape == w.shape}
+    layers = {}
+    for name in parameters:
+        layers.setdefault(layer_of(name), []).append(name)
+    copied = [layer for layer, names in layers.items() if fits.issuperset(names)]
+    if not copied:
+        raise UserError(f"{shown(path)} has no layer of the sizes of this net: nothing to start "
+                        "from")
+    for name in (name for layer in copied for name in layers[layer]):
+        parameters[name].data = parameters[name].device.put(
+            found[name].astype(np.float32, copy=False))
+    return [f"first weights from {shown(path)}:"] + [
+        f"  {layer:6} {'copied' if layer in copied else 'drawn anew'}" for layer in layers]
 
 
 def split_layers(layers, model):
@@ -79,6 +144,9 @@ def _ours(name, array, maps):
         places = array.reshape(-1, maps, side, side)
         return places.transpose(2, 3, 1, 0).reshape(array.shape[1], -1)
     return array.T
+
+
+# --- the format -------------------------------------------------------------------------
 
 
 def save_safetensors(path, arrays, metadata):

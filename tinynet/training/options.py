@@ -1,0 +1,249 @@
+"""What can be typed behind `alexnet.py`, and what does it mean?"""
+import argparse
+import sys
+from dataclasses import fields
+from pathlib import Path
+from textwrap import fill
+
+from .. import device
+from ..errors import UserError
+from . import recipes
+from .saved import Saved, latest_folder
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are the one line that matters."""
+
+    def __init__(self, *args, **how):
+        super().__init__(*args, formatter_class=argparse.RawDescriptionHelpFormatter, **how)
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {message}   ({self.prog} --help lists all options)\n")
+
+
+def typed(read, wanted):
+    """An argparse type: what `read` makes of a text; `wanted` says what it takes."""
+    def value(text):
+        try:
+            return read(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}") from None
+    return value
+
+
+def at_least(least, most=sys.maxsize):
+    """An argparse type: a whole number from `least` to `most`."""
+    def read(text):
+        if not least <= int(text) <= most:
+            raise ValueError
+        return int(text)
+    return typed(read, f"a whole number, at least {least}"
+                 + (f" and at most {most}" if most < sys.maxsize else ""))
+
+
+SEED = at_least(0, 2 ** 56 - 1)            # what rng.words takes
+
+
+# --- the options of alexnet.py --------------------------------------------------------------
+
+
+def parser(about, commands, patterns, version):
+    """The parser of alexnet.py.
+
+    about: its help. commands: its functions, called train, test, ... patterns: the folder in
+    which `bench --input` draws pictures if it is given none.
+    """
+    main = Parser(prog="alexnet.py", description=about)
+    main.add_argument("--version", action="version", version=f"tinynet {version}")
+    subs = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for function in commands:
+        name = function.__name__
+        sub = subs.add_parser(name, help=function.__doc__.splitlines()[0],
+                              description=fill(function.__doc__, 78))
+        sub.set_defaults(run=function, out_of_memory=lambda: (
+            "out of memory; try a smaller --batch-size"))
+        if name != "doctor":
+            sub.add_argument("--device", metavar="D[,D]", help=(
+                "cpu, cpu0,cpu1, gpu0, gpu0,gpu1 or gpu0:a,gpu0:b: one device for both towers "
+                "or one for each (default: all GPUs, else cpu)"))
+        ADD[name](sub, patterns)
+    return main
+
+
+def _train(sub, patterns):
+    sub.epilog = ("examples:\n  alexnet.py train\n  alexnet.py train DIR --recipe quickstart "
+                  "--epochs 20\n  alexnet.py train DIR --device gpu0,gpu1 --resume auto")
+    sub.add_argument("dir", nargs="?", metavar="DIR",
+                     help="holds train/<class>/* and val/<class>/* (default: drawn patterns)")
+    run = sub.add_argument_group("the run")
+    run.add_argument("--steps", type=at_least(1), metavar="N",
+                     help="stop after step N, counted from the very start")
+    run.add_argument("--seed", type=SEED, metavar="N", help="default: 0")
+    run.add_argument("--resume", metavar="PATH",
+                     help="go on from a checkpoint, or from last.npz in a folder; auto: from "
+                          "the newest run of this recipe, if there is one")
+    run.add_argument("--init-from", metavar="FILE",
+                     help="start from the layers of another net, a checkpoint or .safetensors, "
+                          "where they fit")
+    run.add_argument("--output-dir", metavar="DIR", help="default: runs/<recipe>")
+    run.add_argument("-p", "--print-freq", type=at_least(1), default=10, metavar="N",
+                     help="steps between two log lines (default: %(default)s)")
+    run.add_argument("--save-freq", type=at_least(1), default=500, metavar="N",
+                     help="steps between two checkpoints within an epoch (default: %(default)s)")
+    run.add_argument("--stall-steps", type=at_least(0), default=200, metavar="N",
+                     help="look for the reason, once, when for N steps the loss is that of "
+                          "guessing; 0: never (default: %(default)s)")
+    run.add_argument("--verbose", action="store_true", help="print the whole recipe")
+    _workers(run)
+    _recipe(sub, "the net", "the pictures", "learning")
+
+
+def _test(sub, patterns):
+    sub.epilog = ("examples:\n  alexnet.py test runs/paper/best.npz DIR --views 10\n"
+                  "  alexnet.py test a.npz b.npz DIR --weights search --save-probs both.npz")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
+    sub.add_argument("more", nargs="*", metavar="CHECKPOINT|DIR",
+                     help="of several nets, the mean of their probabilities counts; DIR, the "
+                          "last, holds val/<class>/* (default: where the first was trained)")
+    sub.add_argument("--weights", metavar="W,W...",
+                     help="how much each of several counts, or search: find it on these "
+                          "pictures (default: all the same)")
+    sub.add_argument("--save-probs", metavar="FILE",
+                     help="write probabilities, labels, classes and names of the pictures to "
+                          "an .npz file")
+    sub.add_argument("--views", type=int, choices=(1, 10), default=1,
+                     help="1: the central crop; 10: corners, centre and their mirror images, "
+                          "as the paper reports its errors (4.1) (default: %(default)s)")
+    sub.add_argument("-b", "--batch-size", type=at_least(1), default=32, metavar="N",
+                     help="pictures at a time (default: %(default)s)")
+    _workers(sub)
+
+
+def _predict(sub, patterns):
+    sub.epilog = "example:\n  alexnet.py predict runs/paper/best.npz cat.jpg dog.jpg"
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
+    sub.add_argument("images", nargs="+", metavar="IMAGE", help="a picture file")
+
+
+def _export(sub, patterns):
+    sub.epilog = "example:\n  alexnet.py export runs/paper/best.npz net.safetensors"
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
+    sub.add_argument("file", metavar="FILE.safetensors", help="what is written")
+
+
+def _show(sub, patterns):
+    sub.add_argument("--ungrouped", action="store_true",
+                     help="another net: both rows merged into one, every kernel sees every map")
+    sub.add_argument("--classes", type=at_least(1), default=1000, metavar="N",
+                     help="default: %(default)s")
+    _recipe(sub, "the net", "crop", "batch_size")
+
+
+def _bench(sub, patterns):
+    sub.add_argument("--input", dest="dir", nargs="?", const=str(patterns), metavar="DIR",
+                     help="the input pipeline alone, on DIR/train (default: drawn patterns)")
+    sub.add_argument("--rounds", type=at_least(1), default=5, metavar="N",
+                     help="measurements of each, after a warm-up (default: %(default)s)")
+    sub.add_argument("--json", action="store_true", help="print one JSON object instead")
+    sub.add_argument("--classes", type=at_least(1), default=1000, metavar="N",
+                     help="default: %(default)s")
+    _workers(sub)
+    _recipe(sub, "the net", "the pictures", "batch_size")
+
+
+ADD = {"train": _train, "test": _test, "predict": _predict, "export": _export, "show": _show,
+       "bench": _bench, "doctor": lambda sub, patterns: None}
+
+
+def _workers(sub):
+    sub.add_argument("-j", "--workers", type=at_least(1), default=2, metavar="N",
+                     help="threads that read pictures (default: %(default)s)")
+
+
+def _recipe(sub, *wanted):
+    """An option for every field of these groups, or of these names."""
+    sub.add_argument("--recipe", choices=recipes.RECIPES,
+                     help="default: paper with DIR, quickstart without")
+    groups = {}
+    for field in recipes.options():
+        group = field.metadata["group"]
+        if not {group, field.name} & set(wanted):
+            continue
+        if group not in groups:
+            groups[group] = sub.add_argument_group(
+                f"recipe: {group}", "What is left out is as the recipe has it. Numbers in\n"
+                                    "brackets are sections of the paper.")
+        names = ["-b"] if field.name == "batch_size" else []
+        names.append("--" + field.name.replace("_", "-"))
+        default = field.default
+        if isinstance(default, tuple):
+            default = ",".join(map(str, default))
+        about = f"{field.metadata['help']} (paper: {default})"
+        if field.type is bool:
+            groups[group].add_argument(*names, action=argparse.BooleanOptionalAction, help=about)
+            continue
+        kind = {tuple: "words or numbers with commas between", int: "a whole number",
+                float: "a number", str: "a word"}[field.type]
+        choices = recipes.CHOICES.get(field.name)
+        groups[group].add_argument(
+            *names, type=typed(recipes.reader(field), kind), choices=choices, help=about,
+            metavar=None if choices else {tuple: "X,X", int: "N", float: "X"}[field.type])
+
+
+# --- what they mean ---------------------------------------------------------------------
+
+
+def two_devices(names, towers=2):
+    """--device as two devices, one for each tower; for one tower the same one twice."""
+    if names is None:
+        names = device.default_devices()
+        if towers == 1:
+            names = names.split(",")[0]
+    found = device.devices(names)
+    if len(found) > 2:
+        raise UserError(f"--device {names}: AlexNet has two towers; give one or two devices")
+    if towers == 1 and found[0] != found[-1]:
+        raise UserError(f"--towers 1 is a net for one device: give --device {found[0]}")
+    return found[0], found[-1]
+
+
+def chosen_recipe(args, saved=None):
+    """The recipe of a checkpoint, or the named one, or the default; options win."""
+    if saved:
+        recipe = recipes.from_dict(saved.recipe)
+        if args.recipe not in (None, recipe.name):
+            raise UserError(f"{saved.path} was made with --recipe {recipe.name}; to train "
+                            f"by --recipe {args.recipe}, start without --resume")
+    else:
+        recipe = recipes.RECIPES[args.recipe or default_recipe(args)]
+    options = {field.name: getattr(args, field.name) for field in fields(recipe)
+               if field.name != "name" and getattr(args, field.name, None) is not None}
+    return recipe.changed(options)
+
+
+def default_recipe(args):
+    return "paper" if args.command != "train" or args.dir else "quickstart"
+
+
+def resumed(args):
+    """The Saved that --resume names, or None. "auto" is the newest run of the recipe, or the one
+    in --output-dir, if there is one: the same command starts a run and goes on with it."""
+    if args.resume != "auto":
+        return Saved.read(args.resume) if args.resume else None
+    folder = args.output_dir or latest_folder(args.recipe or default_recipe(args))
+    last = folder and Path(folder, "last.npz")
+    return Saved.read(last) if last and last.exists() else None
+
+
+def weights_of_nets(wanted, count):
+    """--weights as a list of one number for each of `count` nets, or "search"."""
+    if wanted in (None, "search"):
+        return wanted or [1.0] * count
+    try:
+        weights = [float(number) for number in wanted.split(",")]
+    except ValueError:
+        weights = []
+    if len(weights) != count or min(weights) < 0 or not 0 < sum(weights) < float("inf"):
+        raise UserError(f"--weights {wanted}: give {count} numbers, one for each checkpoint "
+                        "and not all 0, or search")
+    return weights
