@@ -7,25 +7,38 @@
     python examples/ablations.py towers       two towers, or one with half the kernels (3.2)
 
 Two nets that differ in nothing else are trained on several seeds each: first weights, order
-and crops. Printed is the test error of both, as mean and standard deviation over the seeds,
-and whether their difference is larger than chance would make it. Ctrl-C stops; the same
+and crops. The program prints the test error of both, as mean and standard deviation over the
+seeds, and whether their difference is larger than chance would make it. Ctrl-C stops; the same
 command goes on; when all is done it draws the curves again.
 """
-import argparse
 import sys
 
 import numpy as np
 
 import common
-from common import Net, Pictures, Run, shown
-from tinynet import device, ops
-from tinynet.engine import Tensor
-from tinynet.layers import LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU, Sequential
-from tinynet.optim import SGD
+from common import Pictures, shown
+from tinynet import (
+    LRN,
+    SGD,
+    Conv2D,
+    Dense,
+    Device,
+    Dropout,
+    Flatten,
+    Layer,
+    MaxPool,
+    ReLU,
+    Sequential,
+    Tensor,
+    ops,
+)
 from tinynet.split import exchange, gather, send_to_both
+from tinynet.training import figures
+from tinynet.training.evaluation import evaluate
+from tinynet.training.runs import Run
+from tinynet.training.saved import Saved
 
 SCALE = 1 / 64                 # of the pixels
-BATCH = 128
 RATE = 0.02                    # falls to 0 in a straight line
 
 
@@ -39,7 +52,7 @@ def block(maps, kernels, size, pool=3, norm=True):
 
 def one_tower(kernels=32, pool=3, norm=True, dropout=0.0, side=4):
     """AlexNet in small: three convolutions, and two layers that see all of a side x side map."""
-    return Net(
+    return Sequential(
         conv1=block(3, kernels, 5, pool, norm),
         conv2=block(kernels, kernels, 5, pool, norm),
         conv3=block(kernels, 64, 3, pool, norm=False),
@@ -53,7 +66,7 @@ class TwoTowers(Layer):
 
     def __init__(self):
         def row():
-            return Net(conv1=block(3, 16, 5), conv2=block(16, 16, 5))
+            return Sequential(conv1=block(3, 16, 5), conv2=block(16, 16, 5))
         self.top, self.bottom = row(), row()
         self.top3, self.bottom3 = block(32, 32, 3, norm=False), block(32, 32, 3, norm=False)
         self.rest = Sequential(Flatten(), Dense(64 * 4 * 4, 256, std="he"), ReLU(),
@@ -85,47 +98,48 @@ PAIRS = {
 def train(side, build, how, seed, sets, args):
     """One net on one seed, for args.epochs: its Run."""
     pictures = Pictures(*sets, scale=SCALE, seed=seed, **how)
-    where = device.Device(args.device)
+    where = Device(args.device)
     model = build().initialize(seed).to(where)
     optimizer = SGD(model.parameters(), momentum=0.9, weight_decay=0.0005)
-    count = len(pictures.train.labels)
     settings = dict(how, what=args.what, side=side, seed=seed, epochs=args.epochs, rate=RATE,
-                    training_pictures=count)
+                    training_pictures=len(pictures.train.labels))
     name = "".join(letter if letter.isalnum() else "-" for letter in side)
-    path = args.output_dir / f"{args.what}-{name}-{args.epochs}-epochs-seed-{seed}.npz"
-    with Run(path, settings, model, optimizer, args.epochs * -(-count // BATCH)) as run:
-        while run.epoch < args.epochs:
-            for images, labels in run.batches(pictures, BATCH):
-                optimizer.lr = RATE * (1 - run.epochs / args.epochs)
-                labels = where.put(labels)
-                logits = model.train(run.step)(Tensor(images, where))
+    folder = args.output_dir / f"{args.what}-{name}-{args.epochs}-epochs-seed-{seed}"
+    run = Run(folder, model, optimizer, pictures, epochs=args.epochs,
+              saved=Saved(settings=settings))
+    with run.resume():
+        while run.goes_on():
+            for batch in run.batches():
+                optimizer.lr = RATE * (1 - run.epochs_done / args.epochs)
+                labels = where.put(batch.labels)
+                logits = model.train(run.step)(Tensor(batch.images, where))
                 loss = ops.softmax_cross_entropy(logits, labels=labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                run.meter.add(loss, logits, labels, 0)
-            run.point(**common.test(model, pictures, where))
+                run.saw(loss, logits, labels)
+            run.validated(evaluate(model, pictures, where, interrupted=run.interrupted))
     return run
 
 
 def start(args):
     args.output_dir = args.output_dir or common.RUNS / "ablations"
-    device.Device(args.device)                         # before anything long: is it there?
+    Device(args.device)                                # before anything long: is it there?
     sets = common.load(args.source)
-    curves, errors, lines, seconds = {}, [], [], 0.0
-    for (side, build, how), colour in zip(PAIRS[args.what], ("#c03000", "#0050a0")):
+    histories, errors, lines, seconds = {}, [], [], 0.0
+    for (side, build, how), colour in zip(PAIRS[args.what], ("#c03000", "#0050a0"), strict=True):
         runs = [train(side, build, how, seed, sets, args) for seed in range(args.seeds)]
-        curves.update({f"{side}, seed {seed}": run.curve for seed, run in enumerate(runs)})
-        seconds += sum(run.seconds for run in runs)
-        errors.append([run.curve[-1]["test_error"] for run in runs])
-        lines += line_per_run(side, [run.curve for run in runs], colour)
+        histories.update({f"{side}, seed {seed}": run.history for seed, run in enumerate(runs)})
+        seconds += sum(run.at.seconds for run in runs)
+        errors.append([run.history[-1]["top1_error"] for run in runs])
+        lines += line_per_run(side, [run.history for run in runs], colour)
 
     picture = args.output_dir / f"{args.what}-{args.epochs}-epochs.png"
-    common.write_csv(picture.with_suffix(".csv"), curves)
-    common.draw_curves(picture, lines, f"{args.what}: mean and each of {args.seeds} seeds",
-                       up="Test error")
-    for (side, _, _), found in zip(PAIRS[args.what], errors):
-        doubt = f"{spread(found):.2%}" if args.seeds > 1 else "?"
+    figures.write_csv(picture.with_suffix(".csv"), histories)
+    figures.draw_curves(picture, lines, f"{args.what}: mean and each of {args.seeds} seeds",
+                        up="Test error")
+    for (side, _, _), found in zip(PAIRS[args.what], errors, strict=True):
+        doubt = f"{std_of_seeds(found):.2%}" if args.seeds > 1 else "?"
         print(f"{side:22} {np.mean(found):7.2%} ± {doubt}   test error after "
               f"{args.epochs} epochs, {args.seeds} seeds")
     print(verdict(*[side for side, _, _ in PAIRS[args.what]], *errors))
@@ -133,14 +147,14 @@ def start(args):
     return 0
 
 
-def line_per_run(side, curves, colour):
+def line_per_run(side, histories, colour):
     """A thin line for every seed and a thick one for their mean."""
-    drawn = [[(point["epoch"], point["test_error"]) for point in curve] for curve in curves]
+    drawn = [figures.errors(history, "validation") for history in histories]
     return ([("", points, (colour, "thin")) for points in drawn]
             + [(side, np.mean(drawn, axis=0).tolist(), (colour, "solid"))])
 
 
-def spread(errors):
+def std_of_seeds(errors):
     """The standard deviation between seeds, of which there are at least two."""
     return np.std(errors, ddof=1)
 
@@ -157,7 +171,7 @@ def verdict(first, second, a, b):
     better = f"{first} is {'better' if gain > 0 else 'WORSE'} by {abs(gain):.2%}"
     if len(a) == 1:
         return f"{better}; one seed cannot say whether that is chance: --seeds 3"
-    doubt = SURE[min(len(a), 10)] * np.hypot(spread(a), spread(b)) / np.sqrt(len(a))
+    doubt = SURE[min(len(a), 10)] * np.hypot(std_of_seeds(a), std_of_seeds(b)) / np.sqrt(len(a))
     if abs(gain) > doubt:
         return f"{better} ± {doubt:.2%}: more than chance"
     return (f"{better} ± {doubt:.2%}: INSIDE THE SPREAD, so this shows no difference between "
@@ -165,8 +179,7 @@ def verdict(first, second, a, b):
 
 
 def parser():
-    parser = argparse.ArgumentParser(prog="ablations.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser("ablations.py", __doc__)
     parser.add_argument("what", choices=PAIRS)
     parser.add_argument("--seeds", type=common.positive, default=3, metavar="N",
                         help="default: %(default)s")

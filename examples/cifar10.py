@@ -8,30 +8,33 @@ with: pixels of 0 ... 255 less the mean image, batches of 128, momentum 0.9. Bia
 twice as fast as weights and do not decay. Ctrl-C stops; the same command goes on; once a run
 is finished the same command draws its curve again.
 """
-import argparse
 import sys
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import common
-from common import Net, Pictures, Run, say, shown
-from tinynet import device, ops
-from tinynet.engine import Tensor
-from tinynet.layers import (
+from common import Pictures, shown
+from tinynet import (
     LRN,
+    SGD,
     AvgPool,
     Conv2D,
     Dense,
+    Device,
     Flatten,
-    Local2D,
     MaxPool,
     ReLU,
-    SameMapLRN,
     Sequential,
+    Tensor,
+    ops,
 )
-from tinynet.optim import SGD
-
-BATCH = 128
+from tinynet.layers import Local2D, SameMapLRN
+from tinynet.progress import say
+from tinynet.training import figures
+from tinynet.training.evaluation import evaluate
+from tinynet.training.options import SEED
+from tinynet.training.runs import Run
+from tinynet.training.saved import Saved
 
 # --- the nets ---------------------------------------------------------------------------
 #
@@ -49,7 +52,7 @@ def avg_pool():
 
 
 def net_80sec():
-    return Net(
+    return Sequential(
         conv1=Sequential(Conv2D(3, 32, 5, pad=2, std=0.0001), max_pool(), ReLU()),
         conv2=Sequential(Conv2D(32, 32, 5, pad=2, std=0.01), ReLU(), avg_pool()),
         conv3=Sequential(Conv2D(32, 64, 5, pad=2, std=0.01), ReLU(), avg_pool(), Flatten()),
@@ -58,7 +61,7 @@ def net_80sec():
 
 
 def net_19pct(norm=Sequential):
-    return Net(
+    return Sequential(
         conv1=Sequential(Conv2D(3, 32, 5, pad=2, std=0.0001), max_pool(), ReLU(), norm()),
         conv2=Sequential(Conv2D(32, 32, 5, pad=2, std=0.01), ReLU(), avg_pool(), norm()),
         conv3=Sequential(Conv2D(32, 64, 5, pad=2, std=0.01), ReLU(), avg_pool(), Flatten()),
@@ -72,7 +75,7 @@ def net_18pct():
 
 def net_13pct():
     """The paper's "four-layer CNN" (section 3.3); its upper layers share no kernels."""
-    return Net(
+    return Sequential(
         conv1=Sequential(Conv2D(3, 64, 5, pad=2, std=0.0001), max_pool(), ReLU()),
         conv2=Sequential(Conv2D(64, 64, 5, pad=2, std=0.01), max_pool(), ReLU()),
         local3=Sequential(Local2D(64, 32, 3, side=6, pad=1, std=0.04), ReLU()),
@@ -84,7 +87,7 @@ def net_11pct():
     """The same "with normalisation"; and local3 is twice as wide, which the paper leaves out."""
     def norm():
         return LRN(n=9, k=1.0, alpha=0.001 / 9)
-    return Net(
+    return Sequential(
         conv1=Sequential(Conv2D(3, 64, 5, pad=2, std=0.0001), max_pool(), ReLU(), norm()),
         conv2=Sequential(Conv2D(64, 64, 5, pad=2, std=0.01), ReLU(), norm(), max_pool()),
         local3=Sequential(Local2D(64, 64, 3, side=6, pad=1, std=0.04), ReLU()),
@@ -169,56 +172,53 @@ def start(args):
     if epochs != full:
         parts = ", ".join(f"{phase.epochs:.3g} at {phase.rate:g}" for phase in phases)
         say(f"{epochs} epochs instead of {full}: the schedule in proportion, {parts}")
-    where = device.Device(args.device)
+    where = Device(args.device)
     train, test = common.load(args.source)
-    pictures = Pictures(train, test, config.crop, augment=config.crop < 32, seed=args.seed)
+    pictures = Pictures(train, test, config.crop, augment=config.crop < 32, seed=args.seed,
+                        most=lambda epoch: phase_at(phases, epoch).pictures)
     model = build().initialize(args.seed).to(where)
     optimizer = sgd(model, config)
 
     name = f"{args.net}-{epochs}-epochs-seed-{args.seed}"
-    path = (args.output_dir or common.RUNS / "cifar10") / f"{name}.npz"
+    folder = (args.output_dir or common.RUNS / "cifar10") / name
     settings = dict(asdict(config), net=args.net, epochs=epochs, seed=args.seed,
                     training_pictures=len(train.labels))
-    steps = sum(-(-min(phase_at(phases, epoch).pictures, len(train.labels)) // BATCH)
-                for epoch in range(epochs))
-    with Run(path, settings, model, optimizer, steps) as run:
-        while run.epoch < epochs:
-            most = phase_at(phases, run.epoch).pictures
-            for images, labels in run.batches(pictures, BATCH, most):
-                optimizer.lr = phase_at(phases, run.epochs).rate
-                labels = where.put(labels)
-                logits = model.train()(Tensor(images, where))
+    views = 9 if config.crop < 32 else 1
+    run = Run(folder, model, optimizer, pictures, epochs=epochs, saved=Saved(settings=settings))
+    with run.resume():
+        while run.goes_on():
+            for batch in run.batches():
+                optimizer.lr = phase_at(phases, run.epochs_done).rate
+                labels = where.put(batch.labels)
+                logits = model.train()(Tensor(batch.images, where))
                 loss = ops.softmax_cross_entropy(logits, labels=labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
-                run.meter.add(loss, logits, labels, 0)
-            run.point(**common.test(model, pictures, where))
-        if run.result is None:
-            views = 9 if config.crop < 32 else 1
-            run.finish(views=views, **common.test(model, pictures, where, views))
-
-    common.write_csv(path.with_suffix(".csv"), {name: run.curve})
-    common.draw_curves(path.with_suffix(".png"), [
-        (what, [(point["epoch"], point[error]) for point in run.curve], style)
-        for what, error, style in (("training", "error", ("black", "dashed")),
-                                   ("test", "test_error", ("#c03000", "solid")))], args.net)
-    result = run.result
-    seen = "the central view" if result["views"] == 1 else "the mean of nine views"
-    print(f"{args.net}: test error {result['test_error']:.2%} after {epochs} of {full} epochs "
-          f"({seen}; the authors: {config.reported} after {full}), {run.seconds:.0f} s of "
-          f"training\ncurve: {shown(path.with_suffix('.png'))} and .csv")
+                run.saw(loss, logits, labels)
+            run.validated(evaluate(model, pictures, where, interrupted=run.interrupted))
+        in_the_end = views > 1 and evaluate(model, pictures, where, views, run.interrupted)
+    result = in_the_end or run.history[-1]
+    curve = folder / "curve.png"
+    figures.write_csv(curve.with_suffix(".csv"), {name: run.history})
+    figures.draw_curves(curve, [
+        (what, figures.errors(run.history, kind), style)
+        for what, kind, style in (("training", "train", ("black", "dashed")),
+                                  ("test", "validation", ("#c03000", "solid")))], args.net)
+    seen = "the central view" if views == 1 else "the mean of nine views"
+    print(f"{args.net}: test error {result['top1_error']:.2%} after {epochs} of {full} epochs "
+          f"({seen}; the authors: {config.reported} after {full}), {run.at.seconds:.0f} s of "
+          f"training\ncurve: {shown(curve)} and .csv")
     return 0
 
 
 def parser():
-    parser = argparse.ArgumentParser(prog="cifar10.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser("cifar10.py", __doc__)
     parser.add_argument("net", choices=CONFIGS)
     parser.add_argument("--epochs", type=common.positive, metavar="N",
                         help="default: the authors' schedule; another number of epochs "
                              "shortens or stretches it in proportion")
-    parser.add_argument("--seed", type=common.seed, default=0, metavar="N", help="default: 0")
+    parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     return common.add_options(parser)
 
 

@@ -6,23 +6,33 @@
 The towers are AlexNet's in small: they meet in layers 3 and 4 and end in one layer. Without
 CIFAR-10 the net learns drawn patterns instead. The exit status is 0 only if it has learned.
 """
-import argparse
 import sys
 import time
 
 import numpy as np
 
 import common
-from common import Pictures, say
+from common import Pictures
 from data import cifar10
-from tinynet import device, ops
-from tinynet.engine import Tensor
-from tinynet.errors import UserError
-from tinynet.layers import LRN, Conv2D, Dense, Flatten, Layer, MaxPool, ReLU, Sequential
-from tinynet.optim import SGD
+from tinynet import (
+    LRN,
+    SGD,
+    Conv2D,
+    Dense,
+    Flatten,
+    Layer,
+    MaxPool,
+    ReLU,
+    Sequential,
+    Tensor,
+    UserError,
+    ops,
+)
+from tinynet.device import devices
 from tinynet.pictures import patterns
-from tinynet.progress import Meter, bar, in_words
+from tinynet.progress import bar, say
 from tinynet.split import exchange, gather, send_to_both
+from tinynet.training.evaluation import Meter, evaluate, in_words
 
 LEARNED = 0.5                  # test error below which a net has learned; chance is 0.9
 BATCH = 64
@@ -80,36 +90,34 @@ def draw(split, count):
 
 def start(args):
     began = time.perf_counter()
-    towers = device.devices(args.device)
+    towers = devices(args.device)
     if len(towers) > 2:
         raise UserError(f"--device {args.device}: there are two towers, so name one device or two")
     top, bottom = towers[0], towers[-1]
-    pictures = Pictures(*load(args.source), scale=1 / 64)
-    say(f"{len(pictures.train.labels):,} pictures to learn from, {args.steps} steps of {BATCH}, "
-        f"towers on {top} and {bottom}")
+    pictures = Pictures(*load(args.source), scale=1 / 64, batch_size=BATCH)
+    count = pictures.length(0)
+    say(f"{count:,} pictures to learn from, {args.steps} steps of {BATCH}, towers on {top} and "
+        f"{bottom}")
     model = TwoTowers(top, bottom).initialize(seed=0)
     optimizer = SGD(model.parameters(), lr=args.lr)
     meter = Meter()
-    epochs = -(-args.steps * BATCH // len(pictures.train.labels))
-    orders = [(epoch, pictures.order(epoch)) for epoch in range(epochs)]
-    batches = [(chosen, epoch) for epoch, order in orders
-               for chosen in np.split(order, range(BATCH, len(order), BATCH))]
+    epochs = range(-(-args.steps * BATCH // count))
+    batches = (batch for epoch in epochs for batch in pictures.training(epoch))
     with bar(args.steps, "training") as progress:
-        for step, (chosen, epoch) in enumerate(batches[:args.steps], start=1):
+        for step, batch in zip(range(1, args.steps + 1), batches, strict=False):
             optimizer.lr = args.lr * (1 - (step - 1) / args.steps)
-            images, labels = pictures.batch(chosen, epoch)
-            labels = top.put(labels)
-            logits = model.train()(Tensor(images, top))
+            labels = top.put(batch.labels)
+            logits = model.train()(Tensor(batch.images, top))
             loss = ops.softmax_cross_entropy(logits, labels=labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            meter.add(loss, logits, labels, 0)
+            meter.add(loss, logits, labels)
             progress.update()
             if step % 100 == 0:
-                say(f"step {step}  {in_words(meter.read())}")
+                say(f"step {step}  {in_words(meter.read(), classes=10)}")
                 meter.reset()
-    error = common.test(model, pictures, top)["test_error"]
+    error = evaluate(model, pictures, top)["top1_error"]
     verdict = "it has learned" if error < LEARNED else "IT HAS NOT LEARNED"
     say(f"{verdict}: test error {error:.1%} on {len(pictures.test.labels):,} pictures it has "
         f"not seen (chance: 90 %), after {time.perf_counter() - began:.0f} s")
@@ -117,8 +125,7 @@ def start(args):
 
 
 def parser():
-    parser = argparse.ArgumentParser(prog="cifar_smoke.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser("cifar_smoke.py", __doc__)
     parser.add_argument("--lr", type=float, default=0.02, help="first rate; it falls to 0 in a "
                                                                "straight line (default: 0.02)")
     parser.add_argument("--steps", type=common.positive, default=800, metavar="N",
