@@ -10,7 +10,7 @@ channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is
 from .cores import most_scratch, over_batch, part_of_product, sum_over_batch
 from .device import get_array_module, is_on_gpu
 from .engine import op
-from .winograd import winograd, winograd_strided
+from .winograd import winograd
 
 FORMS = "auto", "im2col", "winograd"
 ROWS = 200               # of a block of columns: with fewer, all weights are read too often
@@ -122,11 +122,8 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     pad = both_sides(pad)
     can = KH == KW and -(-KH // stride) in (3, 5)
     pays = x.dtype == "float32" and min(C * stride ** 2, O) >= 8 and not is_on_gpu(x)
-    if can and (form == "winograd" or form == "auto" and pays):
-        y, dx, dW = (winograd(x, W, b, pad) if stride == 1 else
-                     winograd_strided(x, W, b, stride, pad))
-    else:
-        y, dx, dW = as_columns(x, W, b, stride, pad)
+    fast = can and (form == "winograd" or form == "auto" and pays)
+    y, dx, dW = (winograd if fast else as_columns)(x, W, b, stride, pad)
 
     def db(dy):
         def backward(dy):              # as a product, because a sum over columns is slow
