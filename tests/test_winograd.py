@@ -124,8 +124,3 @@ def test_a_nan_spoils_its_tile_and_with_im2col_only_the_windows_that_see_it():
             for form in ("plain", "im2col", "winograd")}
     assert lost["plain"].sum() == lost["im2col"].sum() == 9
     assert lost["winograd"].sum() > 9 and not lost["winograd"].all()
-
-
-def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="one of auto, plain, im2col, winograd, not 'fft'"):
-        conv2d(*[Tensor(distinct(*s)) for s in ((1, 5, 5, 2), (3, 3, 2, 4), (4,))], form="fft")

@@ -7,6 +7,8 @@ the rows back where they came from. Pools and norms need only views of the same 
 Letters: N pictures, H x W pixels, C channels; KH x KW kernel; OH x OW output pixels, O output
 channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is the output.
 """
+from numbers import Integral
+
 from .cores import most_scratch, over_batch, part_of_product, sum_over_batch
 from .device import get_array_module, is_on_gpu
 from .engine import op
@@ -23,6 +25,8 @@ def out_size(size, kernel, stride, pad=(0, 0), ceil=False):
     last window may overhang, but never lies outside altogether. Raises ValueError if not even
     one window fits.
     """
+    if not (is_whole(kernel, 1) and is_whole(stride, 1)):
+        raise ValueError(f"size {kernel!r} and stride {stride!r} must be whole numbers from 1 on")
     last = size + sum(pad) - kernel                    # where the last window begins
     if ceil and -last % stride < kernel:
         last += -last % stride                         # it overhangs by as much
@@ -116,12 +120,12 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
                   blocks of stride x stride pixels; otherwise "im2col" is taken.
       "auto": "winograd" where it is faster (on a CPU, in float32, from 8 channels on).
     """
-    KH, KW, C, O = W.shape
-    if x.shape[-1] != C:
-        raise ValueError(f"conv2d: {x.shape[-1]} channels come in, the kernels want {C}")
+    check_kernels("conv2d", x, W, b, "KH, KW, C, O")
     if form not in FORMS:
         raise ValueError(f"conv2d: form is one of {', '.join(FORMS)}, not {form!r}")
+    KH, KW, C, O = W.shape
     pad = both_sides(pad)
+    out_sizes("conv2d", x.shape, (KH, KW), stride, pad)          # an error if none fits
     if form == "plain":
         return plain(x, W, b, stride, pad)
     can = KH == KW and -(-KH // stride) in (3, 5)
@@ -201,12 +205,12 @@ def local2d(x, W, b, *, pad=0):
     nets of 2011 use it for their upper layers. There is one product for every place, and the
     pictures are its rows. So the cores share the places, not the pictures.
     """
+    check_kernels("local2d", x, W, b, "OH, OW, KH, KW, C, O")
     OH, OW, KH, KW, C, O = W.shape
-    kernel, pad, shape = (KH, KW), both_sides(pad), x.shape
+    kernel, pad, shape = (KH, KW), both_sides(pad, "local2d"), x.shape
     fits = out_sizes("local2d", shape, kernel, 1, pad)
-    if fits != (OH, OW) or shape[3] != C:
-        raise ValueError(f"local2d: x has {fits} places for a kernel and {shape[3]} channels, "
-                         f"W has {(OH, OW)} and {C}")
+    if fits != (OH, OW):
+        raise ValueError(f"local2d: x has {fits} places for a kernel, W has {(OH, OW)}")
     places = W.reshape(OH * OW, KH * KW * C, O)
 
     def columns():
@@ -228,8 +232,12 @@ def local2d(x, W, b, *, pad=0):
     return y.swapaxes(0, 1).reshape(len(x), OH, OW, O) + b, dx, dW, db
 
 
+# --- what fits, and what is said of the rest --------------------------------------------
+
+
 def out_sizes(op, shape, kernel, stride=1, pad=(0, 0), ceil=False):
     """(OH, OW) for an input of shape (N, H, W, C). An error begins with the op's name."""
+    check_axes(op, "x", shape, "N, H, W, C")
     try:
         return tuple(out_size(side, size, stride, pad, ceil)
                      for side, size in zip(shape[1:3], kernel, strict=True))
@@ -237,11 +245,40 @@ def out_sizes(op, shape, kernel, stride=1, pad=(0, 0), ceil=False):
         raise ValueError(f"{op}: {error}") from None
 
 
-def both_sides(pad):
+def both_sides(pad, op="conv2d"):
     """pad as a pair: pixels before (above and left of) and after (below and right of) x.
 
-    pad may be such a pair, or one number for all sides. The 2012 program reads three zeros
-    beyond the right and bottom edge of a 224 x 224 crop. That is (0, 3), and why 224 and 227
-    both give 55.
+    pad may be such a pair, or one number for all sides; ValueError for anything else. The
+    2012 program reads three zeros beyond the right and bottom edge of a 224 x 224 crop. That
+    is (0, 3), and why 224 and 227 both give 55.
     """
-    return (pad, pad) if isinstance(pad, int) else tuple(pad)
+    sides = tuple(pad) if isinstance(pad, (tuple, list)) else (pad, pad)
+    if len(sides) != 2 or not all(is_whole(side, 0) for side in sides):
+        raise ValueError(f"{op}: pad is a number of pixels or a pair (before, after), not "
+                         f"{pad!r}; size // 2 keeps a picture's size at stride 1")
+    return tuple(map(int, sides))
+
+
+def check_kernels(op, x, W, b, axes):
+    """Raise ValueError unless x, W and b fit one another. axes: the names of W's."""
+    check_axes(op, "x", x.shape, "N, H, W, C")
+    check_axes(op, "W", W.shape, axes)
+    *places, _, _, C, O = W.shape
+    if x.shape[3] != C:
+        hint = "; this looks like (N, C, H, W): x.transpose(0, 2, 3, 1)"
+        raise ValueError(f"{op}: {x.shape[3]} channels come in, the kernels want {C}; x is (N, "
+                         f"H, W, C) and W is ({axes}){hint if x.shape[1] == C else ''}")
+    if b.shape != (*places, O):
+        raise ValueError(f"{op}: W ({axes}) wants a bias of shape {(*places, O)}, not {b.shape}")
+
+
+def check_axes(op, name, shape, axes):
+    """Raise ValueError unless a shape has as many axes as are named, "N, H, W, C" for x."""
+    if len(shape) != len(axes.split(", ")):
+        hint = "; one picture: x.reshape(1, *x.shape), grey pictures: x.reshape(*x.shape, 1)"
+        raise ValueError(f"{op}: {name} is ({axes}), not of shape {shape}"
+                         f"{hint if name == 'x' and len(shape) == 3 else ''}")
+
+
+def is_whole(number, least):
+    return isinstance(number, Integral) and number >= least

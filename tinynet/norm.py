@@ -3,7 +3,7 @@
 A number is divided by a power of the energy of its neighbours, so that a strong one silences
 the others. The formula comes first, then how it is computed fast.
 """
-from .conv import padded, windows
+from .conv import check_axes, is_whole, padded, windows
 from .cores import over_batch
 from .device import get_array_module
 from .engine import op
@@ -31,6 +31,8 @@ def lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
     dx = dy / d ** beta - 2 alpha beta x * sum of (x dy / d ** (beta + 1)) over those channels.
     Every pixel is on its own, so a slice is some pixels, and its passes stay in cache.
     """
+    if x.ndim == 0 or not is_whole(n, 1):
+        raise ValueError(f"lrn: x is (..., C), n a whole number from 1 on, not {x.shape}, {n!r}")
     xp = get_array_module(x)
     shape, C = x.shape, x.shape[-1]
     x = x.reshape(-1, C)
@@ -98,7 +100,8 @@ def lrn_same_map(x, *, size=5, k=1.0, alpha=4e-5, beta=0.75):
     program has it in layer 2, after `lrn`, and the CIFAR-10 nets have it after their pools; the
     paper leaves it out. alpha multiplies the plain sum (the program's 1e-3 / 25).
     """
-    if size % 2 == 0:
+    check_axes("lrn_same_map", "x", x.shape, "N, H, W, C")
+    if not is_whole(size, 1) or size % 2 == 0:
         raise ValueError(f"lrn_same_map: size is an odd number of pixels, not {size!r}")
 
     def forward(x):
