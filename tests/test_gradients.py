@@ -54,6 +54,8 @@ TABLE = {
         (using(conv.conv2d, stride=2, pad=1), (3, 7, 8, 2), (3, 3, 2, 3), (3,)),
     "conv2d, many slices":
         (using(conv.conv2d, pad=1), (20, 13, 13, 24), (3, 3, 24, 16), (16,)),
+    "conv2d, plain":
+        (using(conv.conv2d, stride=2, pad=(1, 2), form="plain"), (3, 6, 7, 2), (3, 4, 2, 4), (4,)),
     "local2d": (using(conv.local2d, pad=1), (3, 4, 5, 2), (4, 5, 3, 3, 2, 4), (4, 5, 4)),
     "local2d, kernel not square": (conv.local2d, (2, 5, 4, 3), (4, 2, 2, 3, 3, 2), (4, 2, 2)),
     "local2d, many places":

@@ -1,88 +1,74 @@
 """How is a convolution a matrix product?
 
-Write every patch of the picture that the kernel sees as a row (`im2col`); then a kernel is
-a column, and all outputs are one product. `col2im` is the mirror: it adds rows back where
-they came from. Pooling and normalisation need only views of the same windows.
+Write every patch of the picture that a kernel sees as a row (`im2col`). A kernel is then a
+column, and all outputs are one product (`plain`). `col2im` is the mirror of `im2col`: it adds
+the rows back where they came from. Pools and norms need only views of the same windows.
 
 Letters: N pictures, H x W pixels, C channels; KH x KW kernel; OH x OW output pixels, O output
 channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is the output.
 """
+from numbers import Integral
+
 from .cores import most_scratch, over_batch, part_of_product, sum_over_batch
 from .device import get_array_module, is_on_gpu
 from .engine import op
-from .winograd import winograd, winograd_strided
+from .winograd import winograd
 
-FORMS = "auto", "im2col", "winograd"
+FORMS = "auto", "plain", "im2col", "winograd"
 ROWS = 200               # of a block of columns: with fewer, all weights are read too often
 
 
 def out_size(size, kernel, stride, pad=(0, 0), ceil=False):
-    """How many times a kernel fits: 1 + (size + padding - kernel) / stride, rounded down.
+    """How many windows lie side by side: (size + padding - kernel) / stride + 1.
 
-    ceil: rounded up, so that every pixel is seen: the last window may overhang, but never
-    lies outside altogether. Raises ValueError if the kernel does not fit once.
+    The quotient is rounded down. With ceil it is rounded up, so that every pixel is seen: the
+    last window may overhang, but never lies outside altogether. Raises ValueError if not even
+    one window fits.
     """
-    room = size + sum(pad) - kernel
-    overhang = -room % stride
-    if ceil and overhang < kernel:
-        room += overhang
-    if room < 0:
-        raise ValueError(f"a window of {kernel} does not fit into {size} pixels "
-                         f"with padding {pad[0]} and {pad[1]}")
-    return room // stride + 1
+    if not (is_whole(kernel, 1) and is_whole(stride, 1)):
+        raise ValueError(f"size {kernel!r} and stride {stride!r} must be whole numbers from 1 on")
+    last = size + sum(pad) - kernel                    # where the last window begins
+    if ceil and -last % stride < kernel:
+        last += -last % stride                         # it overhangs by as much
+    if last < 0:
+        raise ValueError(f"a window of {kernel} does not fit into {size} pixels, padded by {pad}")
+    return last // stride + 1
 
 
-def both_sides(pad):
-    """pad: pixels on every side, or a pair (top and left, bottom and right).
-
-    The 2012 program reads three zeros beyond the right and bottom edge of a 224 x 224 crop;
-    that is (0, 3), and why 224 and 227 both give 55.
-    """
-    return (pad, pad) if isinstance(pad, int) else tuple(pad)
-
-
-def padded(x, pad, value=0.0):
-    """x (N, H, W, C) with a border of `value`."""
+def padded(x, pad):
+    """x with a border of zeros: (N, H, W, C) -> (N, before + H + after, before + W + after, C)"""
     before, after = pad
     if before == after == 0:
         return x
-    xp = get_array_module(x)
     N, H, W, C = x.shape
-    y = xp.full((N, H + before + after, W + before + after, C), value, x.dtype)
+    y = get_array_module(x).zeros((N, H + before + after, W + before + after, C), x.dtype)
     y[:, before:before + H, before:before + W] = x
     return y
 
 
-def windows(x, kernel, stride, ceil=False):
-    """For every position (i, j) in the kernel: i, j, and the pixels of x that it meets.
+def windows(x, kernel, stride=1, ceil=False):
+    """For every place in the kernel, row by row, the pixels of x that it meets.
 
-    x (N, H, W, C) -> KH * KW views (N, OH, OW, C). Nothing is copied. ceil: as in out_size;
-    views lack the rows and columns where the kernel overhangs (see `reached`).
+    x (N, H, W, C) -> KH * KW views (N, OH, OW, C). Nothing is copied. With ceil, as in
+    out_size, a view lacks the rows and columns in which its place overhangs.
     """
-    KH, KW = kernel
-    OH = out_size(x.shape[1], KH, stride, ceil=ceil)
-    OW = out_size(x.shape[2], KW, stride, ceil=ceil)
-    for i in range(KH):
-        for j in range(KW):
-            yield i, j, x[:, i:i + stride * OH:stride, j:j + stride * OW:stride]
-
-
-def reached(y, window):
-    """The part of y (N, OH, OW, C) whose windows have a pixel in one of their views."""
-    return y[:, :window.shape[1], :window.shape[2]]
+    OH, OW = out_sizes("windows", x.shape, kernel, stride, ceil=ceil)
+    for i in range(kernel[0]):
+        for j in range(kernel[1]):
+            yield x[:, i:i + stride * OH:stride, j:j + stride * OW:stride]
 
 
 def im2col(x, kernel, stride=1, pad=(0, 0)):
     """Every patch as a row: x (N, H, W, C) -> (N * OH * OW, KH * KW * C)
 
-    One row of a patch (KW pixels of C channels) is contiguous in x, so it is read as one
-    run: a view with overlapping strides, of which a single copy is made.
+    One row of a patch (KW pixels of C channels) is contiguous in x, so it is read in one go:
+    a single copy is made, of a view with overlapping strides.
     """
     xp = get_array_module(x)
     x = xp.ascontiguousarray(padded(x, pad))
     KH, KW = kernel
     N, H, W, C = x.shape
-    OH, OW = out_size(H, KH, stride), out_size(W, KW, stride)
+    OH, OW = out_sizes("im2col", x.shape, kernel, stride)
     n, h, w, c = x.strides
     patches = xp.lib.stride_tricks.as_strided(
         x, (N, OH, OW, KH, KW * C), (n, stride * h, stride * w, h, c))
@@ -94,16 +80,31 @@ def col2im(cols, shape, kernel, stride=1, pad=(0, 0)):
 
     shape: that of im2col's x, (N, H, W, C).
     """
-    xp = get_array_module(cols)
     before, after = pad
     N, H, W, C = shape
-    x = xp.zeros((N, H + before + after, W + before + after, C), cols.dtype)
-    OH = out_size(H, kernel[0], stride, pad)
-    OW = out_size(W, kernel[1], stride, pad)
-    cols = cols.reshape(N, OH, OW, *kernel, C)
-    for i, j, window in windows(x, kernel, stride):
-        window += cols[:, :, :, i, j]
+    x = get_array_module(cols).zeros((N, H + before + after, W + before + after, C), cols.dtype)
+    OH, OW = out_sizes("col2im", shape, kernel, stride, pad)
+    cols = cols.reshape(N, OH, OW, kernel[0] * kernel[1], C)
+    for place, window in enumerate(windows(x, kernel, stride)):
+        window += cols[:, :, :, place]
     return x[:, before:before + H, before:before + W]
+
+
+def plain(x, W, b, stride, pad):
+    """conv2d in its plainest form: y, dx, dW, db. The fast forms are tested against it.
+
+    cols (N * OH * OW, KH * KW * C) @ rows (KH * KW * C, O) -> y (N * OH * OW, O). The gradient
+    of each factor of a product is dy times the other factor, transposed.
+    """
+    KH, KW, C, O = W.shape
+    how = (KH, KW), stride, pad
+    cols, rows = im2col(x, *how), W.reshape(-1, O)
+    y = cols @ rows + b
+
+    def dx(dy): return col2im(dy.reshape(-1, O) @ rows.T, x.shape, *how)
+    def dW(dy): return (cols.T @ dy.reshape(-1, O)).reshape(W.shape)
+    def db(dy): return dy.sum(axis=(0, 1, 2))
+    return y.reshape(len(x), *out_sizes("conv2d", x.shape, *how), O), dx, dW, db
 
 
 @op
@@ -111,22 +112,26 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     """Slide O kernels over the picture: at every position, the sum of products plus b.
 
     x (N, H, W, C), W (KH, KW, C, O), b (O,) -> (N, OH, OW, O). No kernel is flipped.
-    form: how it is computed. "im2col": as one matrix product. "winograd": with fewer
-    multiplications and more rounding, wherever that can be done. "auto": whichever is faster.
+    pad: pixels of zeros on every side, or (before, after).
+    form: how it is computed; the numbers are equal to rounding.
+      "plain": one product, all columns in memory. To read, and to test the others against.
+      "im2col": the same product, a few pictures at a time. To find where a NaN came from.
+      "winograd": fewer multiplications, more rounding. For square kernels of 3 or 5 pixels, or
+                  blocks of stride x stride pixels; otherwise "im2col" is taken.
+      "auto": "winograd" where it is faster (on a CPU, in float32, from 8 channels on).
     """
-    KH, KW, C, O = W.shape
-    if x.shape[-1] != C:
-        raise ValueError(f"conv2d: {x.shape[-1]} maps come in, the kernels want {C}")
+    check_kernels("conv2d", x, W, b, "KH, KW, C, O")
     if form not in FORMS:
         raise ValueError(f"conv2d: form is one of {', '.join(FORMS)}, not {form!r}")
+    KH, KW, C, O = W.shape
     pad = both_sides(pad)
+    out_sizes("conv2d", x.shape, (KH, KW), stride, pad)          # an error if none fits
+    if form == "plain":
+        return plain(x, W, b, stride, pad)
     can = KH == KW and -(-KH // stride) in (3, 5)
     pays = x.dtype == "float32" and min(C * stride ** 2, O) >= 8 and not is_on_gpu(x)
-    if can and (form == "winograd" or form == "auto" and pays):
-        y, dx, dW = (winograd(x, W, b, pad) if stride == 1 else
-                     winograd_strided(x, W, b, stride, pad))
-    else:
-        y, dx, dW = as_columns(x, W, b, stride, pad)
+    fast = can and (form == "winograd" or form == "auto" and pays)
+    y, dx, dW = (winograd if fast else as_columns)(x, W, b, stride, pad)
 
     def db(dy):
         def backward(dy):              # as a product, because a sum over columns is slow
@@ -138,20 +143,21 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
 
 
 def as_columns(x, W, b, stride, pad):
-    """conv2d as the product im2col(x) @ W: y, dx, dW.
+    """The fast form of `plain`: y, dx, dW.
 
-    The columns are 7 to 25 times larger than x, so they are made for a few pictures, or
-    a strip of one, at a time, and made again in dW instead of kept.
+    The columns are 7 to 25 times larger than x. So they are made for a few pictures at a time,
+    or for a strip of one, while they stay in cache; and dW makes them again instead of
+    keeping them.
     """
     xp = get_array_module(x)
     KH, KW, C, O = W.shape
     kernel, shape = (KH, KW), x.shape
-    OH, OW = (out_size(size, K, stride, pad) for size, K in zip(shape[1:3], kernel))
+    OH, OW = out_sizes("conv2d", shape, kernel, stride, pad)
     rows = W.reshape(-1, O)
     scratch = OH * OW * len(rows) * x.itemsize
 
     def strips(x, y):
-        """The columns of as many rows of y as there is scratch for, and these rows, in turn."""
+        """(columns, rows of y), as many at a time as there is scratch for."""
         fits = max(1, OH * most_scratch(x) // max(scratch, 1))
         step = fits if len(x) == 1 else OH        # only of one picture are some rows a matrix
         x = padded(x, pad)
@@ -165,20 +171,19 @@ def as_columns(x, W, b, stride, pad):
         return matrix if size == len(matrix) else matrix.reshape(-1, size, matrix.shape[1])
 
     def forward(x, y):
-        for cols, y in strips(x, y):
-            xp.matmul(cols, rows, out=y)
-            y += b
+        for cols, y_rows in strips(x, y):
+            xp.matmul(cols, rows, out=y_rows)
+            y_rows += b
 
     def dx(dy):
         mirrored_pad = KH - 1 - pad[0], KH - 1 - pad[1]
         if stride == 1 and KH == KW and O <= C and min(mirrored_pad) >= 0:
-            # The mirrored kernels slid over dy: the same sums, from smaller columns.
+            # The mirrored kernels, slid over dy, give the same sums from smaller columns.
             mirrored = W[::-1, ::-1].swapaxes(2, 3)
             return as_columns(dy, mirrored, xp.zeros(C, dy.dtype), 1, mirrored_pad)[0]
 
         def backward(dy):
-            cols = dy.reshape(-1, O) @ rows.T
-            return col2im(cols, (len(dy), *shape[1:]), kernel, stride, pad)
+            return col2im(dy.reshape(-1, O) @ rows.T, (len(dy), *shape[1:]), kernel, stride, pad)
         return over_batch(backward, dy, scratch=scratch)
 
     def dW(dy):
@@ -197,19 +202,19 @@ def local2d(x, W, b, *, pad=0):
     """A convolution whose kernels are not shared: every place has its own.
 
     x (N, H, W, C), W (OH, OW, KH, KW, C, O), b (OH, OW, O) -> (N, OH, OW, O). The CIFAR-10
-    nets of 2011 use it for their upper layers. One product for every place: the batch is
-    its rows, and so the places, not the pictures, are what the cores share.
+    nets of 2011 use it for their upper layers. There is one product for every place, and the
+    pictures are its rows. So the cores share the places, not the pictures.
     """
+    check_kernels("local2d", x, W, b, "OH, OW, KH, KW, C, O")
     OH, OW, KH, KW, C, O = W.shape
-    kernel, pad, shape = (KH, KW), both_sides(pad), x.shape
-    sizes = [out_size(side, size, 1, pad) for side, size in zip(shape[1:3], kernel)]
-    if sizes != [OH, OW] or shape[3] != C:
-        raise ValueError(f"local2d: {shape[1:]} comes in and has {sizes} places for a kernel; "
-                         f"the kernels want {C} maps and have {[OH, OW]} places")
+    kernel, pad, shape = (KH, KW), both_sides(pad, "local2d"), x.shape
+    fits = out_sizes("local2d", shape, kernel, 1, pad)
+    if fits != (OH, OW):
+        raise ValueError(f"local2d: x has {fits} places for a kernel, W has {(OH, OW)}")
     places = W.reshape(OH * OW, KH * KW * C, O)
 
     def columns():
-        return im2col(x, kernel, 1, pad).reshape(len(x), OH * OW, -1).swapaxes(0, 1)
+        return im2col(x, kernel, 1, pad).reshape(len(x), *places.shape[:2]).swapaxes(0, 1)
 
     def by_place(dy):
         return dy.reshape(len(x), OH * OW, O).swapaxes(0, 1)
@@ -224,4 +229,56 @@ def local2d(x, W, b, *, pad=0):
 
     def db(dy): return dy.sum(axis=0)
     y = over_batch(lambda x, W: x @ W, columns(), places)
-    return y.swapaxes(0, 1).reshape(-1, OH, OW, O) + b, dx, dW, db
+    return y.swapaxes(0, 1).reshape(len(x), OH, OW, O) + b, dx, dW, db
+
+
+# --- what fits, and what is said of the rest --------------------------------------------
+
+
+def out_sizes(op, shape, kernel, stride=1, pad=(0, 0), ceil=False):
+    """(OH, OW) for an input of shape (N, H, W, C). An error begins with the op's name."""
+    check_axes(op, "x", shape, "N, H, W, C")
+    try:
+        return tuple(out_size(side, size, stride, pad, ceil)
+                     for side, size in zip(shape[1:3], kernel, strict=True))
+    except ValueError as error:
+        raise ValueError(f"{op}: {error}") from None
+
+
+def both_sides(pad, op="conv2d"):
+    """pad as a pair: pixels before (above and left of) and after (below and right of) x.
+
+    pad may be such a pair, or one number for all sides; ValueError for anything else. The
+    2012 program reads three zeros beyond the right and bottom edge of a 224 x 224 crop. That
+    is (0, 3), and why 224 and 227 both give 55.
+    """
+    sides = tuple(pad) if isinstance(pad, (tuple, list)) else (pad, pad)
+    if len(sides) != 2 or not all(is_whole(side, 0) for side in sides):
+        raise ValueError(f"{op}: pad is a number of pixels or a pair (before, after), not "
+                         f"{pad!r}; size // 2 keeps a picture's size at stride 1")
+    return tuple(map(int, sides))
+
+
+def check_kernels(op, x, W, b, axes):
+    """Raise ValueError unless x, W and b fit one another. axes: the names of W's."""
+    check_axes(op, "x", x.shape, "N, H, W, C")
+    check_axes(op, "W", W.shape, axes)
+    *places, _, _, C, O = W.shape
+    if x.shape[3] != C:
+        hint = "; this looks like (N, C, H, W): x.transpose(0, 2, 3, 1)"
+        raise ValueError(f"{op}: {x.shape[3]} channels come in, the kernels want {C}; x is (N, "
+                         f"H, W, C) and W is ({axes}){hint if x.shape[1] == C else ''}")
+    if b.shape != (*places, O):
+        raise ValueError(f"{op}: W ({axes}) wants a bias of shape {(*places, O)}, not {b.shape}")
+
+
+def check_axes(op, name, shape, axes):
+    """Raise ValueError unless a shape has as many axes as are named, "N, H, W, C" for x."""
+    if len(shape) != len(axes.split(", ")):
+        hint = "; one picture: x.reshape(1, *x.shape), grey pictures: x.reshape(*x.shape, 1)"
+        raise ValueError(f"{op}: {name} is ({axes}), not of shape {shape}"
+                         f"{hint if name == 'x' and len(shape) == 3 else ''}")
+
+
+def is_whole(number, least):
+    return isinstance(number, Integral) and number >= least

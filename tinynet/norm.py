@@ -1,115 +1,133 @@
-"""How do the maps of a layer, or the pixels of a map, compete?"""
-from .conv import both_sides, padded, windows
+"""How do the channels of a pixel, or the pixels of a channel, compete?
+
+A number is divided by a power of the energy of its neighbours, so that a strong one silences
+the others. The formula comes first, then how it is computed fast.
+"""
+from .conv import check_axes, is_whole, padded, windows
 from .cores import over_batch
 from .device import get_array_module
 from .engine import op
 
 
+def plain_lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
+    """The value of `lrn`, as section 3.3 of the paper prints it. The op is tested against it.
+
+    y_i = x_i / (k + alpha * sum of x_j^2) ** beta, over the channels j from i - n/2 to i + n/2.
+    """
+    xp, C = get_array_module(x), x.shape[-1]
+    energy = [(x[..., max(0, i - n // 2):i + (n + 1) // 2] ** 2).sum(axis=-1) for i in range(C)]
+    return x / (k + alpha * xp.stack(energy, axis=-1)) ** beta
+
+
 @op
 def lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
-    """Divide each map by a power of the energy of its n neighbours (paper, section 3.3).
+    """Divide each channel by a power of the energy of its n neighbours (paper, section 3.3).
 
-    x (N, H, W, C); y = x / (k + alpha * sum of x^2 over n adjacent maps) ** beta. alpha
+    x (..., C) -> (..., C); y = x / d ** beta, d = k + alpha * sum of x^2 over n channels. alpha
     multiplies the plain sum, as the paper prints it. The 2012 program, Caffe and PyTorch
     divide it by n first: their 1e-4 is 2e-5 here.
 
+    x_i changes y_i, and y_j of every channel j that has i among its neighbours. So
+    dx = dy / d ** beta - 2 alpha beta x * sum of (x dy / d ** (beta + 1)) over those channels.
     Every pixel is on its own, so a slice is some pixels, and its passes stay in cache.
     """
+    if x.ndim == 0 or not is_whole(n, 1):
+        raise ValueError(f"lrn: x is (..., C), n a whole number from 1 on, not {x.shape}, {n!r}")
     xp = get_array_module(x)
-    C = x.shape[-1]
-    before = n // 2
-    back = n - 1 - before              # the window of a map as its neighbours see it
+    shape, C = x.shape, x.shape[-1]
+    x = x.reshape(-1, C)
+    before, after = n // 2, (n - 1) // 2       # how many neighbours on either side
 
-    def scale(x):
-        flat, rows = spread(x.shape, n, x.dtype, xp)
+    def denominators(x):
+        flat, rows = gapped(x.shape, n, x.dtype, xp)
         xp.multiply(x, x, out=rows[:, before:before + C])
-        total = window_sum(flat, n)
+        total = moving_sum(flat, n)
         total *= alpha
         total += k
         return total
 
     def forward(x, y):
-        xp.divide(x, maps(power(scale(x), beta), C, n), out=y)
+        xp.divide(x, ungapped(fast_power(denominators(x), beta), C, n), out=y)
 
     def backward(x, dy, dx):
-        s = scale(x)
-        flat, rows = spread(x.shape, n, x.dtype, xp)
-        xp.divide(dy, maps(power(s, beta), C, n), out=dx)
-        xp.divide(x * dx, maps(s, C, n), out=rows[:, back:back + C])
-        through_neighbours = window_sum(flat, n)
+        denominator = denominators(x)
+        flat, rows = gapped(x.shape, n, x.dtype, xp)
+        xp.divide(dy, ungapped(fast_power(denominator, beta), C, n), out=dx)
+        xp.divide(x * dx, ungapped(denominator, C, n), out=rows[:, after:after + C])
+        through_neighbours = moving_sum(flat, n)
         through_neighbours *= 2 * alpha * beta
-        dx -= x * maps(through_neighbours, C, n)
-
-    def pixels(array): return array.reshape(-1, C)
+        dx -= x * ungapped(through_neighbours, C, n)
 
     def dx(dy):
-        dx = over_batch(backward, pixels(x), pixels(dy), out=xp.empty_like(pixels(x)))
-        return dx.reshape(x.shape)
-
-    y = over_batch(forward, pixels(x), out=xp.empty_like(pixels(x)))
-    return y.reshape(x.shape), dx
+        return over_batch(backward, x, dy.reshape(-1, C), out=xp.empty_like(x)).reshape(shape)
+    return over_batch(forward, x, out=xp.empty_like(x)).reshape(shape), dx
 
 
-def spread(shape, n, dtype, xp):
-    """Rows laid out flat with n - 1 zeros between them, and the same memory as a matrix.
+def gapped(shape, n, dtype, xp):
+    """Rows of C channels laid out flat with n - 1 zeros between them: this vector, and the same
+    memory as a matrix (P, C + n - 1).
 
-    So a shift by one map is a shift of one long vector, several times faster than slicing
-    the last axis; and maps that do not exist count as zero.
+    A shift by one channel is then a shift of one long vector, several times faster than
+    slicing the last axis; and channels that do not exist count as zero.
     """
     P, C = shape
     flat = xp.zeros(P * (C + n - 1) + n - 1, dtype)
     return flat, flat[:P * (C + n - 1)].reshape(P, C + n - 1)
 
 
-def maps(flat, C, n):
-    """The matrix (P, C) that spread laid out, without what lies between."""
+def ungapped(flat, C, n):
+    """The matrix (P, C) of what `gapped` laid out flat, without the gaps."""
     return flat.reshape(-1, C + n - 1)[:, :C]
 
 
-def window_sum(flat, n):
-    """At every place the sum of n numbers from there on: of twice as many in each step."""
-    length = flat.size - n + 1
+def moving_sum(flat, n):
+    """At every place the sum of the n numbers from there on: of twice as many in each step."""
     total, width = flat, 1
     while 2 * width <= n:
         total = total[:total.size - width] + total[width:]
         width *= 2
-    total = total[:length]
+    total = total[:flat.size - n + 1]
     for shift in range(width, n):
-        total = total + flat[shift:shift + length]
+        total = total + flat[shift:shift + total.size]
     return total
 
 
 @op
 def lrn_same_map(x, *, size=5, k=1.0, alpha=4e-5, beta=0.75):
-    """The same, with the neighbours in a size x size square of the same map.
+    """The same formula, with the neighbours in a size x size square of the same channel.
 
-    x (N, H, W, C); size is odd; pixels beyond the edge count as zero. The 2012 program has
-    it in layer 2, after `lrn`, and the CIFAR-10 nets have it after their pools; the paper
-    leaves it out. alpha multiplies the plain sum (the program's 1e-3 / 25).
+    x (N, H, W, C) -> (N, H, W, C); size is odd; pixels beyond the edge count as zero. The 2012
+    program has it in layer 2, after `lrn`, and the CIFAR-10 nets have it after their pools; the
+    paper leaves it out. alpha multiplies the plain sum (the program's 1e-3 / 25).
     """
-    if size % 2 == 0:
-        raise ValueError(f"lrn_same_map: size must be odd, not {size}")
+    check_axes("lrn_same_map", "x", x.shape, "N, H, W, C")
+    if not is_whole(size, 1) or size % 2 == 0:
+        raise ValueError(f"lrn_same_map: size is an odd number of pixels, not {size!r}")
 
     def forward(x):
-        return x / power(k + alpha * square_sum(x * x, size), beta)
+        return x / fast_power(k + alpha * sum_around(x * x, size), beta)
 
     def backward(x, dy):
-        scale = k + alpha * square_sum(x * x, size)
-        shrunk = dy / power(scale, beta)
-        through_neighbours = square_sum(x * shrunk / scale, size)
+        denominator = k + alpha * sum_around(x * x, size)
+        shrunk = dy / fast_power(denominator, beta)
+        through_neighbours = sum_around(x * shrunk / denominator, size)
         return shrunk - 2 * alpha * beta * x * through_neighbours
 
     def dx(dy): return over_batch(backward, x, dy)
     return over_batch(forward, x), dx
 
 
-def square_sum(x, size):
-    """For every pixel the sum over the size x size pixels around it, first down, then across."""
-    down = sum(window for _, _, window in windows(padded(x, both_sides(size // 2)), (size, 1), 1))
-    return sum(window for _, _, window in windows(down, (1, size), 1))
+def sum_around(x, size):
+    """At every pixel the sum over the size x size pixels around it: x (N, H, W, C) -> the same.
+
+    With x padded, that is sum(windows(x, (size, size))). Fewer numbers are added this way,
+    first down, then across.
+    """
+    down = sum(windows(padded(x, (size // 2, size // 2)), (size, 1)))
+    return sum(windows(down, (1, size)))
 
 
-def power(x, exponent):
+def fast_power(x, exponent):
     """x ** exponent for positive x. Two square roots are faster than pow."""
     if exponent != 0.75:
         return x ** exponent

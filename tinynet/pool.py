@@ -1,5 +1,14 @@
-"""What is left of a map when only the largest of its neighbours count, or their mean?"""
-from .conv import out_size, reached, windows
+"""What is left of a picture when of every window only the largest pixel counts, or the mean?
+
+`windows` gives size * size views of the picture, and every pool is one line over them:
+
+    largest = functools.reduce(maximum, windows(x, (size, size), stride))
+    mean = sum(windows(x, (size, size), stride)) / size ** 2
+
+The ops below compute just that. What they add is speed (first down, then across), windows that
+hang over the edge, and who gets the gradient.
+"""
+from .conv import out_sizes, windows
 from .cores import over_batch
 from .device import get_array_module
 from .engine import op
@@ -7,7 +16,7 @@ from .engine import op
 
 @op
 def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
-    """The largest of every size x size window (paper, section 3.4: 3 x 3, stride 2).
+    """The largest pixel of every size x size window (paper, section 3.4: 3 x 3, stride 2).
 
     x (N, H, W, C) -> (N, OH, OW, C). ties: who gets the gradient when several pixels are
     the largest, the "first" (Caffe, PyTorch) or "all" of them (the 2012 program). ceil:
@@ -17,9 +26,10 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
         raise ValueError(f"max_pool: ties is 'first' or 'all', not {ties!r}")
     xp = get_array_module(x)
     kernel = size, size
+    OH, OW = out_sizes("max_pool", x.shape, kernel, stride, ceil=ceil)
 
     def largest(x, count):
-        """Of every `size` rows, `count` times."""
+        """The largest of every `size` rows, `count` times."""
         first, *others = (x[:, i:i + stride * count:stride] for i in range(size))
         y = first.copy(order="K")
         for rows in others:
@@ -28,21 +38,21 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
         return y
 
     def forward(x, y):                                 # first down, then across
-        rows = largest(x, y.shape[1])
-        y[...] = largest(rows.swapaxes(1, 2), y.shape[2]).swapaxes(1, 2)
+        rows = largest(x, OH)
+        y[...] = largest(rows.swapaxes(1, 2), OW).swapaxes(1, 2)
 
     def backward(x, y, dy, dx):
         dx[...] = 0
         left = dy.copy()                               # of the gradient, to be given away
-        views = zip(windows(x, kernel, stride, ceil), windows(dx, kernel, stride, ceil))
-        for (i, j, window), (i, j, target) in views:
-            rest = reached(left, window)
-            share = rest * (window == reached(y, window))
-            target += share
+        for view, dx_view in zip(windows(x, kernel, stride, ceil),
+                                 windows(dx, kernel, stride, ceil), strict=True):
+            rest = cropped(left, view)
+            share = rest * (view == cropped(y, view))
+            dx_view += share
             if ties == "first":
                 rest -= share
 
-    y = over_batch(forward, x, out=xp.empty(pooled(x.shape, size, stride, ceil), x.dtype))
+    y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, x.shape[3]), x.dtype))
     def dx(dy): return over_batch(backward, x, y, dy, out=xp.empty_like(x))
     return y, dx
 
@@ -55,29 +65,28 @@ def avg_pool(x, *, size=3, stride=2, ceil=False):
     """
     xp = get_array_module(x)
     kernel, shape, dtype = (size, size), x.shape, x.dtype
+    OH, OW = out_sizes("avg_pool", shape, kernel, stride, ceil=ceil)
 
     def sums(x, y):
         y[...] = 0
-        for i, j, window in windows(x, kernel, stride, ceil):
-            reached(y, window)[...] += window
+        for view in windows(x, kernel, stride, ceil):
+            cropped(y, view)[...] += view
+        return y
 
-    def forward(x, y):
-        sums(x, y)
-        y /= pixels
+    def forward(x, y): xp.divide(sums(x, y), pixels, out=y)
 
     def backward(dy, dx):
         dx[...] = 0
         share = dy / pixels
-        for i, j, target in windows(dx, kernel, stride, ceil):
-            target += reached(share, target)
+        for view in windows(dx, kernel, stride, ceil):
+            view += cropped(share, view)
 
-    out = pooled(shape, size, stride, ceil)
-    pixels = xp.empty((1, *out[1:3], 1), dtype)
-    sums(xp.ones((1, *shape[1:3], 1), dtype), pixels)
+    # How many pixels every window has: fewer where it overhangs.
+    pixels = sums(xp.ones((1, *shape[1:3], 1), dtype), xp.empty((1, OH, OW, 1), dtype))
     def dx(dy): return over_batch(backward, dy, out=xp.empty(shape, dtype))
-    return over_batch(forward, x, out=xp.empty(out, dtype)), dx
+    return over_batch(forward, x, out=xp.empty((len(x), OH, OW, shape[3]), dtype)), dx
 
 
-def pooled(shape, size, stride, ceil):
-    N, H, W, C = shape
-    return (N, *(out_size(side, size, stride, ceil=ceil) for side in (H, W)), C)
+def cropped(y, view):
+    """The part of y (N, OH, OW, C) whose windows have a pixel in this view of `windows`."""
+    return y[:, :view.shape[1], :view.shape[2]]

@@ -11,12 +11,15 @@ m x m outputs with t^2 products instead of m^2 K^2, 4.6 times fewer for K = 3 an
 Over C channels the products add up, so at each of the t^2 points stands one matrix product
 (tiles x C) @ (C x O). The gradients are the same matrices transposed.
 
-The price is rounding: values at the points are larger than the pixels and cancel. In float32
-outputs are good to about 1e-5 of the largest; im2col, in conv.py, to 1e-6.
+The price is rounding. Values at the points are larger than the pixels and cancel. In float32
+the outputs of a tile are good to about 1e-5 of the largest number in that tile, im2col's in
+conv.py to 1e-6 of their own window. So beside a pixel 10,000 times larger than its neighbours
+three digits are left, and one NaN or infinity spoils a whole tile, also outputs that do not see
+it. To find where a NaN came from, take form="im2col" (`--conv im2col`).
 
 Sources: Toom and Cook (1963, 1966); Winograd (1980); Lavin and Gray, arXiv:1509.09308.
 """
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 
@@ -27,7 +30,7 @@ POINTS = 0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0      # an eighth would cost anothe
 ROWS = 100               # so many tiles make it worth while to read all transformed weights
 
 
-@lru_cache(maxsize=None)
+@cache
 def matrices(m, K):
     """A (t, m), B (t, t) and G (t, K), in float64.
 
@@ -41,7 +44,7 @@ def matrices(m, K):
 
 
 def in_both(M, x):
-    """M (b, a) along both of the first axes: x, a * a times L numbers -> (b * b, L)"""
+    """M (b, a) applied down and across: x, a * a times L numbers -> (b * b, L)"""
     b, a = M.shape
     L = x.size // (a * a)
     inner = product(M, in_strips(x.reshape(a, a, L), b))
@@ -49,15 +52,17 @@ def in_both(M, x):
 
 
 def in_strips(x, rows, least=16):
-    """Matrices (..., K, columns) that `rows` rows will be multiplied by, cut for `product` into
-    strips that BLAS is quick at: a view (..., columns / width, K, width)."""
+    """x (..., K, columns) cut into strips for `product`: a view (..., columns / width, K, width).
+
+    The width is one that BLAS is quick at, when `rows` rows are multiplied by the strips.
+    """
     *stack, K, columns = x.shape
     width = part_of_product(x, columns, rows * K, least) or 1
     return x.reshape(*stack, K, columns // width, width).swapaxes(-3, -2)
 
 
 def product(x, strips):
-    """x (..., rows, K) times the matrices whose strips these are: (..., rows, columns)"""
+    """x (..., rows, K) times the matrices (..., K, columns) in strips -> (..., rows, columns)"""
     xp = get_array_module(x)
     *stack, count, K, width = strips.shape
     rows = x.shape[-2]
@@ -67,19 +72,21 @@ def product(x, strips):
 
 
 def tile_size(H, W, K):
-    """The m with the fewest products over a picture: tiles need not end where it ends."""
+    """The m with the fewest products over H x W outputs. The last tiles may reach beyond them."""
     def products(m):
         t = m + K - 1
         return -(-H // m) * -(-W // m) * t * t
     return min(range(2, len(POINTS) + 3 - K), key=products)
 
 
-def winograd(x, W, b, pad):
-    """conv2d with stride 1, for square kernels of size 3 or 5: y, dx, dW.
+def winograd(x, W, b, stride, pad):
+    """conv2d for square kernels, of 3 or 5 pixels or blocks of stride x stride: y, dx, dW.
 
     x (N, H, W, C), W (K, K, C, O), b (O,); pad: (before, after). The transformed weights U
-    are computed once for all slices. What becomes of the pixels is computed again in dW.
+    are computed once for all slices. The transformed pixels are computed again in dW.
     """
+    if stride > 1:
+        return winograd_in_blocks(x, W, b, stride, pad)
     xp = get_array_module(x)
     K, _, C, O = W.shape
     N, height, width, _ = x.shape
@@ -95,7 +102,7 @@ def winograd(x, W, b, pad):
     how = dict(scratch=2 * t * t * TH * TW * (C + O) * x.itemsize, least=ROWS // (TH * TW))
 
     def evaluate(x):
-        """Every tile of x, overlapping ones, at the points: (t^2, n TH TW, C)"""
+        """The tiles of x, which overlap, at the points: (n, H, W, C) -> (t^2, n TH TW, C)"""
         n = len(x)
         big = xp.zeros((n, TH * m + K - 1, TW * m + K - 1, C), x.dtype)
         big[inside] = x
@@ -144,12 +151,11 @@ def winograd(x, W, b, pad):
     return y, dx, dW
 
 
-def winograd_strided(x, W, b, stride, pad):
-    """conv2d with a stride s, for square kernels of 3 or 5 times s pixels, or some less.
+def winograd_in_blocks(x, W, b, stride, pad):
+    """The same with a stride s: blocks of s x s pixels become pixels of s^2 C channels.
 
-    Blocks of s x s pixels become pixels of s^2 C maps, and so does the kernel, with zeros
-    where it ends within a block: then the stride is 1. conv1's 11 x 11 x 3 every 4 pixels
-    are 3 x 3 x 48.
+    So does the kernel, with zeros where it ends within a block; then the stride is 1. conv1's
+    kernels, 11 x 11 x 3 every 4 pixels, are 3 x 3 x 48.
     """
     xp = get_array_module(x)
     s, (before, after) = stride, pad
@@ -176,7 +182,7 @@ def winograd_strided(x, W, b, stride, pad):
     kernel[:K, :K] = W
     kernel = kernel.reshape(k, s, k, s, C, O).transpose(0, 2, 1, 3, 4, 5)
     y, blocks_dx, blocks_dW = winograd(over_batch(in_blocks, x),
-                                       kernel.reshape(k, k, s * s * C, O), b, (0, 0))
+                                       kernel.reshape(k, k, s * s * C, O), b, 1, (0, 0))
 
     def dx(dy): return over_batch(in_pixels, blocks_dx(dy))
 
