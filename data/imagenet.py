@@ -22,15 +22,19 @@ from collections import Counter
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from threadpoolctl import threadpool_limits
+try:
+    import numpy as np
+    from PIL import Image
+    from threadpoolctl import threadpool_limits
 
-from data.layouts import TREES, check, look
-from tinynet import rng, store
-from tinynet.errors import UserError
-from tinynet.pictures import batches, images, packed
-from tinynet.progress import bar, say, shown
+    from data.layouts import TREES, check, look
+    from tinynet import rng, store
+    from tinynet.errors import UserError
+    from tinynet.pictures import batches, images, packed
+    from tinynet.progress import bar, say, shown
+except ModuleNotFoundError as error:
+    sys.exit(f"imagenet.py: error: {error}; start the environment first: . .venv/bin/activate "
+             "(README's first command makes it)")
 
 MODES = {"L": "grey", "LA": "grey", "1": "black-and-white", "P": "palette", "I;16": "16-bit grey"}
 

@@ -4,7 +4,6 @@
 unpacked and nothing is written.
 """
 import csv
-import hashlib
 import os
 import tarfile
 import zlib
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import matlab
+from data import matlab, md5
 from tinynet import rng
 from tinynet.errors import UserError
 from tinynet.pictures import images, packed
@@ -338,13 +337,8 @@ def check(source):
     if not present:
         raise UserError(f"--check: {source} has none of {', '.join(MD5)}")
     for path in present:
-        digest = hashlib.md5()
-        with (open(path, "rb") as file,
-              bar(path.stat().st_size >> 20, f"md5 of {path.name} (MB)") as progress):
-            while block := file.read(1 << 20):
-                digest.update(block)
-                progress.update()
-        if digest.hexdigest() != MD5[path.name]:
-            raise UserError(f"{path}: its md5 is {digest.hexdigest()} and should be "
-                            f"{MD5[path.name]}: it is damaged or incomplete")
+        found = md5(path)
+        if found != MD5[path.name]:
+            raise UserError(f"{path}: its md5 is {found} and should be {MD5[path.name]}: it is "
+                            "damaged or incomplete")
         say(f"{path.name}: md5 is right")
