@@ -65,7 +65,7 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
             say(f"{shown(target)} is prepared already")
         else:
             with warnings.catch_warnings(), threadpool_limits(1):
-                warnings.simplefilter("ignore")        # what is odd goes into the lists
+                warnings.simplefilter("ignore")        # what is irregular goes into the lists
                 shards = {split: pack(target, split, pictures, quality, per_file,
                                       workers or os.cpu_count())
                           for split, pictures in found.splits.items()}
@@ -149,22 +149,22 @@ def pack(target, split, pictures, quality, per_file, workers):
 
 def write(shard, indices, results, pictures, progress):
     """Write one shard from the results for these indices."""
-    sums, odd = images.Sums(), {"skipped": [], "converted": []}
+    sums, notes = images.Sums(), {"skipped": [], "converted": []}
 
     def entries():
         for index, result in zip(indices, results):
             name = pictures.names[index]
             progress.update()
             if isinstance(result, images.BrokenPicture):
-                odd["skipped"].append([name, str(result).removeprefix(f"{name}: ")])
+                notes["skipped"].append([name, str(result).removeprefix(f"{name}: ")])
                 continue
             jpeg, stored, products, kind = result
             sums.add(stored, products)
             if kind != "RGB JPEG":
-                odd["converted"].append([name, kind])
+                notes["converted"].append([name, kind])
             yield jpeg, pictures.labels[index], name
 
-    shard.write(entries(), sums, odd)
+    shard.write(entries(), sums, notes)
 
 
 def repacked(pictures, index, quality):
@@ -193,25 +193,25 @@ def repacked(pictures, index, quality):
 
 def finish(target, settings, shards):
     """Combine what the shards counted; prepared.json comes last."""
-    sums, odd, splits = images.Sums(), {"skipped": [], "converted": []}, {}
+    sums, notes, splits = images.Sums(), {"skipped": [], "converted": []}, {}
     for split, parts in shards.items():
         counts = dict(pictures=0, files=len(parts), bytes=0, skipped=0, converted=Counter())
         for shard in parts:
-            shard_sums, shard_odd = shard.sums_and_odd()
+            shard_sums, shard_notes = shard.sums_and_notes()
             if split == "train":
-                sums.add(**shard_sums)
-            counts["pictures"] += int(shard_sums["count"])
+                sums.add(*shard_sums)
+            counts["pictures"] += int(shard_sums[-1])
             counts["bytes"] += shard.pack.stat().st_size
-            counts["skipped"] += len(shard_odd["skipped"])
-            counts["converted"].update(kind for _, kind in shard_odd["converted"])
-            for what in odd:
-                odd[what] += [f"{name}\t{why}\n" for name, why in shard_odd[what]]
+            counts["skipped"] += len(shard_notes["skipped"])
+            counts["converted"].update(kind for _, kind in shard_notes["converted"])
+            for what in notes:
+                notes[what] += [f"{name}\t{why}\n" for name, why in shard_notes[what]]
         if not counts["pictures"]:
             raise UserError(f"none of the {split} pictures can be read, the last because: "
-                            + odd["skipped"][-1].replace("\t", ": ").strip())
+                            + notes["skipped"][-1].replace("\t", ": ").strip())
         counts["converted"] = dict(sorted(counts["converted"].items()))
         splits[split] = counts
-    for what, lines in odd.items():
+    for what, lines in notes.items():
         with store.replacing(target / f"{what}.txt") as file:
             file.write("".join(lines).encode(errors="surrogateescape"))
     if "train" in shards:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinynet import store
 from tinynet.errors import UserError
 from tinynet.pictures import images, packed
 
@@ -136,6 +137,33 @@ def test_a_truncated_file_is_a_clear_error(folder, name):
     path = folder / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=f"{name}.*damaged"):
+        packed.data_set(folder, "train")
+
+
+@pytest.mark.parametrize("name, what", [("train-00002.npz", "picture index"),
+                                        ("statistics.npz", "statistics of pictures")])
+@pytest.mark.parametrize("how", ["missing", "damaged", "another", "foreign"])
+def test_a_bad_index_is_called_by_its_name_and_what_to_do_is_said(folder, name, what, how):
+    path = folder / name
+    if how == "missing":
+        path.unlink()
+    elif how == "damaged":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif how == "another":
+        store.save(path, {"index/lengths": np.zeros(1)}, {})
+    else:
+        np.savez(path, a=np.zeros(1))
+    with pytest.raises(UserError) as error:
+        packed.data_set(folder, "train")
+    said = str(error.value)
+    assert str(path) in said and what in said
+    assert "prepare the pictures again, into a new folder" in said
+    assert "checkpoint" not in said and "net:" not in said
+
+
+def test_a_file_of_pictures_that_is_missing_is_named(folder):
+    (folder / "train-00002.pack").unlink()
+    with pytest.raises(UserError, match="train-00002.pack.*prepare the pictures again"):
         packed.data_set(folder, "train")
 
 
