@@ -43,7 +43,7 @@ from tinynet.layers import (
     Sequential,
 )
 from tinynet.optim import SGD
-from tinynet.pictures import batches, images, packed, patterns
+from tinynet.pictures import batches, dataset, images, packed, patterns
 from tinynet.progress import Interruptible, Meter, bar, in_words, say, shown
 from tinynet.split import exchange, gather, send_to_both
 from tinynet.tools import bench as speed
@@ -307,7 +307,7 @@ def train(args):
                     recipe.bias_lr, recipe.bias_wd)
     plateau = Plateau(recipe.patience, recipe.threshold, most=recipe.drops)
     run = Run(output, model, optimizer, plateau, recipe=recipe, statistics=statistics,
-              classes=pictures.classes, words=pictures.words, seed=seed, data=folder)
+              classes=pictures.classes, words=pictures.descriptions, seed=seed, data=folder)
     if saved:
         run.restore(saved, lr=args.lr)
     elif args.init_from:
@@ -374,7 +374,7 @@ def train(args):
     run.draw_kernels()
     chance = 1 - 1 / len(pictures.classes)
     following = ("test", run.best, folder, "--views", "10")
-    if isinstance(held_out, images.Pictures):          # else they are in no files of their own
+    if isinstance(held_out, dataset.Pictures):          # else they are in no files of their own
         following = "predict", run.best, held_out.paths[0]
     print(f"""
 on {run.result['pictures']:,} pictures it has not seen: top-1 error \

@@ -15,7 +15,7 @@ import numpy as np
 from data import matlab, md5
 from tinynet import rng
 from tinynet.errors import UserError
-from tinynet.pictures import images, packed
+from tinynet.pictures import dataset, packed
 from tinynet.progress import bar, say, shown
 
 TREES = """\
@@ -32,7 +32,6 @@ TARS = ({"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar",
 MD5 = {"ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
        "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
        "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf"}
-WORDS = "synset_words.txt", "LOC_synset_mapping.txt", "words.txt"
 
 
 class Found:
@@ -76,7 +75,7 @@ def look(source, val_share=0.0):
             break
     else:
         raise UserError(f"{source} has no layout that is known here. Found there:\n"
-                        f"{images.listing(source)}\nwanted is one of\n{TREES}")
+                        f"{dataset.listing(source)}\nwanted is one of\n{TREES}")
     if val_share:
         hold_back(found, val_share)
     counts = " and ".join(f"{len(pictures.names):,} {split} pictures"
@@ -122,7 +121,7 @@ def tars(source):
         missing.append("so the val pictures have no labels and are left out")
     elif paths["val"].is_file():
         found = sorted((base(member), member.offset_data, member.size)
-                       for member, _ in members(paths["val"]) if is_picture(base(member)))
+                       for member, _ in members(paths["val"]) if dataset.is_picture(base(member)))
         wanted = [wnids.get(number_of(name, truth)) for name, *_ in found]
         val = Originals(paths["val"], [name for name, *_ in found],
                         labels_of(wanted, classes, paths["val"]),
@@ -139,7 +138,7 @@ def train_tar(path):
         if ending != ".tar":
             continue
         for inner, _ in members(path, tar.extractfile(outer)):
-            if is_picture(base(inner)):
+            if dataset.is_picture(base(inner)):
                 names.append(f"{wnid}.tar/{base(inner)}")
                 wnids.append(wnid)
                 places.extend([outer.offset_data + inner.offset_data, inner.size])
@@ -171,11 +170,6 @@ def members(path, inner=None):
 
 def base(member):
     return member.name.rpartition("/")[2]
-
-
-def is_picture(name):
-    return (not name.startswith(".")
-            and os.path.splitext(name)[1].lower() in images.ENDINGS)
 
 
 def devkit(path):
@@ -216,7 +210,7 @@ def kaggle(source):
     root = source / "ILSVRC" / "Data" / "CLS-LOC"
     if not root.is_dir():
         return None
-    missing, words = [], words_in(source)
+    missing, words = [], dataset.descriptions(source)
     train = folder_of_classes(root, "train")
     table = source / "LOC_val_solution.csv"
     rows, val = [], None
@@ -241,12 +235,12 @@ def lists(source):
     if not found:
         return None
     count = 1 + max(int(pictures.labels.max()) for pictures in found.values())
-    classes = named(found.get("train") or found["val"], count) or list(words_in(source))
+    classes = named(found.get("train") or found["val"], count) or list(dataset.descriptions(source))
     if len(classes) != count:
         classes = [f"{label:04d}" for label in range(count)]
     order = "sorted" if classes == sorted(classes) else "not sorted"
     return Found(f"Caffe's lists, classes in the order of their numbers ({order})", found,
-                 classes, words_in(source))
+                 classes, dataset.descriptions(source))
 
 
 def read_list(source, split):
@@ -284,7 +278,7 @@ def image_folders(source):
         pictures, own = found["val"]
         pictures.labels = labels_of(own, classes, source / "val")[pictures.labels]
     return Found("folders of classes", {split: pictures for split, (pictures, _) in found.items()},
-                 classes, words_in(source))
+                 classes, dataset.descriptions(source))
 
 
 def class_folders(source):
@@ -293,22 +287,18 @@ def class_folders(source):
         return None                                # these are no classes
     found = folder_of_classes(source, "")
     return found and Found("one folder of classes", {"train": found[0]}, found[1],
-                           words_in(source))
+                           dataset.descriptions(source))
 
 
 def folder_of_classes(root, split):
     """The pictures in root/split/<class>/ and the classes; None if there are none."""
     if not (root / split).is_dir():
         return None
-    names, labels, classes = [], [], []
-    for wnid in sorted(entry.name for entry in os.scandir(root / split)
-                       if entry.is_dir() and not entry.name.startswith(".")):
-        files = sorted(entry.name for entry in os.scandir(root / split / wnid)
-                       if is_picture(entry.name))
-        names += [f"{split}/{wnid}/{name}".lstrip("/") for name in files]
-        labels += [len(classes)] * len(files)
-        classes.append(wnid)
-    return (Originals(root, names, labels), classes) if names else None
+    found = dataset.class_folders(root / split)
+    names = [f"{split}/{wnid}/{name}".lstrip("/") for wnid, files in found.items()
+             for name in files]
+    labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
+    return (Originals(root, names, labels), list(found)) if names else None
 
 
 def labels_of(wnids, classes, where):
@@ -319,16 +309,6 @@ def labels_of(wnids, classes, where):
         raise UserError(f"{where} has pictures of {', '.join(sorted(map(str, strange))[:5])}: "
                         "no classes of the training pictures")
     return np.array([place[wnid] for wnid in wnids], np.int32)
-
-
-def words_in(source):
-    """wnid -> words, in the order of the file, from whichever there is."""
-    for name in WORDS:
-        if (source / name).is_file():
-            lines = (source / name).read_text(encoding="utf-8", errors="replace").splitlines()
-            pairs = [line.split(None, 1) for line in lines if line.strip()]
-            return {pair[0]: pair[-1].strip() for pair in pairs}
-    return {}
 
 
 def check(source):

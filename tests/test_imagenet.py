@@ -186,7 +186,7 @@ def ilsvrc(folder, year=2012):
 def test_the_ilsvrc_tars_are_prepared_with_the_devkits_labels(tmp_path, year):
     prepare(ilsvrc(tmp_path / "source", year), tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == val.classes == WNIDS and train.words == WORDS
+    assert train.classes == val.classes == WNIDS and train.descriptions == WORDS
     assert sorted(names(train)) == sorted(f"{wnid}.tar/{wnid}_{n}.JPEG"
                                           for wnid in WNIDS for n in range(3))
     assert names(val) == [val_name(number, year) for number in range(1, 6)]
@@ -259,7 +259,7 @@ def kaggle(folder):
 def test_kaggles_tree_is_prepared(tmp_path):
     prepare(kaggle(tmp_path / "source"), tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == WNIDS and train.words == WORDS
+    assert train.classes == WNIDS and train.descriptions == WORDS
     assert [val.classes[label] for label in val.labels] == VAL
     assert len(train) == 9 and are_of_their_classes(train) and are_of_their_classes(val)
 
@@ -285,7 +285,7 @@ def test_caffes_lists_keep_their_numbers(tmp_path, capsys, inside):
     files["synset_words.txt"] = "".join(f"{w} {WORDS[w]}\n" for w in WNIDS).encode()
     prepare(lay_out(tmp_path / "source", files), tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == list(numbers) and train.words == WORDS
+    assert train.classes == list(numbers) and train.descriptions == WORDS
     assert are_of_their_classes(train) and are_of_their_classes(val)
     assert [val.classes[label] for label in val.labels] == VAL
     assert "in the order of their numbers (not sorted)" in capsys.readouterr().out
@@ -321,11 +321,21 @@ def test_folders_of_classes_are_prepared(tmp_path, file):
     lay_out(source, {file: "".join(f"{w}{space}{WORDS[w]}\n" for w in WORDS).encode()})
     prepare(source, tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == val.classes == WNIDS and train.words == WORDS
+    assert train.classes == val.classes == WNIDS and train.descriptions == WORDS
     assert (len(train), len(val)) == (9, 5)
     expected = images.statistics(train.read(index) for index in range(9))
     assert np.array_equal(train.statistics.mean, expected.mean)
     assert are_of_their_classes(train) and are_of_their_classes(val)
+
+
+def test_folders_that_are_no_classes_and_files_that_are_left_out_are_named(tmp_path, capsys):
+    source = image_folder(tmp_path / "source")
+    lay_out(source, {"train/n01440764/1.heic": b"", "train/n01440764/more/2.jpg": b""})
+    (source / "train" / "__MACOSX").mkdir()
+    about = prepare(source, tmp_path / "target")
+    assert about["classes"] == WNIDS
+    said = capsys.readouterr().err
+    assert "__MACOSX" in said and "1 .heic, 1 in folders within a class" in said
 
 
 def test_a_val_class_that_train_does_not_have_is_an_error(tmp_path):

@@ -26,6 +26,7 @@ import numpy as np
 from .. import store
 from ..errors import UserError
 from . import images
+from .dataset import DataSet, compare_classes, image_folder
 
 FORMAT = "tinynet pictures 1"
 PREPARED, PREPARING, STATISTICS = "prepared.json", "preparing.json", "statistics.npz"
@@ -43,10 +44,10 @@ def data_set(folder, split, classes=None):
     if (Path(folder) / PREPARING).is_file():
         raise UserError(f"{folder} is only half prepared: run data/imagenet.py again as "
                         "before, and it goes on where it was")
-    return images.image_folder(folder, split, classes)
+    return image_folder(folder, split, classes)
 
 
-class Packed:
+class Packed(DataSet):
     """The pictures of one split of a prepared folder. Threads may read at the same time."""
 
     def __init__(self, folder, split, classes=None):
@@ -55,9 +56,8 @@ class Packed:
         if split not in about["splits"]:
             raise UserError(f"{folder} was prepared without {split!r} pictures: its source had "
                             "none (of a folder of classes, --val-share holds some back)")
-        self.words = about["words"]
+        self.descriptions = about["words"]
         self.classes = about["classes"] if classes is None else list(classes)
-        self.statistics = None
         if "train" in about["splits"]:
             self.statistics = read_statistics(self.root / STATISTICS)
         self.shards = [Shard(self.root, split, number)
@@ -72,18 +72,10 @@ class Packed:
         self.offsets = np.concatenate([lengths.cumsum() - lengths for lengths, _ in indices])
         self.lengths = np.concatenate([lengths for lengths, _ in indices])
         labels = np.concatenate([labels for _, labels in indices])
-        self.labels = self._as_in(self.classes, about["classes"], labels)
-
-    def _as_in(self, classes, own, labels):
-        strange = sorted({own[label] for label in np.unique(labels)} - set(classes))
-        if strange:
-            raise UserError(f"{self.root} has classes that the net does not know: "
-                            + ", ".join(strange[:5]))
-        place = {name: label for label, name in enumerate(classes)}
-        return np.array([place.get(name, -1) for name in own])[labels]
-
-    def __len__(self):
-        return len(self.labels)
+        stored = about["classes"]
+        compare_classes(self.root, {stored[label] for label in np.unique(labels)}, self.classes)
+        place = {name: label for label, name in enumerate(self.classes)}
+        self.labels = np.array([place.get(name, -1) for name in stored])[labels]
 
     def read(self, index):
         """(256, 256, 3) uint8. Raises BrokenPicture, which names file and source."""
@@ -94,7 +86,6 @@ class Packed:
                                        f"it holds {self.name(index)}") from error
 
     def bytes(self, index):
-        """The picture as it is stored, a JPEG."""
         file = self.files[self._shard(index)]
         return file.read(int(self.offsets[index]), int(self.lengths[index]))
 
