@@ -338,6 +338,19 @@ def test_folders_that_are_no_classes_and_files_that_are_left_out_are_named(tmp_p
     assert "__MACOSX" in said and "1 .heic, 1 in folders within a class" in said
 
 
+def test_a_photograph_is_packed_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6                                  # turn it to the right to see it upright
+    picture = np.uint8(smooth(300, 280))
+    Image.fromarray(picture).save(file := io.BytesIO(), "PNG", exif=exif)
+    Image.fromarray(np.rot90(picture, -1)).save(upright := io.BytesIO(), "PNG")
+    for name, content in ("stored", file), ("upright", upright):
+        prepare(lay_out(tmp_path / name, {"a/1.png": content.getvalue()}), tmp_path / f"to {name}")
+    packs = [(tmp_path / f"to {name}" / "train-00000.pack").read_bytes()
+             for name in ("stored", "upright")]
+    assert packs[0] == packs[1]
+
+
 def test_a_val_class_that_train_does_not_have_is_an_error(tmp_path):
     source = image_folder(tmp_path / "source")
     lay_out(source, {"val/n09999999/1.jpg": file_of(WNIDS[0])})

@@ -329,6 +329,38 @@ def test_a_file_that_is_no_whole_picture_is_named(tmp_path, content):
         images.read(path)
 
 
+ORIENTATION = 0x0112
+HELD = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90}
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", HELD)
+def test_a_photograph_is_turned_upright(tmp_path, orientation, ending):
+    """As a telephone writes it that was held on its side: 6."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = Image.fromarray(np.uint8(smooth(300, 280)))
+    how = {"lossless": True} if ending == "webp" else {}
+    path = saved(stored, tmp_path / f"telephone.{ending}", exif=exif, **how)
+    with Image.open(saved(stored, tmp_path / f"plain.{ending}", **how)) as plain:
+        upright = plain.convert("RGB").transpose(HELD[orientation])
+    expected = images.read(saved(upright, tmp_path / "upright.png"))
+    assert np.array_equal(images.read(path), expected)
+    assert np.abs(images.read(tmp_path / f"plain.{ending}").astype(int) - expected).mean() > 9
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0rubbish", b"Exif\0\0MM\0*\0\0\0\x08\0",
+                                  b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\x63\0\0"])
+@pytest.mark.filterwarnings("ignore")                # Pillow's own, of a damaged EXIF
+def test_a_damaged_or_strange_orientation_does_not_matter(tmp_path, exif):
+    path = saved(smooth(300, 280), tmp_path / "telephone.jpg", exif=exif)
+    plain = saved(smooth(300, 280), tmp_path / "plain.jpg")
+    assert np.array_equal(images.read(path), images.read(plain))
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     for path in tmp_path / "nothing.jpg", tmp_path:
         with pytest.raises(images.BrokenPicture, match=path.name):
