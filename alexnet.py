@@ -21,7 +21,7 @@ import os
 import shlex
 import sys
 import warnings
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -297,7 +297,7 @@ def train(args):
     print(f"{len(pictures):,} pictures to learn from and {len(held_out):,} to test with, of "
           f"{len(pictures.classes)} classes, in {shown(folder)}")
     statistics = (saved_statistics(saved) if saved else
-                  pictures.statistics or measure(pictures, args.workers))
+                  pictures.statistics or batches.measure(pictures, args.workers))
     prepare = images.Preparation(recipe, statistics, seed)
     loader = batches.Loader(pictures, prepare, recipe.batch_size, args.workers)
     validation = batches.Loader(held_out, prepare, recipe.batch_size, args.workers)
@@ -441,17 +441,6 @@ def evaluate(model, loader, interrupted):
             meter.add(loss, logits, labels, batch.waited)
             progress.update()
     return meter.read()
-
-
-def measure(pictures, workers):
-    """The statistics of the training pictures: one pass over all of them."""
-    with bar(len(pictures), "mean image and colours") as progress:
-        def readable():
-            for picture in batches.read_all(pictures, workers):
-                progress.update()
-                if picture is not None:               # else the loader names it later
-                    yield picture
-        return images.statistics(readable())
 
 
 # --- test, predict, export --------------------------------------------------------------
@@ -606,7 +595,8 @@ def input_speed(args, recipe):
     pictures = packed.data_set(training_folder(args, None), "train")
     statistics = pictures.statistics
     if statistics is None:                             # those of some will do for their speed
-        statistics = measure(replace(pictures, paths=pictures.paths[:100]), args.workers)
+        some = speed.Repeated(pictures, min(100, len(pictures)))
+        statistics = batches.measure(some, args.workers)
     prepare = images.Preparation(recipe, statistics)
     return speed.input_speed(pictures, prepare, recipe.batch_size, args.workers, args.rounds)
 

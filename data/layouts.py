@@ -235,12 +235,13 @@ def lists(source):
     if not found:
         return None
     count = 1 + max(int(pictures.labels.max()) for pictures in found.values())
-    classes = named(found.get("train") or found["val"], count) or list(dataset.descriptions(source))
+    described = dataset.descriptions(source)
+    classes = named(found.get("train") or found["val"], count) or list(described)
     if len(classes) != count:
         classes = [f"{label:04d}" for label in range(count)]
     order = "sorted" if classes == sorted(classes) else "not sorted"
     return Found(f"Caffe's lists, classes in the order of their numbers ({order})", found,
-                 classes, dataset.descriptions(source))
+                 classes, described)
 
 
 def read_list(source, split):

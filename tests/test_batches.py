@@ -238,6 +238,50 @@ def test_read_all_gives_every_readable_picture_in_order(folder, tmp_path, worker
     assert same([found[i] for i in readable], [pictures.read(i) for i in readable])
 
 
+class Squares(dataset.DataSet):
+    """A data set of one's own, as its docstring says: grey squares, in memory."""
+
+    def __init__(self, greys):
+        self.greys, self.labels = greys, np.arange(len(greys)) % 2
+        self.classes = ["even", "odd"]
+
+    def read(self, index):
+        return np.full((256, 256, 3), self.greys[index], np.uint8)
+
+
+def test_a_data_set_of_ones_own_needs_labels_classes_and_read():
+    squares = Squares([10, 20, 60])
+    assert len(squares) == 3 and squares.name(2) == "2"
+    prepare = images.Preparation(Recipe().changed({"colour": "none"}),
+                                 batches.measure(squares, workers=2))
+    load = batches.Loader(squares, prepare, batch_size=2)
+    made = list(load.testing())
+    assert [batch.labels.tolist() for batch in made] == [[0, 1], [0]]
+    assert np.array_equal(np.concatenate([batch.images for batch in made])[:, 3, 7],
+                          np.repeat([[-20], [-10], [30]], 3, axis=1))
+    seen = np.concatenate([batch.indices for batch in load.training(0)])
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_a_data_set_that_cannot_read_says_so():
+    squares = dataset.DataSet()
+    squares.labels, squares.classes = np.zeros(2, int), ["grey"]
+    with pytest.raises(NotImplementedError, match="DataSet.read"):
+        batches.measure(squares, workers=1)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_data_set_is_measured_without_what_cannot_be_read(folder, tmp_path, workers):
+    pictures = dataset.image_folder(with_broken(folder, tmp_path, 0, 7), "train")
+    found = batches.measure(pictures, workers)
+    expected = images.statistics(pictures.read(i) for i in range(COUNT) if i not in (0, 7))
+    for name, array in vars(expected).items():
+        assert np.array_equal(getattr(found, name), array)
+    broken = dataset.image_folder(with_broken(folder, tmp_path / "all", *range(COUNT)), "train")
+    with pytest.raises(UserError, match="none of the training pictures"):
+        batches.measure(broken, workers)
+
+
 def test_real_pictures_make_batches(real_pictures):
     pictures = dataset.image_folder(real_pictures / "tiny-imagenet-50", "val")
     pictures.paths, pictures.labels = pictures.paths[:20], pictures.labels[:20]

@@ -18,7 +18,7 @@ from PIL import Image
 
 import alexnet
 from tinynet import store
-from tinynet.pictures import dataset, patterns
+from tinynet.pictures import dataset, images, patterns
 from tinynet.store import Checkpoint
 
 ROOT = Path(alexnet.__file__).parent
@@ -423,7 +423,8 @@ def test_ten_views_are_the_mean_over_the_views_of_each_picture(run, trained, dat
     views = np.empty((10, 67, 67, 3), np.float32)
     losses = []
     for path, label in zip(pictures.paths, pictures.labels):
-        prepare.ten_views(alexnet.images.read(path), views)
+        for view, place in zip(views, prepare.views(10), strict=True):
+            prepare.fill(images.read(path), view, place)
         logits = model(alexnet.Tensor(views)).numpy().astype(float)
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         losses.append(-np.log(p.mean(axis=0)[label]))

@@ -427,12 +427,12 @@ def preparation(seed=0, **options):
     return images.Preparation(recipe, stats, seed)
 
 
-def prepared(prepare, draw=None):
+def prepared(prepare, place=None):
     out = np.full((prepare.crop, prepare.crop, 3), np.nan, np.float32)
-    if draw is None:
+    if place is None:
         prepare.for_testing(NOISE, out)
     else:
-        prepare.for_training(NOISE, out, draw)
+        prepare.fill(NOISE, out, images.Place(*place))
     return out
 
 
@@ -461,8 +461,10 @@ def test_the_crop_for_testing_is_the_central_one():
 def test_the_ten_views_are_corners_centre_and_their_mirror_images():
     prepare = preparation(crop=224)
     views = np.full((10, 224, 224, 3), np.nan, np.float32)
-    prepare.ten_views(NOISE, views)
-    for view, (top, left) in zip(views, [(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]):
+    for view, place in zip(views, prepare.views(10), strict=True):
+        prepare.fill(NOISE, view, place)
+    for view, (top, left) in zip(views[:5], [(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)],
+                                strict=True):
         place = slice(top, top + 224), slice(left, left + 224)
         assert np.array_equal(view, NOISE[place] - prepare.statistics.mean[place])
     assert np.array_equal(views[5:], np.flip(views[:5], axis=2))
@@ -489,7 +491,7 @@ def draws(prepare, indices, epoch=0):
     """All draws as rows: top, left, mirrored, and the three shifts."""
     indices = np.array(indices)
     return np.array([(top, left, mirrored, *shift) for top, left, mirrored, shift
-                     in prepare.draws(indices, np.arange(len(indices)), epoch)])
+                     in prepare.places(indices, np.arange(len(indices)), epoch)])
 
 
 def test_draws_are_a_function_of_seed_epoch_and_index_alone():
@@ -543,7 +545,7 @@ def test_colour_noise_has_the_covariance_that_it_should(colour, spread):
 
 def test_without_colour_noise_there_is_no_shift():
     numbers = np.arange(50)
-    shifts = [shift for *_, shift in preparation(colour="none").draws(numbers, numbers, 0)]
+    shifts = [shift for *_, shift in preparation(colour="none").places(numbers, numbers, 0)]
     assert shifts == [None] * 50
 
 
@@ -551,20 +553,20 @@ def test_without_colour_noise_there_is_no_shift():
                                                     ("2012", 182, 133), ("constant", 95, 94)])
 def test_colour_noise_ends_when_the_authors_switched_it_off(schedule, epochs, last):
     prepare = preparation(colour="stdev", schedule=schedule, epochs=epochs)
-    with_noise = [epoch for epoch in range(epochs) if prepare.draws(
-        np.arange(1), np.arange(1), epoch)[0][-1] is not None]
+    with_noise = [epoch for epoch in range(epochs) if prepare.places(
+        np.arange(1), np.arange(1), epoch)[0].shift is not None]
     assert with_noise == list(range(last + 1))
 
 
 def test_pictures_in_a_row_may_share_their_crop_but_not_their_colours():
     prepare, order = preparation(share=32, colour="stdev"), np.random.default_rng(0)
     indices = order.permutation(1000)
-    made = prepare.draws(indices[64:128], np.arange(64, 128), 2)
+    made = prepare.places(indices[64:128], np.arange(64, 128), 2)
     places = [draw[:3] for draw in made]
     assert len(set(places[:32])) == len(set(places[32:])) == 1 != len(set(places))
     assert len({tuple(draw[3]) for draw in made}) == 64
     # The same pictures, asked for in another cut of the epoch.
-    assert [draw[:3] for draw in prepare.draws(indices[90:100], np.arange(90, 100), 2)] == (
+    assert [draw[:3] for draw in prepare.places(indices[90:100], np.arange(90, 100), 2)] == (
         places[26:36])
 
 

@@ -37,8 +37,8 @@ class DataSet:
         return len(self.labels)
 
     def read(self, index):
-        """The picture, (256, 256, 3) uint8. Raises BrokenPicture, which names it."""
-        raise NotImplementedError
+        """The picture, (256, 256, 3) uint8. Raises images.BrokenPicture, which names it."""
+        raise NotImplementedError(f"{type(self).__name__}.read(index) -> (256, 256, 3) uint8")
 
     def name(self, index):
         """What the picture is called."""
@@ -46,7 +46,7 @@ class DataSet:
 
     def bytes(self, index):
         """The picture as it is stored, not decoded. Only `alexnet.py bench --input` asks."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.bytes(index) -> what Pillow can open")
 
 
 @dataclass
