@@ -86,7 +86,7 @@ def load(path=None):
     parts = {name.removesuffix(".bin"): part for name, part in parts.items()}
     missing = [name for name in (*TRAIN, TEST) if name not in parts]
     if missing:
-        raise UserError(f"{found} lacks {', '.join(missing)}; wanted is\n{WANTED}")
+        raise UserError(f"{found} lacks {', '.join(missing)}; it should be\n{WANTED}")
     if changed:
         warn(f"{found}: the md5 of {', '.join(sorted(changed))} differs from the published "
              "one: another copy of the pictures, read all the same")
@@ -103,7 +103,7 @@ def find(path=None):
     if path is not None:
         found = _inside(Path(path))
         if found is None:
-            raise UserError(f"{path} holds no CIFAR-10; wanted is\n{WANTED}")
+            raise UserError(f"{path} holds no CIFAR-10; it should be\n{WANTED}")
         return found
     places = [os.environ.get("TINYNET_DATA"), HOME]
     return next(filter(None, (_inside(Path(place)) for place in places if place)), None)

@@ -1,15 +1,15 @@
 """How does ImageNet, as people have it, become what can be trained on?
 
 Every picture is brought to 256 x 256 (shorter side to 256, the central square), stored as a
-JPEG again, and packed into a few large files, see tinynet/packed.py. The source is only read.
-Killed half-way, the same command goes on where it was.
+JPEG again, and packed into a few large files, see tinynet/pictures/packed.py. The source is only
+read. Killed half-way, the same command goes on where it was.
 
     python data/imagenet.py SRC DST
     python alexnet.py train DST
 
 Classes are in sorted order, as Caffe and PyTorch have them; the devkit numbers them otherwise.
-Lists keep their own numbers. Mean image and colours are those of the JPEGs that are stored,
-which is what the net sees.
+Lists keep their own numbers. Photographs are turned upright, as EXIF says the camera was held.
+Mean image and colours are those of the JPEGs that are stored, which is what the net sees.
 """
 import argparse
 import hashlib
@@ -46,9 +46,10 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
     """Pack the pictures of `source` into the folder `target`: what prepared.json says, a dict.
 
     quality: of the JPEGs, 1 ... 100. per_file: how many pictures go into one file. workers:
-    threads (default: one a core). val_share: of a folder of classes, the share of pictures
-    that is held back to test with. Finished files are kept and not made again. Raises
-    UserError: no layout that is known, or other settings than those `target` was begun with.
+    threads (default: one a core). val_share: of a source without val pictures, the fraction
+    of its pictures that is held back to test with. Finished files are kept and not made again.
+    Raises UserError: no layout that is known, or other settings than those `target` was begun
+    with.
     """
     source, target = Path(source), Path(target)
     if source.resolve() in (target.resolve(), *target.resolve().parents):
@@ -58,7 +59,7 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
     settings = dict(side=images.SIDE, quality=quality, per_file=per_file, val_share=val_share,
                     layout=found.layout, source={split: fingerprint(pictures)
                                                  for split, pictures in found.splits.items()},
-                    classes=found.classes, words=found.words)
+                    classes=found.classes, words=found.descriptions)
     settings = json.loads(json.dumps(settings))        # as they will be read
     with claimed(target):
         if begin(target, settings):
@@ -94,6 +95,7 @@ def begin(target, settings):
 
 
 def brief(setting):
+    """A setting as JSON, if that is short."""
     text = json.dumps(setting)
     return text if len(text) < 40 else "another list"
 
@@ -152,7 +154,7 @@ def write(shard, indices, results, pictures, progress):
     sums, notes = images.Sums(), {"skipped": [], "converted": []}
 
     def entries():
-        for index, result in zip(indices, results):
+        for index, result in zip(indices, results, strict=False):      # more follow
             name = pictures.names[index]
             progress.update()
             if isinstance(result, images.BrokenPicture):

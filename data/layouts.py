@@ -35,47 +35,59 @@ MD5 = {"ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
 
 
 class Found:
-    """What a source holds. splits: "train", "val" or both, with their Originals; words:
-    class -> what it is; missing: what else there might have been."""
+    """What a source holds.
 
-    def __init__(self, layout, splits, classes, words, missing=()):
+    layout: its name. splits: "train", "val" or both, with their Originals. descriptions: class
+    -> what it is. missing: lines that say what else there might have been.
+    """
+
+    def __init__(self, layout, splits, classes, descriptions, missing=()):
         self.layout, self.classes, self.missing = layout, classes, missing
-        self.words = {name: words[name] for name in classes if name in words}
+        self.descriptions = {name: descriptions[name] for name in classes
+                             if name in descriptions}
         self.splits = {split: pictures for split, pictures in splits.items()
                        if pictures is not None and pictures.names}
 
 
 class Originals:
-    """Pictures of a source, (N) names and labels. Either root is a folder and the names are
-    those of files in it, or root is a tar and places (N, 2) their offsets and sizes."""
+    """Pictures of a source: N names, and labels (N,).
 
-    def __init__(self, root, names, labels, places=None):
+    Either root is a folder and the names are those of files in it, or root is a tar and
+    extents, (N, 2), are where in it the files begin and how many bytes they have.
+    """
+
+    def __init__(self, root, names, labels, extents=None):
         self.root, self.names, self.labels = root, names, np.asarray(labels, np.int32)
-        self.places = places
-        self.tar = None if places is None else packed.FileOfParts(root)
+        self.extents = extents
+        self.tar = None if extents is None else packed.FileOfParts(root)
 
     def read(self, index):
         """The bytes of one picture's file."""
         if self.tar:
-            return self.tar.read(*self.places[index].tolist())
+            return self.tar.read(*self.extents[index].tolist())
         return (self.root / self.names[index]).read_bytes()
 
     def only(self, indices):
+        """Those of these indices."""
         return Originals(self.root, [self.names[i] for i in indices], self.labels[indices],
-                         None if self.places is None else self.places[indices])
+                         None if self.extents is None else self.extents[indices])
 
 
 def look(source, val_share=0.0):
-    """Which layout a folder has, and its pictures. Says so. Raises UserError."""
+    """Find out which layout a folder has, and print it: Found.
+
+    val_share: the fraction of the training pictures to hold back to test with. Raises UserError
+    for a folder of no layout that is known here.
+    """
     if not source.is_dir():
-        raise UserError(f"{source}: no such folder; wanted is one of\n{TREES}")
+        raise UserError(f"{source}: no such folder; it should be one of\n{TREES}")
     for layout in tars, kaggle, lists, image_folders, class_folders:
         found = layout(source)
         if found and found.splits:
             break
     else:
         raise UserError(f"{source} has no layout that is known here. Found there:\n"
-                        f"{dataset.listing(source)}\nwanted is one of\n{TREES}")
+                        f"{dataset.listing(source)}\nIt should be one of\n{TREES}")
     if val_share:
         hold_back(found, val_share)
     counts = " and ".join(f"{len(pictures.names):,} {split} pictures"
@@ -90,16 +102,16 @@ def look(source, val_share=0.0):
     return found
 
 
-def hold_back(found, share):
-    """Move a share of the training pictures, drawn by lot, to val."""
+def hold_back(found, fraction):
+    """Move a fraction of the training pictures, drawn by lot, to val."""
     if "val" in found.splits:
         raise UserError("this source has val pictures of its own: leave --val-share out")
     everything = found.splits["train"]
     count = len(everything.names)
     order = rng.permutation(count, seed=1, purpose=rng.PACKING)
-    held = round(share * count)
+    held = round(fraction * count)
     if not 0 < held < count:
-        raise UserError(f"--val-share {share} of {count} pictures leaves one side empty")
+        raise UserError(f"--val-share {fraction} of {count} pictures leaves one side empty")
     found.splits = {"train": everything.only(np.sort(order[held:])),
                     "val": everything.only(np.sort(order[:held]))}
 
@@ -113,8 +125,10 @@ def tars(source):
     else:
         return None
     missing = [f"{path.name} is missing" for path in paths.values() if not path.is_file()]
-    wnids, words, truth = devkit(paths["devkit"]) if paths["devkit"].is_file() else ({}, {}, [])
-    train, val, classes = None, None, sorted(words)
+    wnids, described, truth = {}, {}, []
+    if paths["devkit"].is_file():
+        wnids, described, truth = devkit(paths["devkit"])
+    train, val, classes = None, None, sorted(described)
     if paths["train"].is_file():
         train, classes = train_tar(paths["train"])
     if paths["val"].is_file() and not truth:
@@ -125,14 +139,13 @@ def tars(source):
         wanted = [wnids.get(number_of(name, truth)) for name, *_ in found]
         val = Originals(paths["val"], [name for name, *_ in found],
                         labels_of(wanted, classes, paths["val"]),
-                        np.array([place for _, *place in found]))
-    return Found("ILSVRC tars", {"train": train, "val": val}, classes, words, missing)
+                        np.array([extent for _, *extent in found]))
+    return Found("ILSVRC tars", {"train": train, "val": val}, classes, described, missing)
 
 
 def train_tar(path):
-    """The pictures in a tar of tars and their classes. Only headers are read, nothing is
-    unpacked."""
-    names, wnids, places = [], [], array("q")        # of a million, so as few objects as can be
+    """The pictures in a tar of tars, Originals, and their classes. Only headers are read."""
+    names, wnids, extents = [], [], array("q")       # of a million, so as few objects as can be
     for outer, tar in members(path):
         wnid, ending = os.path.splitext(base(outer))
         if ending != ".tar":
@@ -141,10 +154,10 @@ def train_tar(path):
             if dataset.is_picture(base(inner)):
                 names.append(f"{wnid}.tar/{base(inner)}")
                 wnids.append(wnid)
-                places.extend([outer.offset_data + inner.offset_data, inner.size])
+                extents.extend([outer.offset_data + inner.offset_data, inner.size])
     classes = sorted(set(wnids))
     return Originals(path, names, labels_of(wnids, classes, path),
-                     np.array(places).reshape(-1, 2)), classes
+                     np.array(extents).reshape(-1, 2)), classes
 
 
 def members(path, inner=None):
@@ -169,13 +182,15 @@ def members(path, inner=None):
 
 
 def base(member):
+    """The name of a file in a tar, without folders."""
     return member.name.rpartition("/")[2]
 
 
 def devkit(path):
-    """Of ImageNet's devkit: number -> wnid, wnid -> words, and the numbers of the val pictures.
+    """Read ImageNet's devkit: number -> wnid, wnid -> what it is, and the val pictures' numbers.
 
-    The numbers, 1 ... 1000, are not in the order of the wnids.
+    A number, 1 ... 1000, stands for a class; they are not in the order of the wnids. Raises
+    UserError.
     """
     try:
         with tarfile.open(path, "r:gz") as tar:
@@ -210,8 +225,7 @@ def kaggle(source):
     root = source / "ILSVRC" / "Data" / "CLS-LOC"
     if not root.is_dir():
         return None
-    missing, words = [], dataset.descriptions(source)
-    train = folder_of_classes(root, "train")
+    missing, train = [], folder_of_classes(root, "train")
     table = source / "LOC_val_solution.csv"
     rows, val = [], None
     if table.is_file():
@@ -224,8 +238,8 @@ def kaggle(source):
     if rows and (root / "val").is_dir():
         val = Originals(root, [f"val/{name}.JPEG" for name, _ in rows],
                         labels_of([wnid for _, wnid in rows], classes, table))
-    return Found("Kaggle's tree", {"train": train and train[0], "val": val}, classes, words,
-                 missing)
+    return Found("Kaggle's tree", {"train": train and train[0], "val": val}, classes,
+                 dataset.descriptions(source), missing)
 
 
 def lists(source):
@@ -236,7 +250,7 @@ def lists(source):
         return None
     count = 1 + max(int(pictures.labels.max()) for pictures in found.values())
     described = dataset.descriptions(source)
-    classes = named(found.get("train") or found["val"], count) or list(described)
+    classes = classes_by_folder(found.get("train") or found["val"], count) or list(described)
     if len(classes) != count:
         classes = [f"{label:04d}" for label in range(count)]
     order = "sorted" if classes == sorted(classes) else "not sorted"
@@ -245,24 +259,26 @@ def lists(source):
 
 
 def read_list(source, split):
+    """The pictures that train.txt or val.txt names: Originals."""
     path, names, labels = source / f"{split}.txt", [], []
     for number, line in enumerate(path.read_text().splitlines(), 1):
-        words = line.rsplit(None, 1)
-        if words and (len(words) < 2 or not words[1].isdecimal()):
+        parts = line.rsplit(None, 1)
+        if parts and (len(parts) < 2 or not parts[1].isdecimal()):
             raise UserError(f"{path}, line {number}: {line!r} is not `path label`")
-        if words:
-            names.append(words[0])
-            labels.append(int(words[1]))
+        if parts:
+            names.append(parts[0])
+            labels.append(int(parts[1]))
     if not names:
         raise UserError(f"{path} is empty")
     inside = not (source / names[0]).exists() and (source / split / names[0]).exists()
     return Originals(source / split if inside else source, names, labels)
 
 
-def named(pictures, count):
-    """The classes of a list by the folders of their pictures, if each has one of its own."""
+def classes_by_folder(pictures, count):
+    """Names for the classes of a list: the folders of their pictures, if every class has one of
+    its own; else None."""
     pairs = {(label, name.split("/")[-2]) for name, label
-             in zip(pictures.names, pictures.labels.tolist()) if "/" in name}
+             in zip(pictures.names, pictures.labels.tolist(), strict=True) if "/" in name}
     folders = [folder for _, folder in sorted(pairs)]
     same = sorted({label for label, _ in pairs}) == list(range(count)) == list(range(len(pairs)))
     return folders if same and len(set(folders)) == count else None
@@ -276,8 +292,8 @@ def image_folders(source):
         return None
     classes = found["train" if "train" in found else "val"][1]
     if "val" in found:
-        pictures, own = found["val"]
-        pictures.labels = labels_of(own, classes, source / "val")[pictures.labels]
+        pictures, val_classes = found["val"]
+        pictures.labels = labels_of(val_classes, classes, source / "val")[pictures.labels]
     return Found("folders of classes", {split: pictures for split, (pictures, _) in found.items()},
                  classes, dataset.descriptions(source))
 
@@ -303,13 +319,14 @@ def folder_of_classes(root, split):
 
 
 def labels_of(wnids, classes, where):
-    """The place of each wnid among the classes. Raises UserError for one that is not there."""
-    place = {wnid: label for label, wnid in enumerate(classes)}
-    strange = set(wnids) - set(place)
-    if strange:
-        raise UserError(f"{where} has pictures of {', '.join(sorted(map(str, strange))[:5])}: "
+    """The label of each wnid, (N,) int32: its index in classes. Raises UserError for one that
+    is not there."""
+    label = {wnid: number for number, wnid in enumerate(classes)}
+    unknown = set(wnids) - set(label)
+    if unknown:
+        raise UserError(f"{where} has pictures of {', '.join(sorted(map(str, unknown))[:5])}: "
                         "no classes of the training pictures")
-    return np.array([place[wnid] for wnid in wnids], np.int32)
+    return np.array([label[wnid] for wnid in wnids], np.int32)
 
 
 def check(source):

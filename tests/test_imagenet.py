@@ -125,7 +125,7 @@ def test_a_matlab_file_is_read(order, compressed):
                     order=order, compressed=compressed)
     found = matlab.load(data)
     assert list(found) == ["synsets", "more"] and len(found["synsets"]) == 2
-    for row, expected in zip(found["synsets"], rows):
+    for row, expected in zip(found["synsets"], rows, strict=True):
         assert list(row) == list(expected)
         assert row["ID"].tolist() == [expected["ID"]] and row["words"] == expected["words"]
         assert row["children"].tolist() == expected["children"] and row["none"].size == 0
@@ -169,7 +169,8 @@ def ilsvrc(folder, year=2012):
              "children": [1.0, 2.0, 3.0] if wnid not in WNIDS else [],
              "wordnet_height": 0, "num_train_images": 1300} for wnid, number in NUMBERS.items()]
     truth = "".join(f"{NUMBERS[wnid]}\n" for wnid in VAL)
-    paths = dict(zip(("train", "val", "devkit"), layouts.TARS[year == 2010].values()))
+    paths = dict(zip(("train", "val", "devkit"), layouts.TARS[year == 2010].values(),
+                     strict=True))
     root = paths["devkit"].removesuffix(".tar.gz")
     lay_out(folder, {paths["train"]: tar_of(train), paths["val"]: tar_of(val)})
     with tarfile.open(folder / paths["devkit"], "w:gz") as tar:
@@ -409,8 +410,9 @@ def is_true_to(source, target, sample, stored_as):
         after.append(np.abs(train.read(index).astype(float) - made).mean())
     assert np.mean(before) < 1 and np.mean(after) < stored_as
     assert sorted(names(train)) == sorted(found.names)
-    place = dict(zip(found.names, found.labels))
-    assert all(place[name] == label for name, label in zip(names(train), train.labels))
+    place = dict(zip(found.names, found.labels, strict=True))
+    assert all(place[name] == label for name, label in zip(names(train), train.labels,
+                                                                     strict=True))
 
     every = np.stack([train.read(index) for index in range(len(train))])
     pixels = every.reshape(-1, 3).astype(np.float64)

@@ -22,11 +22,10 @@ or what data/imagenet.py makes of ImageNet's tars, of lists and of other trees""
 class DataSet:
     """Labelled pictures that any thread may read. Subclass it to bring your own.
 
-    A subclass has labels, (N,) integers, classes, a list with the name of each, and read. What
-    else there is has a default:
-    root: where the pictures are, for messages. shuffled: whether they are stored in random
-    order. statistics: their Statistics, if somebody has measured them. descriptions: class ->
-    what it is, in words, for the classes of which that is known.
+    A subclass has labels, an array of N integers; classes, a list of their names; and read. The
+    rest has defaults. root: where the pictures are, for messages. shuffled: whether they are
+    stored in random order. statistics: their images.Statistics, if somebody has measured them.
+    descriptions: class -> what it is, where that is known ("n01440764": "tench, Tinca tinca").
     """
     root = "the data set"
     shuffled = False
@@ -82,7 +81,7 @@ def image_folder(folder, split, classes=None):
     """
     root = Path(folder) / split
     if not Path(folder).is_dir():
-        raise UserError(f"{folder}: no such folder; wanted is\n{WANTED}")
+        raise UserError(f"{folder}: no such folder; it should hold\n{WANTED}")
     if not root.is_dir():
         raise UserError(f"{folder} has no folder {split!r}. {_found_and_wanted(folder)}")
     found = class_folders(root)
@@ -146,12 +145,12 @@ def is_picture(name):
 
 
 def compare_classes(root, found, classes):
-    """Name the classes of a net of which nothing was found. Raises UserError for a class that
-    the net does not know."""
-    strange, absent = set(found) - set(classes), [name for name in classes if name not in found]
-    if strange:
+    """Warn of the classes of a net of which no pictures were found. Raises UserError for those
+    that were found and that the net does not know."""
+    unknown, absent = set(found) - set(classes), [name for name in classes if name not in found]
+    if unknown:
         raise UserError(f"{root} has classes that the net does not know: "
-                        + ", ".join(sorted(strange)[:5]))
+                        + ", ".join(sorted(unknown)[:5]))
     if absent:
         more = ", ..." if len(absent) > 5 else ""
         warn(f"{root} has no pictures of {len(absent):,} of the {len(classes):,} classes: "
@@ -169,8 +168,8 @@ def descriptions(folder):
 
 
 def _found_and_wanted(folder):
-    return (f"Found there:\n{listing(folder)}\nwanted is\n{WANTED}. It also holds a tenth back\n"
-            "to test with, of pictures that are not divided yet:\n"
+    return (f"Found there:\n{listing(folder)}\nIt should hold\n{WANTED}.\n"
+            "Of pictures that are not divided yet it holds a tenth back to test with:\n"
             f"    python data/imagenet.py {shlex.quote(str(folder))} NEW --val-share 0.1")
 
 

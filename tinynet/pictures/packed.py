@@ -37,7 +37,7 @@ def data_set(folder, split, classes=None):
     """The pictures of one split, "train" or "val", packed or in folders: Packed or Pictures.
 
     classes: those of the training set, when labels must agree with it. Raises UserError if
-    there are none, if they are half prepared, or have classes that are not among `classes`.
+    there are no pictures, if they are half prepared, or of classes that are not among `classes`.
     """
     if (Path(folder) / PREPARED).is_file():
         return Packed(folder, split, classes)
@@ -64,7 +64,7 @@ class Packed(DataSet):
                        for number in range(about["splits"][split]["files"])]
         indices = [shard.index() for shard in self.shards]
         self.files = [shard.file() for shard in self.shards]
-        for file, (lengths, _) in zip(self.files, indices):
+        for file, (lengths, _) in zip(self.files, indices, strict=True):
             if file.size != lengths.sum():
                 raise UserError(f"{file.path} is damaged: it has {file.size:,} bytes and should "
                                 f"have {lengths.sum():,}; {AGAIN}")
