@@ -32,7 +32,7 @@ import numpy as np
 
 from tinynet import SGD, Layer, Tensor, UserError, no_grad, ops, store
 from tinynet.errors import exit_status
-from tinynet.pictures import images, packed, patterns
+from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
 from tinynet.progress import say, shown
@@ -169,7 +169,7 @@ def train(args):
     optimizer = SGD(model.initialize(seed).parameters(), recipe.lr, recipe.momentum, recipe.wd,
                     recipe.bias_lr, recipe.bias_wd)
     about = Saved(recipe=asdict(recipe), seed=seed, classes=pictures.classes,
-                  words=pictures.words, data=str(folder.resolve()))
+                  words=pictures.descriptions, data=str(folder.resolve()))
     run = new_run(args, saved, about, model, optimizer, loader)
     if not run.goes_on():
         print(f"nothing to do: step {run.step} of {run.last_step} is taken")
@@ -200,11 +200,7 @@ def picture_folder(args, saved=None):
         if args.command == "train" and not saved:
             print(f"no DIR was given: ten classes of patterns are drawn into {PATTERNS},\n"
                   "and a net learns them; that takes a few minutes on two cores")
-        try:
-            patterns.draw(folder)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot draw the patterns: {error}; draw them elsewhere with\n"
-                            "  python data/patterns.py DIR\nand give DIR") from error
+        patterns.draw(folder)
     return folder
 
 
@@ -259,7 +255,7 @@ def finish(run, folder, validation):
     figures.save(figures.kernel_sheet(*[tower.conv1.steps[0].W.numpy() for tower in run.model.towers]),
                  kernels)
     following = ("test", run.best, folder, "--views", "10")
-    if isinstance(validation.pictures, images.Pictures):   # else they are in no files of their own
+    if isinstance(validation.pictures, dataset.Pictures):  # else they have no files of their own
         following = "predict", run.best, validation.pictures.paths[0]
     print(f"\non {run.result['pictures']:,} pictures it has not seen: top-1 error "
           f"{run.result['top1_error']:.1%}\n(chance: {1 - 1 / run.classes:.1%}), lowest so far "

@@ -24,8 +24,16 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from tqdm import tqdm
+try:
+    import numpy as np
+    from tqdm import tqdm
+
+    from data import md5
+    from tinynet.errors import UserError
+    from tinynet.progress import warn
+except ModuleNotFoundError as error:
+    sys.exit(f"cifar10.py: error: {error}; start the environment first: . .venv/bin/activate "
+             "(README's first command makes it)")
 
 HERE = Path(__file__).resolve().parent
 HOME = HERE / "cifar10"
@@ -64,12 +72,12 @@ def load(path=None):
     """The pictures to learn from and those to test with: two Labelled.
 
     path: what `find` takes. Files whose md5 is not the published one are read all the same,
-    and named on stderr. Raises ValueError, which says what is missing or broken.
+    and named on stderr. Raises UserError, which says what is missing or broken.
     """
     found = find(path)
     if found is None:
-        raise ValueError("CIFAR-10 is not here. Fetch it with\n    python data/cifar10.py\n"
-                         "or name a copy, with --from PATH or in TINYNET_DATA:\n" + WANTED)
+        raise UserError("CIFAR-10 is not here. Fetch it with\n    python data/cifar10.py\n"
+                        "or name a copy, with --from PATH or in TINYNET_DATA:\n" + WANTED)
     parts, changed = {}, []
     for name, content in files(found):
         parts[name] = decode(content, f"{found}: {name}")
@@ -78,12 +86,11 @@ def load(path=None):
     parts = {name.removesuffix(".bin"): part for name, part in parts.items()}
     missing = [name for name in (*TRAIN, TEST) if name not in parts]
     if missing:
-        raise ValueError(f"{found} lacks {', '.join(missing)}; wanted is\n{WANTED}")
+        raise UserError(f"{found} lacks {', '.join(missing)}; it should be\n{WANTED}")
     if changed:
-        tqdm.write(f"{found}: the md5 of {', '.join(sorted(changed))} differs from the "
-                   "published one: another copy of the pictures, read all the same",
-                   file=sys.stderr)
-    train = Labelled(*map(np.concatenate, zip(*(parts[name] for name in TRAIN))))
+        warn(f"{found}: the md5 of {', '.join(sorted(changed))} differs from the published "
+             "one: another copy of the pictures, read all the same")
+    train = Labelled(*map(np.concatenate, zip(*(parts[name] for name in TRAIN), strict=True)))
     return train, parts[TEST]
 
 
@@ -91,12 +98,12 @@ def find(path=None):
     """Where CIFAR-10 is: a folder with its six files, an archive, or None.
 
     path: a folder or an archive; if None, TINYNET_DATA and then data/cifar10 are searched.
-    Raises ValueError for a path that holds no CIFAR-10.
+    Raises UserError for a path that holds no CIFAR-10.
     """
     if path is not None:
         found = _inside(Path(path))
         if found is None:
-            raise ValueError(f"{path} holds no CIFAR-10; wanted is\n{WANTED}")
+            raise UserError(f"{path} holds no CIFAR-10; it should be\n{WANTED}")
         return found
     places = [os.environ.get("TINYNET_DATA"), HOME]
     return next(filter(None, (_inside(Path(place)) for place in places if place)), None)
@@ -129,14 +136,14 @@ def files(place):
                 if name in wanted and member.isfile():
                     yield name, archive.extractfile(member).read()
     except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        raise ValueError(f"{place} is damaged or no archive ({error})") from error
+        raise UserError(f"{place} is damaged or no archive ({error})") from error
 
 
 def decode(content, where):
-    """One file, python or binary, as Labelled. where: how to name it in a ValueError."""
+    """One file, python or binary, as Labelled. where: how to name it in an error."""
     if where.endswith(".bin"):
         if not content or len(content) % 3073:
-            raise ValueError(f"{where} is damaged: it is not made of rows of 3,073 bytes")
+            raise UserError(f"{where} is damaged: it is not made of rows of 3,073 bytes")
         rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
         labels, pixels = rows[:, 0], rows[:, 1:]
     else:
@@ -146,7 +153,7 @@ def decode(content, where):
             and pixels.shape[1:] == (3072,) and labels.shape == pixels.shape[:1]
             and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < 10)
     if not good:
-        raise ValueError(f"{where} does not hold rows of 3,072 pixels with labels 0 ... 9")
+        raise UserError(f"{where} does not hold rows of 3,072 pixels with labels 0 ... 9")
     images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)   # planes R, G, B
     return Labelled(np.ascontiguousarray(images), labels.astype(np.int64))
 
@@ -164,7 +171,7 @@ def unpickle(content, where):
     """The dict in a pickle of numbers, text, bytes, lists, dicts and arrays of integers, its
     labels as an array.
 
-    Raises ValueError if it names anything else, or is damaged.
+    Raises UserError if it names anything else, or is damaged.
     """
     try:
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
@@ -173,7 +180,7 @@ def unpickle(content, where):
                  for key, value in found.items()}
         return dict(found, labels=np.asarray(found.get("labels", ())))
     except Exception as error:         # a damaged pickle can fail in any way
-        raise ValueError(f"{where} is damaged or not to be trusted: {error}") from error
+        raise UserError(f"{where} is damaged or not to be trusted: {error}") from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -229,11 +236,11 @@ def _latin1(text, encoding):
 # --- fetching ---------------------------------------------------------------------------
 
 
-def download(folder=HOME, urls=URLS, md5=MD5):
+def download(folder=HOME, urls=URLS, expected=MD5):
     """Fetch the archive into a folder, unless it is there; returns its path.
 
     What has come so far stays in a file named .part, and the next call goes on behind it.
-    The mirrors are tried in turn, at first only as long as they are quick. Raises ValueError
+    The mirrors are tried in turn, at first only as long as they are quick. Raises UserError
     when none of them gives the whole file.
     """
     folder = Path(folder)
@@ -247,7 +254,7 @@ def download(folder=HOME, urls=URLS, md5=MD5):
         for url in urls:
             try:
                 fetch(url, part, SLOW if not patient else 0)
-                if digest(part) == md5:
+                if md5(part) == expected:
                     os.replace(part, target)
                     return target
                 part.unlink()
@@ -255,9 +262,9 @@ def download(folder=HOME, urls=URLS, md5=MD5):
             except (HTTPException, OSError) as error:
                 problems.append(f"{url}: {error}")
     size = part.stat().st_size if part.exists() else 0
-    raise ValueError("\n    ".join([f"cannot fetch {ARCHIVE}:", *problems]) + "\n"
-                     f"the same command goes on behind the {size:,} bytes that are there; or "
-                     "fetch the file in another way and name it with --from")
+    raise UserError("\n    ".join([f"cannot fetch {ARCHIVE}:", *problems]) + "\n"
+                    f"the same command goes on behind the {size:,} bytes that are there; or "
+                    "fetch the file in another way and name it with --from")
 
 
 def fetch(url, part, slowest=0):
@@ -306,15 +313,6 @@ def _copy(response, file, have, total, slowest):
         os.fsync(file.fileno())
 
 
-def digest(path):
-    """The md5 of a file, in hexadecimal."""
-    md5 = hashlib.md5()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            md5.update(block)
-    return md5.hexdigest()
-
-
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Fetch CIFAR-10, or look at a copy of it.")
     parser.add_argument("folder", metavar="DIR", nargs="?", default=HOME,
@@ -330,7 +328,7 @@ def main(argv=None):
         train, test = load(place)
         print(f"{place}: {len(train.images):,} pictures to learn from and "
               f"{len(test.images):,} to test with, of {len(CLASSES)} classes")
-    except (OSError, ValueError) as error:
+    except (OSError, UserError) as error:
         print(f"cifar10.py: error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,58 +1,41 @@
 """How does ImageNet, as people have it, become what can be trained on?
 
 Every picture is brought to 256 x 256 (shorter side to 256, the central square), stored as a
-JPEG again, and packed into a few large files, see tinynet/packed.py. The source is only read.
-Killed half-way, the same command goes on where it was.
+JPEG again, and packed into a few large files, see tinynet/pictures/packed.py. The source is only
+read. Killed half-way, the same command goes on where it was.
 
     python data/imagenet.py SRC DST
     python alexnet.py train DST
 
 Classes are in sorted order, as Caffe and PyTorch have them; the devkit numbers them otherwise.
-Lists keep their own numbers. Mean image and colours are those of the JPEGs that are stored,
-which is what the net sees.
+Lists keep their own numbers. Photographs are turned upright, as EXIF says the camera was held.
+Mean image and colours are those of the JPEGs that are stored, which is what the net sees.
 """
 import argparse
-import csv
 import hashlib
 import io
 import json
 import os
 import sys
-import tarfile
 import warnings
-import zlib
-from array import array
 from collections import Counter
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from threadpoolctl import threadpool_limits
+try:
+    import numpy as np
+    from PIL import Image
+    from threadpoolctl import threadpool_limits
 
-HERE = Path(__file__).resolve().parent
+    from data.layouts import TREES, check, look
+    from tinynet import rng, store
+    from tinynet.errors import UserError
+    from tinynet.pictures import batches, images, packed
+    from tinynet.progress import bar, say, shown
+except ModuleNotFoundError as error:
+    sys.exit(f"imagenet.py: error: {error}; start the environment first: . .venv/bin/activate "
+             "(README's first command makes it)")
 
-from data import matlab
-from tinynet import rng, store
-from tinynet.errors import UserError
-from tinynet.pictures import batches, images, packed
-from tinynet.progress import bar, say, shown
-
-TREES = """\
-    ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
-    ILSVRC/Data/CLS-LOC/{train/<wnid>/*,val/*} and LOC_val_solution.csv       (Kaggle)
-    train.txt, val.txt with lines `path label`; paths as seen from SRC, train/ or val/   (Caffe)
-    train/<class>/*, val/<class>/*                                            (ImageFolder)
-    <class>/*: all to train with, or some held back with --val-share"""
-
-TARS = ({"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar",
-         "devkit": "ILSVRC2012_devkit_t12.tar.gz"},
-        {"train": "ILSVRC2010_images_train.tar", "val": "ILSVRC2010_images_val.tar",
-         "devkit": "ILSVRC2010_devkit-1.0.tar.gz"})
-MD5 = {"ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
-       "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
-       "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf"}
-WORDS = "synset_words.txt", "LOC_synset_mapping.txt", "words.txt"
 MODES = {"L": "grey", "LA": "grey", "1": "black-and-white", "P": "palette", "I;16": "16-bit grey"}
 
 
@@ -63,9 +46,10 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
     """Pack the pictures of `source` into the folder `target`: what prepared.json says, a dict.
 
     quality: of the JPEGs, 1 ... 100. per_file: how many pictures go into one file. workers:
-    threads (default: one a core). val_share: of a folder of classes, the share of pictures
-    that is held back to test with. Finished files are kept and not made again. Raises
-    UserError: no layout that is known, or other settings than those `target` was begun with.
+    threads (default: one a core). val_share: of a source without val pictures, the fraction
+    of its pictures that is held back to test with. Finished files are kept and not made again.
+    Raises UserError: no layout that is known, or other settings than those `target` was begun
+    with.
     """
     source, target = Path(source), Path(target)
     if source.resolve() in (target.resolve(), *target.resolve().parents):
@@ -75,14 +59,14 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
     settings = dict(side=images.SIDE, quality=quality, per_file=per_file, val_share=val_share,
                     layout=found.layout, source={split: fingerprint(pictures)
                                                  for split, pictures in found.splits.items()},
-                    classes=found.classes, words=found.words)
+                    classes=found.classes, words=found.descriptions)
     settings = json.loads(json.dumps(settings))        # as they will be read
     with claimed(target):
         if begin(target, settings):
             say(f"{shown(target)} is prepared already")
         else:
             with warnings.catch_warnings(), threadpool_limits(1):
-                warnings.simplefilter("ignore")        # what is odd goes into the lists
+                warnings.simplefilter("ignore")        # what is irregular goes into the lists
                 shards = {split: pack(target, split, pictures, quality, per_file,
                                       workers or os.cpu_count())
                           for split, pictures in found.splits.items()}
@@ -111,6 +95,7 @@ def begin(target, settings):
 
 
 def brief(setting):
+    """A setting as JSON, if that is short."""
     text = json.dumps(setting)
     return text if len(text) < 40 else "another list"
 
@@ -166,22 +151,22 @@ def pack(target, split, pictures, quality, per_file, workers):
 
 def write(shard, indices, results, pictures, progress):
     """Write one shard from the results for these indices."""
-    sums, odd = images.Sums(), {"skipped": [], "converted": []}
+    sums, notes = images.Sums(), {"skipped": [], "converted": []}
 
     def entries():
-        for index, result in zip(indices, results):
+        for index, result in zip(indices, results, strict=False):      # more follow
             name = pictures.names[index]
             progress.update()
             if isinstance(result, images.BrokenPicture):
-                odd["skipped"].append([name, str(result).removeprefix(f"{name}: ")])
+                notes["skipped"].append([name, str(result).removeprefix(f"{name}: ")])
                 continue
             jpeg, stored, products, kind = result
             sums.add(stored, products)
             if kind != "RGB JPEG":
-                odd["converted"].append([name, kind])
+                notes["converted"].append([name, kind])
             yield jpeg, pictures.labels[index], name
 
-    shard.write(entries(), sums, odd)
+    shard.write(entries(), sums, notes)
 
 
 def repacked(pictures, index, quality):
@@ -210,348 +195,31 @@ def repacked(pictures, index, quality):
 
 def finish(target, settings, shards):
     """Combine what the shards counted; prepared.json comes last."""
-    sums, odd, splits = images.Sums(), {"skipped": [], "converted": []}, {}
+    sums, notes, splits = images.Sums(), {"skipped": [], "converted": []}, {}
     for split, parts in shards.items():
         counts = dict(pictures=0, files=len(parts), bytes=0, skipped=0, converted=Counter())
         for shard in parts:
-            shard_sums, shard_odd = shard.sums_and_odd()
+            shard_sums, shard_notes = shard.sums_and_notes()
             if split == "train":
-                sums.add(**shard_sums)
-            counts["pictures"] += int(shard_sums["count"])
+                sums.add(*shard_sums)
+            counts["pictures"] += int(shard_sums[-1])
             counts["bytes"] += shard.pack.stat().st_size
-            counts["skipped"] += len(shard_odd["skipped"])
-            counts["converted"].update(kind for _, kind in shard_odd["converted"])
-            for what in odd:
-                odd[what] += [f"{name}\t{why}\n" for name, why in shard_odd[what]]
+            counts["skipped"] += len(shard_notes["skipped"])
+            counts["converted"].update(kind for _, kind in shard_notes["converted"])
+            for what in notes:
+                notes[what] += [f"{name}\t{why}\n" for name, why in shard_notes[what]]
         if not counts["pictures"]:
             raise UserError(f"none of the {split} pictures can be read, the last because: "
-                            + odd["skipped"][-1].replace("\t", ": ").strip())
+                            + notes["skipped"][-1].replace("\t", ": ").strip())
         counts["converted"] = dict(sorted(counts["converted"].items()))
         splits[split] = counts
-    for what, lines in odd.items():
+    for what, lines in notes.items():
         with store.replacing(target / f"{what}.txt") as file:
             file.write("".join(lines).encode(errors="surrogateescape"))
     if "train" in shards:
         packed.write_statistics(target / packed.STATISTICS, sums.statistics())
     packed.write_about(target / packed.PREPARED, dict(settings, splits=splits))
     (target / packed.PREPARING).unlink()
-
-
-# --- what people have ------------------------------------------------------------------------
-
-
-class Found:
-    """What a source holds. splits: "train", "val" or both, with their Originals; words:
-    class -> what it is; missing: what else there might have been."""
-
-    def __init__(self, layout, splits, classes, words, missing=()):
-        self.layout, self.classes, self.missing = layout, classes, missing
-        self.words = {name: words[name] for name in classes if name in words}
-        self.splits = {split: pictures for split, pictures in splits.items()
-                       if pictures is not None and pictures.names}
-
-
-class Originals:
-    """Pictures of a source, (N) names and labels. Either root is a folder and the names are
-    those of files in it, or root is a tar and places (N, 2) their offsets and sizes."""
-
-    def __init__(self, root, names, labels, places=None):
-        self.root, self.names, self.labels = root, names, np.asarray(labels, np.int32)
-        self.places = places
-        self.tar = None if places is None else packed.FileOfParts(root)
-
-    def read(self, index):
-        """The bytes of one picture's file."""
-        if self.tar:
-            return self.tar.read(*self.places[index].tolist())
-        return (self.root / self.names[index]).read_bytes()
-
-    def only(self, indices):
-        return Originals(self.root, [self.names[i] for i in indices], self.labels[indices],
-                         None if self.places is None else self.places[indices])
-
-
-def look(source, val_share=0.0):
-    """Which layout a folder has, and its pictures. Says so. Raises UserError."""
-    if not source.is_dir():
-        raise UserError(f"{source}: no such folder; wanted is one of\n{TREES}")
-    for layout in tars, kaggle, lists, image_folders, class_folders:
-        found = layout(source)
-        if found and found.splits:
-            break
-    else:
-        raise UserError(f"{source} has no layout that is known here. Found there:\n"
-                        f"{images.listing(source)}\nwanted is one of\n{TREES}")
-    if val_share:
-        hold_back(found, val_share)
-    counts = " and ".join(f"{len(pictures.names):,} {split} pictures"
-                          for split, pictures in found.splits.items())
-    say(f"{shown(source)}: {found.layout}; {counts} of {len(found.classes):,} classes")
-    for line in found.missing:
-        say(f"  {line}")
-    for split in {"train", "val"} - set(found.splits):
-        say(f"  there are no {split} pictures: what is there is prepared without them")
-    if "val" not in found.splits:
-        say("  (--val-share 0.1 would hold a tenth back to test with)")
-    return found
-
-
-def hold_back(found, share):
-    """Move a share of the training pictures, drawn by lot, to val."""
-    if "val" in found.splits:
-        raise UserError("this source has val pictures of its own: leave --val-share out")
-    everything = found.splits["train"]
-    count = len(everything.names)
-    order = rng.permutation(count, seed=1, purpose=rng.PACKING)
-    held = round(share * count)
-    if not 0 < held < count:
-        raise UserError(f"--val-share {share} of {count} pictures leaves one side empty")
-    found.splits = {"train": everything.only(np.sort(order[held:])),
-                    "val": everything.only(np.sort(order[:held]))}
-
-
-def tars(source):
-    """ImageNet's own: a tar of a tar for each class, a flat tar, and the devkit."""
-    for names in TARS:
-        paths = {part: source / name for part, name in names.items()}
-        if paths["train"].is_file() or paths["val"].is_file():
-            break
-    else:
-        return None
-    missing = [f"{path.name} is missing" for path in paths.values() if not path.is_file()]
-    wnids, words, truth = devkit(paths["devkit"]) if paths["devkit"].is_file() else ({}, {}, [])
-    train, val, classes = None, None, sorted(words)
-    if paths["train"].is_file():
-        train, classes = train_tar(paths["train"])
-    if paths["val"].is_file() and not truth:
-        missing.append("so the val pictures have no labels and are left out")
-    elif paths["val"].is_file():
-        found = sorted((base(member), member.offset_data, member.size)
-                       for member, _ in members(paths["val"]) if is_picture(base(member)))
-        wanted = [wnids.get(number_of(name, truth)) for name, *_ in found]
-        val = Originals(paths["val"], [name for name, *_ in found],
-                        labels_of(wanted, classes, paths["val"]),
-                        np.array([place for _, *place in found]))
-    return Found("ILSVRC tars", {"train": train, "val": val}, classes, words, missing)
-
-
-def train_tar(path):
-    """The pictures in a tar of tars and their classes. Only headers are read, nothing is
-    unpacked."""
-    names, wnids, places = [], [], array("q")        # of a million, so as few objects as can be
-    for outer, tar in members(path):
-        wnid, ending = os.path.splitext(base(outer))
-        if ending != ".tar":
-            continue
-        for inner, _ in members(path, tar.extractfile(outer)):
-            if is_picture(base(inner)):
-                names.append(f"{wnid}.tar/{base(inner)}")
-                wnids.append(wnid)
-                places.extend([outer.offset_data + inner.offset_data, inner.size])
-    classes = sorted(set(wnids))
-    return Originals(path, names, labels_of(wnids, classes, path),
-                     np.array(places).reshape(-1, 2)), classes
-
-
-def members(path, inner=None):
-    """Yield the files in a tar, or in one inside it, each with the open tar. Raises UserError
-    if it ends too early."""
-    try:
-        with (inner or open(path, "rb") as file,
-              bar(0 if inner else path.stat().st_size >> 20,
-                  f"reading the headers of {path.name} (MB)") as progress,
-              tarfile.open(fileobj=file, mode="r:") as tar):
-            for member in tar:
-                if member.isfile():
-                    yield member, tar
-                tar.members.clear()                  # else it remembers them all
-                progress.update((member.offset >> 20) - progress.n)
-            file.seek(tar.offset)
-            if file.read(512) != bytes(512):         # tarfile takes any rubbish for the end
-                raise tarfile.ReadError("it has no end mark")
-    except tarfile.TarError as error:
-        raise UserError(f"{path} is no whole tar ({error}): is the download complete? "
-                        "--check compares its md5") from error
-
-
-def base(member):
-    return member.name.rpartition("/")[2]
-
-
-def is_picture(name):
-    return (not name.startswith(".")
-            and os.path.splitext(name)[1].lower() in images.ENDINGS)
-
-
-def devkit(path):
-    """Of ImageNet's devkit: number -> wnid, wnid -> words, and the numbers of the val pictures.
-
-    The numbers, 1 ... 1000, are not in the order of the wnids.
-    """
-    try:
-        with tarfile.open(path, "r:gz") as tar:
-            files = {member.name.split("/")[-1]: tar.extractfile(member).read()
-                     for member in tar if member.isfile() and "/data/" in member.name}
-        truth = next(text for name, text in files.items()
-                     if name.endswith("_validation_ground_truth.txt"))
-        leaves = [synset for synset in matlab.load(files["meta.mat"])["synsets"]
-                  if synset["num_children"][0] == 0]     # the others are no classes
-        number = next(field for field in leaves[0] if field.endswith("_ID"))
-        return ({int(synset[number][0]): synset["WNID"] for synset in leaves},
-                {synset["WNID"]: synset["words"] for synset in leaves},
-                [int(line) for line in truth.split()])
-    except (tarfile.TarError, OSError, EOFError, ValueError, LookupError, StopIteration,
-            zlib.error) as error:
-        raise UserError(f"{path}: cannot read meta.mat and the validation labels in it "
-                        f"({error!r}): is the download complete? --check compares its "
-                        "md5") from error
-
-
-def number_of(name, truth):
-    """The devkit's number of the class of ILSVRC2012_val_00000001.JPEG."""
-    try:
-        return truth[int(Path(name).stem.split("_")[-1]) - 1]
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{name} in the val tar: the devkit has labels for {len(truth):,} "
-                        "pictures and not for this one") from error
-
-
-def kaggle(source):
-    """Kaggle's tree: class folders to train with, val flat, labels in a table."""
-    root = source / "ILSVRC" / "Data" / "CLS-LOC"
-    if not root.is_dir():
-        return None
-    missing, words = [], words_in(source)
-    train = folder_of_classes(root, "train")
-    table = source / "LOC_val_solution.csv"
-    rows, val = [], None
-    if table.is_file():
-        with open(table, newline="") as file:
-            rows = sorted((row["ImageId"], row["PredictionString"].split()[0])
-                          for row in csv.DictReader(file))
-    elif (root / "val").is_dir():
-        missing.append(f"{table.name} is missing, so the val pictures are left out")
-    classes = train[1] if train else sorted({wnid for _, wnid in rows})
-    if rows and (root / "val").is_dir():
-        val = Originals(root, [f"val/{name}.JPEG" for name, _ in rows],
-                        labels_of([wnid for _, wnid in rows], classes, table))
-    return Found("Kaggle's tree", {"train": train and train[0], "val": val}, classes, words,
-                 missing)
-
-
-def lists(source):
-    """Caffe's lists, whose own numbers are kept as the order of the classes."""
-    found = {split: read_list(source, split) for split in ("train", "val")
-             if (source / f"{split}.txt").is_file()}
-    if not found:
-        return None
-    count = 1 + max(int(pictures.labels.max()) for pictures in found.values())
-    classes = named(found.get("train") or found["val"], count) or list(words_in(source))
-    if len(classes) != count:
-        classes = [f"{label:04d}" for label in range(count)]
-    order = "sorted" if classes == sorted(classes) else "not sorted"
-    return Found(f"Caffe's lists, classes in the order of their numbers ({order})", found,
-                 classes, words_in(source))
-
-
-def read_list(source, split):
-    path, names, labels = source / f"{split}.txt", [], []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        words = line.rsplit(None, 1)
-        if words and (len(words) < 2 or not words[1].isdecimal()):
-            raise UserError(f"{path}, line {number}: {line!r} is not `path label`")
-        if words:
-            names.append(words[0])
-            labels.append(int(words[1]))
-    if not names:
-        raise UserError(f"{path} is empty")
-    inside = not (source / names[0]).exists() and (source / split / names[0]).exists()
-    return Originals(source / split if inside else source, names, labels)
-
-
-def named(pictures, count):
-    """The classes of a list by the folders of their pictures, if each has one of its own."""
-    pairs = {(label, name.split("/")[-2]) for name, label
-             in zip(pictures.names, pictures.labels.tolist()) if "/" in name}
-    folders = [folder for _, folder in sorted(pairs)]
-    same = sorted({label for label, _ in pairs}) == list(range(count)) == list(range(len(pairs)))
-    return folders if same and len(set(folders)) == count else None
-
-
-def image_folders(source):
-    """train/<class>/* and val/<class>/*."""
-    found = {split: folder_of_classes(source, split) for split in ("train", "val")}
-    found = {split: pictures for split, pictures in found.items() if pictures}
-    if not found:
-        return None
-    classes = found["train" if "train" in found else "val"][1]
-    if "val" in found:
-        pictures, own = found["val"]
-        pictures.labels = labels_of(own, classes, source / "val")[pictures.labels]
-    return Found("folders of classes", {split: pictures for split, (pictures, _) in found.items()},
-                 classes, words_in(source))
-
-
-def class_folders(source):
-    """<class>/* without train and val."""
-    if (source / "train").is_dir() or (source / "val").is_dir():
-        return None                                # these are no classes
-    found = folder_of_classes(source, "")
-    return found and Found("one folder of classes", {"train": found[0]}, found[1],
-                           words_in(source))
-
-
-def folder_of_classes(root, split):
-    """The pictures in root/split/<class>/ and the classes; None if there are none."""
-    if not (root / split).is_dir():
-        return None
-    names, labels, classes = [], [], []
-    for wnid in sorted(entry.name for entry in os.scandir(root / split)
-                       if entry.is_dir() and not entry.name.startswith(".")):
-        files = sorted(entry.name for entry in os.scandir(root / split / wnid)
-                       if is_picture(entry.name))
-        names += [f"{split}/{wnid}/{name}".lstrip("/") for name in files]
-        labels += [len(classes)] * len(files)
-        classes.append(wnid)
-    return (Originals(root, names, labels), classes) if names else None
-
-
-def labels_of(wnids, classes, where):
-    """The place of each wnid among the classes. Raises UserError for one that is not there."""
-    place = {wnid: label for label, wnid in enumerate(classes)}
-    strange = set(wnids) - set(place)
-    if strange:
-        raise UserError(f"{where} has pictures of {', '.join(sorted(map(str, strange))[:5])}: "
-                        "no classes of the training pictures")
-    return np.array([place[wnid] for wnid in wnids], np.int32)
-
-
-def words_in(source):
-    """wnid -> words, in the order of the file, from whichever there is."""
-    for name in WORDS:
-        if (source / name).is_file():
-            lines = (source / name).read_text(encoding="utf-8", errors="replace").splitlines()
-            pairs = [line.split(None, 1) for line in lines if line.strip()]
-            return {pair[0]: pair[-1].strip() for pair in pairs}
-    return {}
-
-
-def check(source):
-    """Compare the md5 of ImageNet's tars. Raises UserError for one that differs."""
-    present = [source / name for name in MD5 if (source / name).is_file()]
-    if not present:
-        raise UserError(f"--check: {source} has none of {', '.join(MD5)}")
-    for path in present:
-        digest = hashlib.md5()
-        with (open(path, "rb") as file,
-              bar(path.stat().st_size >> 20, f"md5 of {path.name} (MB)") as progress):
-            while block := file.read(1 << 20):
-                digest.update(block)
-                progress.update()
-        if digest.hexdigest() != MD5[path.name]:
-            raise UserError(f"{path}: its md5 is {digest.hexdigest()} and should be "
-                            f"{MD5[path.name]}: it is damaged or incomplete")
-        say(f"{path.name}: md5 is right")
 
 
 # --- the command line ------------------------------------------------------------------------

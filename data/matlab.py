@@ -2,7 +2,7 @@
 
 The devkit of ImageNet keeps its classes in meta.mat, a MAT-file of version 5: a header of 128
 bytes, then elements. An element is its kind, its size, its bytes and what fills them up to a
-multiple of eight; a compressed one holds another one, a matrix holds several. Read is what
+multiple of eight; a compressed one holds another one, a matrix holds several. This reads what
 occurs there: numbers, text, structures, cells. ("MAT-File Format", The MathWorks.)
 """
 import math
@@ -65,12 +65,13 @@ def matrix(data, order):
 
 
 def value(kind, count, rest, order):
+    """What a matrix of a kind holds, `count` items, from the elements after its header."""
     if kind == STRUCTURE:
         (_, width), (_, names), *fields = rest
         width = struct.unpack_from(order + "i", width)[0]
         names = [names[i:i + width].split(b"\0")[0].decode() for i in range(0, len(names), width)]
         values = iter([matrix(field, order)[1] for _, field in fields])
-        return [dict(zip(names, [next(values) for _ in names])) for _ in range(count)]
+        return [dict(zip(names, [next(values) for _ in names], strict=True)) for _ in range(count)]
     if kind == CELL:
         return [matrix(field, order)[1] for _, field in rest]
     if kind == TEXT:

@@ -7,14 +7,19 @@ import argparse
 import sys
 from pathlib import Path
 
-from tinynet.pictures.patterns import draw, sheet
+try:
+    from tinynet.errors import UserError
+    from tinynet.pictures.patterns import draw, sheet
+except ModuleNotFoundError as error:
+    sys.exit(f"patterns.py: error: {error}; start the environment first: . .venv/bin/activate "
+             "(README's first command makes it)")
 
 HERE = Path(__file__).resolve().parent
 
 
 def main():
     parser = argparse.ArgumentParser(description="Draw a data set of ten patterns.")
-    parser.error = lambda message: sys.exit(f"patterns.py: {message}")
+    parser.error = lambda message: sys.exit(f"patterns.py: error: {message}")
     add = parser.add_argument
     add("folder", metavar="DIR", nargs="?", default=HERE / "patterns",
         help="where to draw it (default: patterns, next to this file)")
@@ -30,7 +35,7 @@ def main():
             sheet(args.seed).save(args.sheet)
         else:
             draw(args.folder, args.train, args.val, args.seed, args.size)
-    except (OSError, ValueError) as error:
+    except (OSError, UserError) as error:
         parser.error(error)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tinynet.errors import UserError
-from tinynet.pictures import batches, images
+from tinynet.pictures import batches, dataset, images
 from tinynet.training.recipes import Recipe
 
 COUNT = 13
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 
 
 def loader(folder, batch_size=4, workers=2, seed=0, crop=67):
-    pictures = images.image_folder(folder, "train")
+    pictures = dataset.image_folder(folder, "train")
     recipe = Recipe().changed({"crop": crop, "colour": "stdev"})
     stats = images.Statistics(np.zeros((256, 256, 3), np.float32),
                               np.array([40.0, 300.0, 5000.0]), np.eye(3))
@@ -67,7 +67,7 @@ def soon(condition, seconds=10):
 
 def with_broken(folder, tmp_path, *numbers):
     """A copy of the data set in which the pictures of these numbers are broken."""
-    paths = images.image_folder(folder, "train").paths
+    paths = dataset.image_folder(folder, "train").paths
     for number, path in enumerate(paths):
         copy = tmp_path / path.relative_to(folder)
         copy.parent.mkdir(parents=True, exist_ok=True)
@@ -231,15 +231,59 @@ def test_batch_size_and_workers_must_be_at_least_one(folder, wrong):
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_read_all_gives_every_readable_picture_in_order(folder, tmp_path, workers):
-    pictures = images.image_folder(with_broken(folder, tmp_path, 0, 7), "train")
+    pictures = dataset.image_folder(with_broken(folder, tmp_path, 0, 7), "train")
     found = list(batches.read_all(pictures, workers))
     assert [i for i, picture in enumerate(found) if picture is None] == [0, 7]
     readable = [i for i in range(COUNT) if i not in (0, 7)]
     assert same([found[i] for i in readable], [pictures.read(i) for i in readable])
 
 
+class Squares(dataset.DataSet):
+    """A data set of one's own, as its docstring says: grey squares, in memory."""
+
+    def __init__(self, greys):
+        self.greys, self.labels = greys, np.arange(len(greys)) % 2
+        self.classes = ["even", "odd"]
+
+    def read(self, index):
+        return np.full((256, 256, 3), self.greys[index], np.uint8)
+
+
+def test_a_data_set_of_ones_own_needs_labels_classes_and_read():
+    squares = Squares([10, 20, 60])
+    assert len(squares) == 3 and squares.name(2) == "2"
+    prepare = images.Preparation(Recipe().changed({"colour": "none"}),
+                                 batches.measure(squares, workers=2))
+    load = batches.Loader(squares, prepare, batch_size=2)
+    made = list(load.testing())
+    assert [batch.labels.tolist() for batch in made] == [[0, 1], [0]]
+    assert np.array_equal(np.concatenate([batch.images for batch in made])[:, 3, 7],
+                          np.repeat([[-20], [-10], [30]], 3, axis=1))
+    seen = np.concatenate([batch.indices for batch in load.training(0)])
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_a_data_set_that_cannot_read_says_so():
+    squares = dataset.DataSet()
+    squares.labels, squares.classes = np.zeros(2, int), ["grey"]
+    with pytest.raises(NotImplementedError, match="DataSet.read"):
+        batches.measure(squares, workers=1)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_data_set_is_measured_without_what_cannot_be_read(folder, tmp_path, workers):
+    pictures = dataset.image_folder(with_broken(folder, tmp_path, 0, 7), "train")
+    found = batches.measure(pictures, workers)
+    expected = images.statistics(pictures.read(i) for i in range(COUNT) if i not in (0, 7))
+    for name, array in vars(expected).items():
+        assert np.array_equal(getattr(found, name), array)
+    broken = dataset.image_folder(with_broken(folder, tmp_path / "all", *range(COUNT)), "train")
+    with pytest.raises(UserError, match="none of the training pictures"):
+        batches.measure(broken, workers)
+
+
 def test_real_pictures_make_batches(real_pictures):
-    pictures = images.image_folder(real_pictures / "tiny-imagenet-50", "val")
+    pictures = dataset.image_folder(real_pictures / "tiny-imagenet-50", "val")
     pictures.paths, pictures.labels = pictures.paths[:20], pictures.labels[:20]
     stats = images.statistics(batches.read_all(pictures, 2))
     prepare = images.Preparation(Recipe(), stats)

@@ -12,7 +12,7 @@ from tinynet.device import devices
 from tinynet.engine import graph
 from tinynet.layers import Conv2D
 from tinynet.optim import SGD
-from tinynet.pictures import images
+from tinynet.pictures import dataset
 from tinynet.tools import bench
 from tinynet.training.recipes import RECIPES
 
@@ -157,7 +157,7 @@ def pictures(tmp_path_factory):
 
 
 def test_pictures_are_repeated_until_they_suffice(pictures):
-    few = images.image_folder(pictures, "train")
+    few = dataset.image_folder(pictures, "train")
     many = bench.Repeated(few, 13)
     assert len(many) == len(many.labels) == 13
     assert many.bytes(8) == few.paths[2].read_bytes() and many.labels[8] == few.labels[2]
@@ -176,8 +176,8 @@ def test_input_compares_the_loader_with_a_bare_decode(pictures, capsys):
 
 
 def test_unreadable_pictures_are_not_counted(pictures, monkeypatch):
-    broken = images.image_folder(pictures, "train")
-    whole = images.Pictures(broken.root, [p for p in broken.paths if p.stem != "broken"],
+    broken = dataset.image_folder(pictures, "train")
+    whole = dataset.Pictures(broken.root, [p for p in broken.paths if p.stem != "broken"],
                             broken.labels, broken.classes)
     monkeypatch.setattr(bench.time, "perf_counter", iter([0.0, 1.0] * 2).__next__)
     assert bench._decode_speed(broken, 2) == bench._decode_speed(whole, 1) == 5

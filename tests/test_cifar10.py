@@ -25,7 +25,10 @@ def batch(part, key=str.encode):
     return {key("labels"): rows[:, 0].tolist(), key("data"): rows[:, 1:].copy()}
 
 
-def python_layout(folder, dumps=functools.partial(pickle.dumps, protocol=2), key=str.encode):
+PICKLED = functools.partial(pickle.dumps, protocol=2)
+
+
+def python_layout(folder, dumps=PICKLED, key=str.encode):
     folder.mkdir()
     for part, name in enumerate(NAMES):
         (folder / name).write_bytes(dumps(batch(part, key)))

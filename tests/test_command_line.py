@@ -20,7 +20,7 @@ from PIL import Image
 import alexnet
 import tinynet
 from tinynet import store
-from tinynet.pictures import patterns
+from tinynet.pictures import dataset, images, patterns
 from tinynet.store import Checkpoint
 from tinynet.training import options as typed_options
 from tinynet.training import runs
@@ -49,12 +49,11 @@ def no_test_runs_for_ever():
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """A small data set with a space in its name and files that are no pictures."""
+    """A small data set with a space in its name and hidden files."""
     folder = tmp_path_factory.mktemp("data") / "small patterns"
     patterns.draw(folder, train=TRAIN, val=VAL, progress=False)
     for parent in (folder / "val").iterdir():
-        for name in ".hidden", "notes.txt", "~lock":
-            (parent / name).touch()
+        (parent / ".hidden").touch()
     return folder
 
 
@@ -440,11 +439,12 @@ def test_ten_views_are_the_mean_over_the_views_of_each_picture(run, trained, dat
     assert done.code == 0 and "mean probability of ten" in done.out
     saved = alexnet.Saved.read(trained.folder / "best.npz")
     model, prepare = alexnet.load(saved, "cpu")
-    pictures = alexnet.images.image_folder(data, "val")
+    pictures = dataset.image_folder(data, "val")
     views = np.empty((10, 67, 67, 3), np.float32)
     losses = []
     for path, label in zip(pictures.paths, pictures.labels):
-        prepare.ten_views(alexnet.images.read(path), views)
+        for view, place in zip(views, prepare.views(10), strict=True):
+            prepare.fill(images.read(path), view, place)
         logits = model(alexnet.Tensor(views)).numpy().astype(float)
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         losses.append(-np.log(p.mean(axis=0)[label]))

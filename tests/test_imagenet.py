@@ -15,7 +15,7 @@ from PIL import Image
 from test_images import reference, smooth
 from test_style import ROOT
 
-from data import imagenet, matlab
+from data import imagenet, layouts, matlab
 from tinynet.errors import UserError
 from tinynet.pictures import images, packed
 
@@ -125,7 +125,7 @@ def test_a_matlab_file_is_read(order, compressed):
                     order=order, compressed=compressed)
     found = matlab.load(data)
     assert list(found) == ["synsets", "more"] and len(found["synsets"]) == 2
-    for row, expected in zip(found["synsets"], rows):
+    for row, expected in zip(found["synsets"], rows, strict=True):
         assert list(row) == list(expected)
         assert row["ID"].tolist() == [expected["ID"]] and row["words"] == expected["words"]
         assert row["children"].tolist() == expected["children"] and row["none"].size == 0
@@ -169,7 +169,8 @@ def ilsvrc(folder, year=2012):
              "children": [1.0, 2.0, 3.0] if wnid not in WNIDS else [],
              "wordnet_height": 0, "num_train_images": 1300} for wnid, number in NUMBERS.items()]
     truth = "".join(f"{NUMBERS[wnid]}\n" for wnid in VAL)
-    paths = dict(zip(("train", "val", "devkit"), imagenet.TARS[year == 2010].values()))
+    paths = dict(zip(("train", "val", "devkit"), layouts.TARS[year == 2010].values(),
+                     strict=True))
     root = paths["devkit"].removesuffix(".tar.gz")
     lay_out(folder, {paths["train"]: tar_of(train), paths["val"]: tar_of(val)})
     with tarfile.open(folder / paths["devkit"], "w:gz") as tar:
@@ -186,7 +187,7 @@ def ilsvrc(folder, year=2012):
 def test_the_ilsvrc_tars_are_prepared_with_the_devkits_labels(tmp_path, year):
     prepare(ilsvrc(tmp_path / "source", year), tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == val.classes == WNIDS and train.words == WORDS
+    assert train.classes == val.classes == WNIDS and train.descriptions == WORDS
     assert sorted(names(train)) == sorted(f"{wnid}.tar/{wnid}_{n}.JPEG"
                                           for wnid in WNIDS for n in range(3))
     assert names(val) == [val_name(number, year) for number in range(1, 6)]
@@ -198,17 +199,17 @@ def test_the_ilsvrc_tars_are_prepared_with_the_devkits_labels(tmp_path, year):
                                         ("devkit", ["train"])])
 def test_a_tar_that_is_missing_is_named_and_the_rest_prepared(tmp_path, capsys, part, left):
     source = ilsvrc(tmp_path / "source")
-    (source / imagenet.TARS[0][part]).unlink()
+    (source / layouts.TARS[0][part]).unlink()
     about = prepare(source, tmp_path / "target")
     assert list(about["splits"]) == left and about["classes"] == WNIDS
-    assert f"{imagenet.TARS[0][part]} is missing" in capsys.readouterr().out
+    assert f"{layouts.TARS[0][part]} is missing" in capsys.readouterr().out
     assert are_of_their_classes(packed.data_set(tmp_path / "target", left[0]))
 
 
 @pytest.mark.parametrize("part", ["train", "val", "devkit"])
 @pytest.mark.parametrize("keep", [0.1, 0.5])
 def test_a_truncated_tar_is_a_clear_error(tmp_path, part, keep):
-    path = ilsvrc(tmp_path / "source") / imagenet.TARS[0][part]
+    path = ilsvrc(tmp_path / "source") / layouts.TARS[0][part]
     data = path.read_bytes()
     path.write_bytes(data[:int(keep * len(data))])
     with pytest.raises(UserError, match=f"{path.name}.*is the download complete"):
@@ -216,7 +217,7 @@ def test_a_truncated_tar_is_a_clear_error(tmp_path, part, keep):
 
 
 def test_a_tar_cut_between_two_pictures_is_a_clear_error(tmp_path):
-    path = ilsvrc(tmp_path / "source") / imagenet.TARS[0]["val"]
+    path = ilsvrc(tmp_path / "source") / layouts.TARS[0]["val"]
     with tarfile.open(path) as tar:
         third = tar.getmembers()[2].offset
     path.write_bytes(path.read_bytes()[:third])
@@ -226,7 +227,7 @@ def test_a_tar_cut_between_two_pictures_is_a_clear_error(tmp_path):
 
 def test_more_val_pictures_than_labels_are_an_error(tmp_path):
     source = ilsvrc(tmp_path / "source")
-    (source / imagenet.TARS[0]["val"]).write_bytes(tar_of({val_name(6): file_of(WNIDS[0])}))
+    (source / layouts.TARS[0]["val"]).write_bytes(tar_of({val_name(6): file_of(WNIDS[0])}))
     with pytest.raises(UserError, match="has labels for 5 pictures and not for this one"):
         imagenet.prepare(source, tmp_path / "target")
 
@@ -234,15 +235,15 @@ def test_more_val_pictures_than_labels_are_an_error(tmp_path):
 def test_check_compares_md5(tmp_path, monkeypatch, capsys):
     source = ilsvrc(tmp_path / "source")
     with pytest.raises(UserError, match="img_train.tar: its md5 is [0-9a-f]{32} and should be 1d"):
-        imagenet.check(source)
+        layouts.check(source)
     for path in source.iterdir():
         done = subprocess.run(["md5sum", path], capture_output=True, text=True, check=True)
-        monkeypatch.setitem(imagenet.MD5, path.name, done.stdout.split()[0])
+        monkeypatch.setitem(layouts.MD5, path.name, done.stdout.split()[0])
     capsys.readouterr()
-    imagenet.check(source)
+    layouts.check(source)
     assert capsys.readouterr().out.count("md5 is right") == 3
     with pytest.raises(UserError, match="has none of"):
-        imagenet.check(tmp_path)
+        layouts.check(tmp_path)
 
 
 def kaggle(folder):
@@ -259,7 +260,7 @@ def kaggle(folder):
 def test_kaggles_tree_is_prepared(tmp_path):
     prepare(kaggle(tmp_path / "source"), tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == WNIDS and train.words == WORDS
+    assert train.classes == WNIDS and train.descriptions == WORDS
     assert [val.classes[label] for label in val.labels] == VAL
     assert len(train) == 9 and are_of_their_classes(train) and are_of_their_classes(val)
 
@@ -285,7 +286,7 @@ def test_caffes_lists_keep_their_numbers(tmp_path, capsys, inside):
     files["synset_words.txt"] = "".join(f"{w} {WORDS[w]}\n" for w in WNIDS).encode()
     prepare(lay_out(tmp_path / "source", files), tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == list(numbers) and train.words == WORDS
+    assert train.classes == list(numbers) and train.descriptions == WORDS
     assert are_of_their_classes(train) and are_of_their_classes(val)
     assert [val.classes[label] for label in val.labels] == VAL
     assert "in the order of their numbers (not sorted)" in capsys.readouterr().out
@@ -321,11 +322,34 @@ def test_folders_of_classes_are_prepared(tmp_path, file):
     lay_out(source, {file: "".join(f"{w}{space}{WORDS[w]}\n" for w in WORDS).encode()})
     prepare(source, tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == val.classes == WNIDS and train.words == WORDS
+    assert train.classes == val.classes == WNIDS and train.descriptions == WORDS
     assert (len(train), len(val)) == (9, 5)
     expected = images.statistics(train.read(index) for index in range(9))
     assert np.array_equal(train.statistics.mean, expected.mean)
     assert are_of_their_classes(train) and are_of_their_classes(val)
+
+
+def test_folders_that_are_no_classes_and_files_that_are_left_out_are_named(tmp_path, capsys):
+    source = image_folder(tmp_path / "source")
+    lay_out(source, {"train/n01440764/1.heic": b"", "train/n01440764/more/2.jpg": b""})
+    (source / "train" / "__MACOSX").mkdir()
+    about = prepare(source, tmp_path / "target")
+    assert about["classes"] == WNIDS
+    said = capsys.readouterr().err
+    assert "__MACOSX" in said and "1 .heic, 1 in folders within a class" in said
+
+
+def test_a_photograph_is_packed_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6                                  # turn it to the right to see it upright
+    picture = np.uint8(smooth(300, 280))
+    Image.fromarray(picture).save(file := io.BytesIO(), "PNG", exif=exif)
+    Image.fromarray(np.rot90(picture, -1)).save(upright := io.BytesIO(), "PNG")
+    for name, content in ("stored", file), ("upright", upright):
+        prepare(lay_out(tmp_path / name, {"a/1.png": content.getvalue()}), tmp_path / f"to {name}")
+    packs = [(tmp_path / f"to {name}" / "train-00000.pack").read_bytes()
+             for name in ("stored", "upright")]
+    assert packs[0] == packs[1]
 
 
 def test_a_val_class_that_train_does_not_have_is_an_error(tmp_path):
@@ -349,7 +373,7 @@ def test_a_share_is_held_back_of_a_tar_as_well_but_not_where_there_is_val(tmp_pa
     source = ilsvrc(tmp_path / "source")
     with pytest.raises(UserError, match="leave --val-share out"):
         imagenet.prepare(source, tmp_path / "target", val_share=0.2)
-    (source / imagenet.TARS[0]["val"]).unlink()
+    (source / layouts.TARS[0]["val"]).unlink()
     prepare(source, tmp_path / "target", val_share=0.2)
     train, val = splits(tmp_path / "target")
     assert (len(train), len(val)) == (7, 2)
@@ -361,7 +385,7 @@ def test_an_unknown_layout_shows_what_is_there_and_what_is_wanted(tmp_path):
     with pytest.raises(UserError) as error:
         imagenet.prepare(source, tmp_path / "target")
     assert "train/\n    val/\n    x.txt" in str(error.value)
-    assert imagenet.TREES in str(error.value)
+    assert layouts.TREES in str(error.value)
     assert not (tmp_path / "target").exists()
 
 
@@ -377,7 +401,7 @@ def is_true_to(source, target, sample, stored_as):
     """Compare prepared pixels with their float64 reference and all statistics with NumPy."""
     about = imagenet.prepare(source, target)
     train = packed.data_set(target, "train")
-    found = imagenet.look(source).splits["train"]
+    found = layouts.look(source).splits["train"]
     before, after = [], []
     for index in range(0, len(train), sample):
         true = reference(pixels_of(source / train.name(index)))
@@ -386,8 +410,9 @@ def is_true_to(source, target, sample, stored_as):
         after.append(np.abs(train.read(index).astype(float) - made).mean())
     assert np.mean(before) < 1 and np.mean(after) < stored_as
     assert sorted(names(train)) == sorted(found.names)
-    place = dict(zip(found.names, found.labels))
-    assert all(place[name] == label for name, label in zip(names(train), train.labels))
+    place = dict(zip(found.names, found.labels, strict=True))
+    assert all(place[name] == label for name, label in zip(names(train), train.labels,
+                                                                     strict=True))
 
     every = np.stack([train.read(index) for index in range(len(train))])
     pixels = every.reshape(-1, 3).astype(np.float64)

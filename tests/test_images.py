@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from tinynet.errors import UserError
-from tinynet.pictures import images
+from tinynet.pictures import dataset, images
 from tinynet.training.recipes import Recipe
 
 COLOURED = (200, 100, 50)
@@ -46,7 +46,7 @@ def touch(folder, *names):
 
 def test_classes_are_folders_in_sorted_order(tmp_path):
     touch(tmp_path, "train/b/2.jpg", "train/b/1.jpg", "train/a/9.jpg", "train/c/0.jpg")
-    pictures = images.image_folder(tmp_path, "train")
+    pictures = dataset.image_folder(tmp_path, "train")
     assert pictures.classes == ["a", "b", "c"]
     names = [path.name for path in pictures.paths]
     assert names == ["9.jpg", "1.jpg", "2.jpg", "0.jpg"]
@@ -57,26 +57,83 @@ def test_classes_are_folders_in_sorted_order(tmp_path):
 def test_the_case_of_endings_does_not_matter(tmp_path):
     names = "1.JPEG", "2.jpeg", "3.Jpg", "4.PNG", "5.png", "6.WebP"
     touch(tmp_path, *[f"train/a/{name}" for name in names])
-    pictures = images.image_folder(tmp_path, "train")
+    pictures = dataset.image_folder(tmp_path, "train")
     assert [path.name for path in pictures.paths] == list(names)
 
 
 def test_hidden_files_and_other_files_are_no_pictures(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/a/.2.jpg", "train/a/notes.txt",
           "train/a/jpg", "train/b/Thumbs.db", "train/b/1.png", "train/list.jpg")
-    pictures = images.image_folder(tmp_path, "train")
+    pictures = dataset.image_folder(tmp_path, "train")
     assert [path.name for path in pictures.paths] == ["1.jpg", "1.png"]
     assert pictures.classes == ["a", "b"]
 
 
+def test_what_is_left_out_is_counted_and_named(tmp_path, capsys):
+    touch(tmp_path, "train/a/1.jpg", "train/a/2.HEIC", "train/a/3.heic", "train/a/4.svg",
+          "train/a/more/5.jpg", "train/a/more/deep/6.jpg", "train/b/1.jpg", "train/b/README",
+          "train/7.jpg", "train/labels.csv", "train/a/.hidden", "train/b/.trash/8.jpg")
+    pictures = dataset.image_folder(tmp_path, "train")
+    assert [path.name for path in pictures.paths] == ["1.jpg", "1.jpg"]
+    said = capsys.readouterr().err
+    assert said.startswith(
+        f"{tmp_path / 'train'}: 7 files are left out: 2 .heic, 2 in folders within a class, "
+        "1 .svg, 1 beside the folders of classes, 1 without an ending\n")
+    assert "magick mogrify -format jpg *.heic" in said
+
+
+def test_nothing_is_said_of_a_folder_in_which_every_file_counts(tmp_path, capsys):
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/labels.csv", "train/.DS_Store")
+    dataset.image_folder(tmp_path, "train")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_without_pictures_is_no_class_and_is_named(tmp_path, capsys):
+    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/empty/2.heic")
+    (tmp_path / "train" / "__MACOSX").mkdir()
+    (tmp_path / "val" / "__MACOSX").mkdir(parents=True)
+    touch(tmp_path, "val/a/1.jpg", "val/b/1.jpg")
+    classes = dataset.image_folder(tmp_path, "train").classes
+    assert classes == ["a", "b"]
+    said = capsys.readouterr().err
+    assert "folders without pictures are no classes: __MACOSX, empty\n" in said
+    dataset.image_folder(tmp_path, "val", classes)             # it is not an unknown class either
+    assert "__MACOSX" in capsys.readouterr().err
+
+
+def test_classes_without_pictures_to_test_with_are_named(tmp_path, capsys):
+    touch(tmp_path, "val/b/1.jpg")
+    dataset.image_folder(tmp_path, "val", ["a", "b", "c"])
+    assert "has no pictures of 2 of the 3 classes: a, c" in capsys.readouterr().err
+    dataset.image_folder(tmp_path, "val", ["b"])
+    assert capsys.readouterr().err == ""
+
+
+def test_without_val_the_way_to_hold_pictures_back_is_said(tmp_path):
+    touch(tmp_path / "my pets", "train/a/1.jpg")
+    with pytest.raises(UserError) as error:
+        dataset.image_folder(tmp_path / "my pets", "val", ["a"])
+    assert f"data/imagenet.py '{tmp_path}/my pets' NEW --val-share 0.1" in str(error.value)
+
+
+@pytest.mark.parametrize("name, space", [("synset_words.txt", " "), ("words.txt", "\t"),
+                                         ("LOC_synset_mapping.txt", " ")])
+def test_what_classes_are_is_read_beside_them(tmp_path, name, space):
+    touch(tmp_path, "train/n1/1.jpg", "train/n2/1.jpg")
+    assert dataset.image_folder(tmp_path, "train").descriptions == {}
+    (tmp_path / name).write_text(f"n1{space}tench, Tinca tinca\n\nn9{space}none of ours\n")
+    pictures = dataset.image_folder(tmp_path, "train")
+    assert pictures.descriptions == {"n1": "tench, Tinca tinca"}
+
+
 def test_a_hidden_folder_is_no_class(tmp_path):
     touch(tmp_path, "train/a/1.jpg", "train/.thumbnails/1.jpg")
-    assert images.image_folder(tmp_path, "train").classes == ["a"]
+    assert dataset.image_folder(tmp_path, "train").classes == ["a"]
 
 
 def test_labels_of_a_second_folder_are_those_of_the_first(tmp_path):
     touch(tmp_path, "val/b/1.jpg", "val/c/1.jpg")
-    pictures = images.image_folder(tmp_path, "val", ["a", "b", "c"])
+    pictures = dataset.image_folder(tmp_path, "val", ["a", "b", "c"])
     assert pictures.classes == ["a", "b", "c"]
     assert pictures.labels.tolist() == [1, 2]
 
@@ -84,12 +141,12 @@ def test_labels_of_a_second_folder_are_those_of_the_first(tmp_path):
 def test_a_class_that_the_net_does_not_know_is_named(tmp_path):
     touch(tmp_path, "val/cat/1.jpg", "val/okapi/1.jpg")
     with pytest.raises(UserError, match="not know: okapi"):
-        images.image_folder(tmp_path, "val", ["cat", "dog"])
+        dataset.image_folder(tmp_path, "val", ["cat", "dog"])
 
 
 def test_a_missing_folder_is_named_with_the_tree_that_is_wanted(tmp_path):
     with pytest.raises(UserError) as error:
-        images.image_folder(tmp_path / "nowhere", "train")
+        dataset.image_folder(tmp_path / "nowhere", "train")
     assert "nowhere" in str(error.value) and "DIR/train/<class>" in str(error.value)
 
 
@@ -101,14 +158,14 @@ def test_a_missing_folder_is_named_with_the_tree_that_is_wanted(tmp_path):
 def test_a_folder_that_is_no_data_set_shows_what_is_there_and_what_is_wanted(
         tmp_path, found):
     with pytest.raises(UserError) as error:
-        images.image_folder(touch(tmp_path, *found), "train")
+        dataset.image_folder(touch(tmp_path, *found), "train")
     for shown in "holiday/", "pets.zip", "DIR/train/<class>", "DIR/val/<class>":
         assert shown in str(error.value)
 
 
 def test_an_empty_folder_is_no_data_set(tmp_path):
     with pytest.raises(UserError, match="nothing"):
-        images.image_folder(tmp_path, "train")
+        dataset.image_folder(tmp_path, "train")
 
 
 # --- files ----------------------------------------------------------------------------
@@ -272,6 +329,38 @@ def test_a_file_that_is_no_whole_picture_is_named(tmp_path, content):
         images.read(path)
 
 
+ORIENTATION = 0x0112
+HELD = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90}
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp", "tif"])
+@pytest.mark.parametrize("orientation", HELD)
+def test_a_photograph_is_turned_upright(tmp_path, orientation, ending):
+    """As a telephone writes it that was held on its side: 6."""
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    stored = Image.fromarray(np.uint8(smooth(300, 280)))
+    how = {"lossless": True} if ending == "webp" else {}
+    path = saved(stored, tmp_path / f"telephone.{ending}", exif=exif, **how)
+    with Image.open(saved(stored, tmp_path / f"plain.{ending}", **how)) as plain:
+        upright = plain.convert("RGB").transpose(HELD[orientation])
+    expected = images.read(saved(upright, tmp_path / "upright.png"))
+    assert np.array_equal(images.read(path), expected)
+    assert np.abs(images.read(tmp_path / f"plain.{ending}").astype(int) - expected).mean() > 9
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0rubbish", b"Exif\0\0MM\0*\0\0\0\x08\0",
+                                  b"Exif\0\0MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\x63\0\0"])
+@pytest.mark.filterwarnings("ignore")                # Pillow's own, of a damaged EXIF
+def test_a_damaged_or_strange_orientation_does_not_matter(tmp_path, exif):
+    path = saved(smooth(300, 280), tmp_path / "telephone.jpg", exif=exif)
+    plain = saved(smooth(300, 280), tmp_path / "plain.jpg")
+    assert np.array_equal(images.read(path), images.read(plain))
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     for path in tmp_path / "nothing.jpg", tmp_path:
         with pytest.raises(images.BrokenPicture, match=path.name):
@@ -338,12 +427,12 @@ def preparation(seed=0, **options):
     return images.Preparation(recipe, stats, seed)
 
 
-def prepared(prepare, draw=None):
+def prepared(prepare, place=None):
     out = np.full((prepare.crop, prepare.crop, 3), np.nan, np.float32)
-    if draw is None:
+    if place is None:
         prepare.for_testing(NOISE, out)
     else:
-        prepare.for_training(NOISE, out, draw)
+        prepare.fill(NOISE, out, images.Place(*place))
     return out
 
 
@@ -372,8 +461,10 @@ def test_the_crop_for_testing_is_the_central_one():
 def test_the_ten_views_are_corners_centre_and_their_mirror_images():
     prepare = preparation(crop=224)
     views = np.full((10, 224, 224, 3), np.nan, np.float32)
-    prepare.ten_views(NOISE, views)
-    for view, (top, left) in zip(views, [(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)]):
+    for view, place in zip(views, prepare.views(10), strict=True):
+        prepare.fill(NOISE, view, place)
+    for view, (top, left) in zip(views[:5], [(0, 0), (0, 32), (16, 16), (32, 0), (32, 32)],
+                                strict=True):
         place = slice(top, top + 224), slice(left, left + 224)
         assert np.array_equal(view, NOISE[place] - prepare.statistics.mean[place])
     assert np.array_equal(views[5:], np.flip(views[:5], axis=2))
@@ -400,7 +491,7 @@ def draws(prepare, indices, epoch=0):
     """All draws as rows: top, left, mirrored, and the three shifts."""
     indices = np.array(indices)
     return np.array([(top, left, mirrored, *shift) for top, left, mirrored, shift
-                     in prepare.draws(indices, np.arange(len(indices)), epoch)])
+                     in prepare.places(indices, np.arange(len(indices)), epoch)])
 
 
 def test_draws_are_a_function_of_seed_epoch_and_index_alone():
@@ -454,7 +545,7 @@ def test_colour_noise_has_the_covariance_that_it_should(colour, spread):
 
 def test_without_colour_noise_there_is_no_shift():
     numbers = np.arange(50)
-    shifts = [shift for *_, shift in preparation(colour="none").draws(numbers, numbers, 0)]
+    shifts = [shift for *_, shift in preparation(colour="none").places(numbers, numbers, 0)]
     assert shifts == [None] * 50
 
 
@@ -462,20 +553,20 @@ def test_without_colour_noise_there_is_no_shift():
                                                     ("2012", 182, 133), ("constant", 95, 94)])
 def test_colour_noise_ends_when_the_authors_switched_it_off(schedule, epochs, last):
     prepare = preparation(colour="stdev", schedule=schedule, epochs=epochs)
-    with_noise = [epoch for epoch in range(epochs) if prepare.draws(
-        np.arange(1), np.arange(1), epoch)[0][-1] is not None]
+    with_noise = [epoch for epoch in range(epochs) if prepare.places(
+        np.arange(1), np.arange(1), epoch)[0].shift is not None]
     assert with_noise == list(range(last + 1))
 
 
 def test_pictures_in_a_row_may_share_their_crop_but_not_their_colours():
     prepare, order = preparation(share=32, colour="stdev"), np.random.default_rng(0)
     indices = order.permutation(1000)
-    made = prepare.draws(indices[64:128], np.arange(64, 128), 2)
+    made = prepare.places(indices[64:128], np.arange(64, 128), 2)
     places = [draw[:3] for draw in made]
     assert len(set(places[:32])) == len(set(places[32:])) == 1 != len(set(places))
     assert len({tuple(draw[3]) for draw in made}) == 64
     # The same pictures, asked for in another cut of the epoch.
-    assert [draw[:3] for draw in prepare.draws(indices[90:100], np.arange(90, 100), 2)] == (
+    assert [draw[:3] for draw in prepare.places(indices[90:100], np.arange(90, 100), 2)] == (
         places[26:36])
 
 

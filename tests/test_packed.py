@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tinynet import store
 from tinynet.errors import UserError
-from tinynet.pictures import images, packed
+from tinynet.pictures import dataset, images, packed
 
 
 def jpeg(picture):
@@ -50,7 +51,7 @@ def test_every_picture_comes_back_with_its_label_and_name(folder):
     pictures = packed.data_set(folder, "train")
     assert len(pictures) == 8 and pictures.classes == CLASSES
     assert pictures.labels.tolist() == [index % 3 for index in range(8)]
-    assert pictures.words == {"bee": "bee, buzzer"}
+    assert pictures.descriptions == {"bee": "bee, buzzer"}
     for index in range(8):
         read = pictures.read(index)
         assert read.shape == (256, 256, 3) and read.dtype == np.uint8
@@ -72,6 +73,13 @@ def test_labels_follow_the_classes_that_are_given(folder):
     pictures = packed.data_set(folder, "train", ["cow", "dog", "bee", "ant"])
     assert pictures.classes == ["cow", "dog", "bee", "ant"]
     assert pictures.labels.tolist() == [(3, 2, 0)[index % 3] for index in range(8)]
+
+
+def test_classes_without_pictures_are_named(folder, capsys):
+    packed.data_set(folder, "train", ["cow", "dog", "bee", "ant"])
+    assert "has no pictures of 1 of the 4 classes: dog" in capsys.readouterr().err
+    packed.data_set(folder, "train", CLASSES)
+    assert capsys.readouterr().err == ""
 
 
 def test_a_class_that_the_net_does_not_know_is_named(folder):
@@ -104,7 +112,7 @@ def test_folders_of_pictures_are_a_data_set_as_before(tmp_path):
     (tmp_path / "train" / "a").mkdir(parents=True)
     (tmp_path / "train" / "a" / "1.jpg").write_bytes(jpeg(picture(1)))
     pictures = packed.data_set(tmp_path, "train")
-    assert isinstance(pictures, images.Pictures) and len(pictures) == 1
+    assert isinstance(pictures, dataset.Pictures) and len(pictures) == 1
     assert pictures.statistics is None
 
 
@@ -136,6 +144,33 @@ def test_a_truncated_file_is_a_clear_error(folder, name):
     path = folder / name
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=f"{name}.*damaged"):
+        packed.data_set(folder, "train")
+
+
+@pytest.mark.parametrize("name, what", [("train-00002.npz", "picture index"),
+                                        ("statistics.npz", "statistics of pictures")])
+@pytest.mark.parametrize("how", ["missing", "damaged", "another", "foreign"])
+def test_a_bad_index_is_called_by_its_name_and_what_to_do_is_said(folder, name, what, how):
+    path = folder / name
+    if how == "missing":
+        path.unlink()
+    elif how == "damaged":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif how == "another":
+        store.save(path, {"index/lengths": np.zeros(1)}, {})
+    else:
+        np.savez(path, a=np.zeros(1))
+    with pytest.raises(UserError) as error:
+        packed.data_set(folder, "train")
+    said = str(error.value)
+    assert str(path) in said and what in said
+    assert "prepare the pictures again, into a new folder" in said
+    assert "checkpoint" not in said and "net:" not in said
+
+
+def test_a_file_of_pictures_that_is_missing_is_named(folder):
+    (folder / "train-00002.pack").unlink()
+    with pytest.raises(UserError, match="train-00002.pack.*prepare the pictures again"):
         packed.data_set(folder, "train")
 
 

@@ -11,7 +11,7 @@ PACKAGE = ROOT / "tinynet"
 # In the order in which they are read; imports go up this list.
 ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "winograd", "conv",
           "pool", "norm", "layers", "split", "optim", "store", "progress"]
-WINGS = {"pictures": ["patterns", "images", "packed", "batches"],
+WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
          "training": ["schedules", "recipes", "figures", "evaluation", "weights", "stall", "runs"],
          "tools": ["memory", "doctor", "bench"]}
 # Lines of code. Raise them only for what is worth the reading.

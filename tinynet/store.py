@@ -72,21 +72,22 @@ def _aside(path):
 class Checkpoint:
     """A saved net: `meta`, the names of its arrays, and the arrays when asked for.
 
-    path: an .npz file, or a folder with last.npz in it. Raises UserError, here or later, if
-    the file is missing, truncated, damaged or not tinynet's.
+    path: an .npz file, or a folder with last.npz in it. what: how errors call the file. Raises
+    UserError, here or later, if it is missing, truncated, damaged or not tinynet's.
     """
 
-    def __init__(self, path):
-        self.path = Path(path)
+    def __init__(self, path, what="checkpoint"):
+        self.path, self.what = Path(path), what
+        self.content = "net" if what == "checkpoint" else what
         if self.path.is_dir():
             self.path = self.path / "last.npz"
         if not self.path.is_file():
-            raise UserError(f"{self.path}: there is no such checkpoint")
+            raise UserError(f"{self.path}: there is no such {what}")
         with self._opened() as npz:
             self.names = getattr(npz, "files", [])
             meta = json.loads(str(npz["meta"])) if "meta" in self.names else None
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-            raise UserError(f"{self.path} is no checkpoint of tinynet, or of another version "
+            raise UserError(f"{self.path} is no {what} of tinynet, or of another version "
                             f"than {FORMAT!r}")
         self.meta = meta
 
@@ -98,12 +99,13 @@ class Checkpoint:
         saved = {name.removeprefix(prefix) for name in self.names if name.startswith(prefix)}
         if saved != set(shapes):
             different = ", ".join(sorted(saved ^ set(shapes))[:4])
-            raise UserError(f"{self.path} holds another net: {different} on one side only")
+            raise UserError(f"{self.path} holds another {self.content}: {different} on one side "
+                            "only")
         with self._opened() as npz:
             arrays = {name: npz[prefix + name] for name in shapes}
         for name, shape in shapes.items():
             if shape not in (None, arrays[name].shape):
-                raise UserError(f"{self.path} holds another net: {name} is "
+                raise UserError(f"{self.path} holds another {self.content}: {name} is "
                                 f"{arrays[name].shape} there and {shape} here")
         return arrays
 
@@ -128,5 +130,5 @@ class Checkpoint:
             raise
         except (OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError,
                 zipfile.BadZipFile, zlib.error) as error:
-            raise UserError(f"{self.path} is truncated, damaged or no checkpoint "
+            raise UserError(f"{self.path} is truncated, damaged or no {self.what} "
                             f"({error})") from error

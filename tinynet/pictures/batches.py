@@ -12,9 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .. import rng
 from ..errors import UserError
-from ..progress import warn
+from ..progress import bar, warn
 from . import images
 
 TOGETHER = 8           # pictures a thread prepares in a row: handing over costs time as well
@@ -22,10 +21,10 @@ TOGETHER = 8           # pictures a thread prepares in a row: handing over costs
 
 @dataclass
 class Batch:
-    """images (N, crop, crop, 3) float32, or (N, 10, crop, crop, 3), with labels (N,).
+    """images: (N, crop, crop, 3) float32; of ten views, (N, 10, crop, crop, 3). labels: (N,).
 
-    indices: which pictures of the data set they are. end: how many pictures of the epoch are
-    behind us after this batch. waited: how many seconds somebody waited for it.
+    indices: which pictures of the data set they are, (N,). end: how many pictures of the epoch
+    are behind us after this batch. waited: how many seconds somebody waited for it.
     """
     images: np.ndarray
     labels: np.ndarray
@@ -37,9 +36,10 @@ class Batch:
 class Loader:
     """Makes the batches of a data set.
 
-    pictures: images.Pictures; prepare: images.Preparation; workers: threads. Files that
-    cannot be read are left out of their batch, named once on stderr, and kept in
-    `skipped`. Raises UserError when nothing at all can be read.
+    pictures: a dataset.DataSet. prepare: an images.Preparation. workers: threads that read.
+    ahead: how many batches are in the making while one is used. Files that cannot be read are
+    left out of their batch, named once on stderr, and kept in `skipped`. Raises UserError when
+    nothing at all can be read.
     """
 
     def __init__(self, pictures, prepare, batch_size, workers=2, ahead=2):
@@ -50,46 +50,33 @@ class Loader:
         self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
         self.skipped = set()
 
+    def length(self, epoch):
+        """How many pictures an epoch has: always the same."""
+        return len(self.pictures)
+
     def __len__(self):
         """Batches in an epoch; the last one may be smaller."""
         return -(-len(self.pictures) // self.batch_size)
 
     def training(self, epoch, start=0):
         """The batches of an epoch in random order, without its first `start` pictures."""
-        order = self._order(epoch)
+        def places(indices, positions):
+            return [[place] for place in self.prepare.places(indices, positions, epoch)]
 
-        def chosen(indices, first):
-            fill = self.prepare.for_training
-            positions = np.arange(first, first + len(indices))
-            return [(fill, draw) for draw in self.prepare.draws(indices, positions, epoch)]
-
-        return self._batches(order, chosen, start)
-
-    def _order(self, epoch):
-        """A new order for every epoch; or one that stays: that in which the pictures are
-        stored, if they were shuffled then, which reads a disk from front to back."""
-        if self.prepare.shuffle == "once":
-            if self.pictures.shuffled:
-                return np.arange(len(self.pictures))
-            epoch = 0
-        return rng.permutation(len(self.pictures), seed=self.prepare.seed,
-                               purpose=rng.ORDER, step=epoch)
+        return self._batches(self.prepare.order(self.pictures, epoch), places, start)
 
     def testing(self, views=1):
         """All pictures once, in their own order: the central crop of each, or its ten views."""
-        fill = self.prepare.for_testing if views == 1 else self.prepare.ten_views
+        same = self.prepare.views(views)
         return self._batches(np.arange(len(self.pictures)),
-                             lambda indices, first: [(fill,)] * len(indices),
-                             views=() if views == 1 else (views,))
+                             lambda indices, positions: [same] * len(indices))
 
-    def _batches(self, order, chosen, start=0, views=()):
+    def _batches(self, order, places, start=0):
         """Yield the batches in order, with `ahead` more in the making all the while.
 
-        chosen(indices, first): how to fill the row of each picture; `first` is the position
-        of the first in the epoch.
+        places(indices, positions): for every picture the list of Places at which it is seen.
+        positions: where in `order` the pictures are.
         """
-        side = self.prepare.crop
-        shape = *views, side, side, 3
         starts = iter(range(start, len(order), self.batch_size))
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures")
         making = deque()
@@ -97,8 +84,9 @@ class Loader:
             while True:
                 for first in itertools.islice(starts, self.ahead + 1 - len(making)):
                     indices = order[first:first + self.batch_size]
-                    making.append((first + len(indices), indices,
-                                   *self._start(pool, indices, chosen(indices, first), shape)))
+                    end = first + len(indices)
+                    seen = places(indices, np.arange(first, end))
+                    making.append((end, indices, *self._start(pool, indices, seen)))
                 if not making:
                     break
                 batch = self._finish(*making.popleft())
@@ -109,28 +97,34 @@ class Loader:
         if len(self.skipped) == len(self.pictures):
             raise UserError(f"none of the pictures in {self.pictures.root} can be read")
 
-    def _start(self, pool, indices, chosen, shape):
-        out = np.empty((len(indices), *shape), np.float32)
-        work = list(zip(indices, out, chosen))
-        return out, [pool.submit(self._some, work[i:i + TOGETHER])
-                     for i in range(0, len(work), TOGETHER)]
+    def _start(self, pool, indices, seen):
+        """Let the pool fill the images of a batch: the images, and the jobs that fill them."""
+        side, views = self.prepare.crop, len(seen[0])
+        out = np.empty((len(indices), views, side, side, 3), np.float32)
+        work = list(zip(indices, seen, out, strict=True))
+        jobs = [pool.submit(self._some, work[i:i + TOGETHER])
+                for i in range(0, len(work), TOGETHER)]
+        return out[:, 0] if views == 1 else out, jobs
 
     def _some(self, work):
-        return [self._one(index, row, *how) for index, row, how in work]
+        return [self._one(*item) for item in work]
 
-    def _one(self, index, out, fill, *draw):
+    def _one(self, index, places, out):
+        """Fill out (views, crop, crop, 3) with a picture as it is seen at its places. Returns
+        what was wrong with it, or None."""
         try:
             picture = self.pictures.read(index)
         except images.BrokenPicture as error:
             return error
-        fill(picture, out, *draw)
+        for place, view in zip(places, out, strict=True):
+            self.prepare.fill(picture, view, place)
 
     def _finish(self, end, indices, out, jobs):
         start = time.perf_counter()
         problems = [problem for job in jobs for problem in job.result()]
         waited = time.perf_counter() - start
         whole = np.array([problem is None for problem in problems])
-        for index, problem in zip(indices, problems):
+        for index, problem in zip(indices, problems, strict=True):
             if problem is not None and index not in self.skipped:
                 self.skipped.add(index)
                 warn(f"skipped: {problem}")
@@ -140,17 +134,31 @@ class Loader:
 
 
 def read_all(pictures, workers):
-    """Every readable picture, (256, 256, 3) uint8, in order, read by `workers` threads.
-
-    Those that cannot be read give None.
-    """
+    """Every picture, (256, 256, 3) uint8, in order, read by `workers` threads; None for one
+    that cannot be read."""
     def picture(index):
         try:
             return pictures.read(index)
-        except images.BrokenPicture:           # whoever trains with it hears its name
+        except images.BrokenPicture:
             return None
 
     return in_order(picture, range(len(pictures)), workers)
+
+
+def measure(pictures, workers):
+    """The images.Statistics of a data set: one pass over all of its pictures, with a bar.
+
+    Pictures that cannot be read are left out; whoever trains with them hears their names.
+    Raises UserError if none can be read.
+    """
+    def readable():
+        for picture in read_all(pictures, workers):
+            progress.update()
+            if picture is not None:
+                yield picture
+
+    with bar(len(pictures), "mean image and colours") as progress:
+        return images.statistics(readable())
 
 
 def in_order(job, items, workers):

@@ -4,113 +4,41 @@ Shorter side to 256 pixels, the central 256 x 256 kept; for training a random cr
 mirrored, its colours shifted along the principal components of all pixels; for testing the
 central crop. The mean image is subtracted.
 """
-import os
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .. import rng
 from ..errors import UserError
 
 SIDE = 256
 UNREADABLE = OSError, SyntaxError, ValueError, Image.DecompressionBombError    # from Pillow
-ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff"}
-WANTED = """\
-    DIR/train/<class>/*.JPEG
-    DIR/val/<class>/*.JPEG
-or what data/imagenet.py makes of ImageNet's tars, of lists and of other trees"""
+# In which entries of Image.info Pillow keeps how the camera was held.
+ORIENTATIONS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 
 
 class BrokenPicture(UserError):
     """A file that should be a picture and cannot be read."""
 
 
-@dataclass
-class Pictures:
-    """Files of pictures with their labels; classes[label] is a folder's name.
-
-    What stores pictures otherwise (packed.py) offers the same: labels, classes, words
-    (class -> what it is, where that is known), root (where they are, for messages), shuffled
-    (whether their order is random), statistics if they are known, read(index), name(index),
-    bytes(index) and len().
-    """
-    root: Path
-    paths: list
-    labels: np.ndarray
-    classes: list
-    words: dict = field(default_factory=dict)
-    shuffled = False
-    statistics = None                      # nobody has measured them yet
-
-    def __len__(self):
-        return len(self.paths)
-
-    def read(self, index):
-        """(256, 256, 3) uint8. Raises BrokenPicture, which names the file."""
-        return read(self.paths[index])
-
-    def name(self, index):
-        """What the picture is called, from the root on."""
-        return self.paths[index].relative_to(self.root).as_posix()
-
-    def bytes(self, index):
-        """The picture as it is stored, not decoded."""
-        return self.paths[index].read_bytes()
-
-
-def image_folder(folder, split, classes=None):
-    """The pictures under folder/split/<class>/, classes in sorted order: Pictures.
-
-    classes: those of the training set, when labels must agree with it. Raises UserError,
-    showing the tree that is there and the one that is wanted.
-    """
-    root = Path(folder) / split
-    if not Path(folder).is_dir():
-        raise UserError(f"{folder}: no such folder; wanted is\n{WANTED}")
-    if not root.is_dir():
-        raise UserError(f"{folder} has no folder {split!r}. {_found_and_wanted(folder)}")
-    found = sorted(entry.name for entry in os.scandir(root)
-                   if entry.is_dir() and not entry.name.startswith("."))
-    if classes is not None and set(found) - set(classes):
-        strange = ", ".join(sorted(set(found) - set(classes))[:5])
-        raise UserError(f"{root} has classes that the net does not know: {strange}")
-    paths, labels = [], []
-    classes = found if classes is None else list(classes)
-    for name in found:
-        files = sorted(path for path in (root / name).iterdir()
-                       if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
-        paths += files
-        labels += [classes.index(name)] * len(files)
-    if not paths:
-        raise UserError(f"{root} holds no pictures. {_found_and_wanted(folder)}")
-    return Pictures(root, paths, np.array(labels), classes)
-
-
-def _found_and_wanted(folder):
-    return f"Found there:\n{listing(folder)}\nwanted is\n{WANTED}"
-
-
-def listing(folder):
-    """The first names in a folder, a line each, for messages."""
-    lines = []
-    for path in sorted(Path(folder).iterdir())[:8]:
-        lines.append(f"    {path.name}{'/' if path.is_dir() else ''}")
-    return "\n".join(lines) or "    (nothing)"
-
-
 def read(path, name=None):
     """A picture file as (256, 256, 3) uint8: shorter side to 256, the central square.
 
     path: where it is, or the open file; `name` then tells in messages which one it is.
-    Grey, palette, CMYK, transparent and 16-bit pictures become RGB. Shrinking averages over
-    what a pixel covers (Pillow's bilinear filter, within a grey level of exact areas),
-    enlarging is cubic. Raises BrokenPicture.
+    Grey, palette, CMYK, transparent and 16-bit pictures become RGB. A photograph is turned as
+    its EXIF orientation says, so that it is seen as its viewer sees it; the pipelines that were
+    published for ImageNet (Caffe's, torchvision's) take it as it is stored.
+
+    Shrinking averages over what a pixel covers, with Pillow's bilinear filter: of 91 photographs
+    of ImageNet the pixels were 0.98 grey levels away from exact averages over areas, 0.87 where
+    the shorter side was 256 to 385 pixels and above 2.3 from 776 on, and on average neither
+    darker nor lighter. Enlarging is cubic. Raises BrokenPicture.
     """
     try:
         with Image.open(path) as picture:
-            picture = _rgb(picture)
+            picture = _upright(_rgb(picture))
     except UnidentifiedImageError as error:
         raise BrokenPicture(f"{name or path}: not a readable picture (its beginning is that "
                             "of no known kind)") from error
@@ -138,6 +66,16 @@ def _rgb(picture):
         picture = picture.convert("RGBA")
     picture.load()
     return picture if picture.mode == "RGB" else picture.convert("RGB")     # it would copy
+
+
+def _upright(picture):
+    """The loaded picture, turned as its camera was held."""
+    if ORIENTATIONS.isdisjoint(picture.info):      # as of all prepared pictures: no copy
+        return picture
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:                              # damaged EXIF can fail in any way
+        return picture
 
 
 @dataclass
@@ -195,18 +133,33 @@ def statistics(pictures):
     return sums.statistics()
 
 
+class Place(NamedTuple):
+    """Where a crop is cut out of a picture, and what else is done to it.
+
+    top, left: its first row and column, in pixels. mirrored: left and right are swapped.
+    shift: (3,) what is added to R, G, B, in grey levels; None: the colours are left alone.
+    """
+    top: int
+    left: int
+    mirrored: bool = False
+    shift: np.ndarray | None = None
+
+
 class Preparation:
-    """From 256 x 256 pictures to what the net takes, as a recipe and a seed have it."""
+    """From 256 x 256 pictures to what the net takes, as a recipe and a seed have it.
+
+    What chance decides is decided here: the order of an epoch, and the places of its crops.
+    """
 
     def __init__(self, recipe, statistics, seed=0):
         self.crop, self.scale = recipe.crop, recipe.pixel_scale
-        self.shuffle, self.share = recipe.shuffle, recipe.share
+        self.shuffle, self.pictures_per_place = recipe.shuffle, recipe.share
         self.statistics, self.seed = statistics, seed
         self.means = statistics.mean, np.ascontiguousarray(statistics.mean[:, ::-1])
         if not 0 < self.crop <= SIDE:
             raise UserError(f"crops come from {SIDE} x {SIDE} pictures; "
                             f"--crop {self.crop} does not fit")
-        self.centre = (SIDE - self.crop) // 2
+        self.centre = Place((SIDE - self.crop) // 2, (SIDE - self.crop) // 2)
         self.aligned = recipe.mean == "aligned"
         self.colour_epochs = recipe.colour_epochs
         self.shifts = self._shift_sizes(recipe)
@@ -224,47 +177,58 @@ class Preparation:
         # grey levels; of pixels in 0 ... 1, as everyone since has read it, 3.
         return recipe.colour_sigma * components * variances / 255
 
-    def draws(self, indices, positions, epoch):
-        """What chance decides for these pictures in this epoch: one (top, left, mirrored,
-        colour shift) each; the shift is None in epochs without colour noise.
+    def order(self, pictures, epoch):
+        """In which order an epoch shows the pictures of a data set: their indices, (N,).
 
-        A function of (seed, epoch, index), whoever asks, and when. Where pictures share
-        their crops it is their positions in the epoch that count.
+        It is another one in every epoch. If the recipe shuffles once, it is always that of
+        the first; or that in which the pictures are stored, if they were shuffled then,
+        which reads a disk from front to back.
+        """
+        if self.shuffle == "once":
+            if pictures.shuffled:
+                return np.arange(len(pictures))
+            epoch = 0
+        return rng.permutation(len(pictures), seed=self.seed, purpose=rng.ORDER, step=epoch)
+
+    def places(self, indices, positions, epoch):
+        """What chance decides for these pictures in this epoch: one Place each, a list.
+
+        indices: which pictures they are; positions: where in the order of the epoch. A Place
+        is a function of (seed, epoch, index), whoever asks, and when; where pictures in a row
+        share their crops, of the position. It has no shift in epochs without colour noise.
         """
         of = dict(seed=self.seed, step=epoch)
-        who = indices if self.share == 1 else positions // self.share
-        places = rng.words(np, who, purpose=rng.CROP, **of)
-        room = SIDE - self.crop + 1
-        top, left = places[:, 0] % room, places[:, 1] % room
-        mirrored = places[:, 2] % 2 == 1
+        who = indices if self.pictures_per_place == 1 else positions // self.pictures_per_place
+        words = rng.words(np, who, purpose=rng.CROP, **of)
+        offsets = SIDE - self.crop + 1
+        top, left = words[:, 0] % offsets, words[:, 1] % offsets
+        mirrored = words[:, 2] % 2 == 1
         shift = [None] * len(indices)
         if self.shifts is not None and epoch < self.colour_epochs:
             noise = rng.normal(rng.words(np, indices, purpose=rng.COLOUR, **of))
             shift = noise[:, :3] @ self.shifts.T
-        return list(zip(top.tolist(), left.tolist(), mirrored.tolist(), shift))
+        return list(map(Place, top.tolist(), left.tolist(), mirrored.tolist(), shift))
 
-    def for_training(self, picture, out, draw):
-        """Fill out (crop, crop, 3) float32, contiguous, with a random crop of a
-        (256, 256, 3) picture."""
-        top, left, mirrored, shift = draw
-        self._fill(picture, out, top, left, mirrored, shift)
+    def views(self, count):
+        """The Places to test at. 1: the centre. 10: four corners, the centre, and the mirror
+        images of the five (section 4.1), in the order of the 2012 program."""
+        far = SIDE - self.crop
+        five = (0, 0), (0, far), (far // 2, far // 2), (far, 0), (far, far)
+        ten = [Place(top, left, mirrored) for mirrored in (False, True) for top, left in five]
+        return {1: [self.centre], 10: ten}[count]
 
     def for_testing(self, picture, out):
         """Fill out (crop, crop, 3) float32, contiguous, with the central crop."""
-        self._fill(picture, out, self.centre, self.centre)
+        self.fill(picture, out, self.centre)
 
-    def ten_views(self, picture, out):
-        """Fill out (10, crop, crop, 3) float32 with four corners, the centre, and the mirror
-        images of the five (section 4.1), in the order of the 2012 program."""
-        far = SIDE - self.crop
-        places = (0, 0), (0, far), (far // 2, far // 2), (far, 0), (far, far)
-        for i, place in enumerate(places):
-            self._fill(picture, out[i], *place)
-            self._fill(picture, out[i + 5], *place, mirrored=True)
+    def fill(self, picture, out, place):
+        """Fill out (crop, crop, 3) float32, contiguous, with what is at a Place of a
+        (256, 256, 3) picture, less the mean.
 
-    def _fill(self, picture, out, top, left, mirrored=False, shift=None):
-        """Walking through pixels of three takes NumPy ten times as long as walking through
-        rows of numbers, or through one colour after the other."""
+        Walking through pixels of three takes NumPy ten times as long as walking through
+        rows of numbers, or through one colour after the other.
+        """
+        top, left, mirrored, shift = place
         crop = picture[top:top + self.crop, left:left + self.crop]
         if mirrored:
             left = SIDE - self.crop - left             # where the crop is in the mirror image
@@ -274,7 +238,7 @@ class Preparation:
         out[...] = crop
         rows = out.reshape(self.crop, -1)
         if not self.aligned:                           # nor is the mean mirrored then
-            top, left, mirrored = self.centre, self.centre, False
+            top, left, mirrored, _ = self.centre
         mean = self.means[mirrored][top:top + self.crop].reshape(self.crop, -1)
         rows -= mean[:, 3 * left:3 * (left + self.crop)]
         scale = self.scale

@@ -2,12 +2,16 @@
 
 As few large files. data/imagenet.py fills a folder with
 
-    train-00000.pack   some thousand JPEGs of 256 x 256, end to end; their order was shuffled
-    train-00000.npz    once. Of each its length, label and source; of all together the sums
-    val-00000.pack ... the same of the pictures to test with, in the order of their source
+    train-00000.pack   some thousand training pictures, JPEGs of 256 x 256, end to end; their
+                       order was shuffled once
+    train-00000.npz    the index of that file: length, label and source of each picture; and
+                       sums over all of them, from which the statistics follow
+    val-00000.pack ... the test pictures, stored likewise, in the order of their source
     statistics.npz     mean image and colours of the training pictures, as they are stored
-    skipped.txt        the files that are no pictures; converted.txt: those that are no RGB
-    prepared.json      classes, words, counts and settings: written last, when all is there
+    skipped.txt        the files that are no pictures
+    converted.txt      the pictures that were no RGB JPEGs
+    prepared.json      classes and what they are, counts, settings. It is written last: with it,
+                       everything is there
 """
 import functools
 import io
@@ -22,30 +26,29 @@ import numpy as np
 from .. import store
 from ..errors import UserError
 from . import images
+from .dataset import DataSet, compare_classes, image_folder
 
 FORMAT = "tinynet pictures 1"
 PREPARED, PREPARING, STATISTICS = "prepared.json", "preparing.json", "statistics.npz"
+AGAIN = "prepare the pictures again, into a new folder, with data/imagenet.py"
 
 
 def data_set(folder, split, classes=None):
     """The pictures of one split, "train" or "val", packed or in folders: Packed or Pictures.
 
     classes: those of the training set, when labels must agree with it. Raises UserError if
-    there are none, if they are half prepared, or have classes that are not among `classes`.
+    there are no pictures, if they are half prepared, or of classes that are not among `classes`.
     """
     if (Path(folder) / PREPARED).is_file():
         return Packed(folder, split, classes)
     if (Path(folder) / PREPARING).is_file():
         raise UserError(f"{folder} is only half prepared: run data/imagenet.py again as "
                         "before, and it goes on where it was")
-    return images.image_folder(folder, split, classes)
+    return image_folder(folder, split, classes)
 
 
-class Packed:
-    """The pictures of one split of a prepared folder. Threads may read at the same time.
-
-    Offers what images.Pictures offers, and words: class -> what it is, where that is known.
-    """
+class Packed(DataSet):
+    """The pictures of one split of a prepared folder. Threads may read at the same time."""
 
     def __init__(self, folder, split, classes=None):
         self.root, self.shuffled = Path(folder), split == "train"
@@ -53,35 +56,26 @@ class Packed:
         if split not in about["splits"]:
             raise UserError(f"{folder} was prepared without {split!r} pictures: its source had "
                             "none (of a folder of classes, --val-share holds some back)")
-        self.words = about["words"]
+        self.descriptions = about["words"]
         self.classes = about["classes"] if classes is None else list(classes)
-        self.statistics = None
         if "train" in about["splits"]:
             self.statistics = read_statistics(self.root / STATISTICS)
         self.shards = [Shard(self.root, split, number)
                        for number in range(about["splits"][split]["files"])]
         indices = [shard.index() for shard in self.shards]
-        self.files = [FileOfParts(shard.pack) for shard in self.shards]
-        for file, (lengths, _) in zip(self.files, indices):
+        self.files = [shard.file() for shard in self.shards]
+        for file, (lengths, _) in zip(self.files, indices, strict=True):
             if file.size != lengths.sum():
                 raise UserError(f"{file.path} is damaged: it has {file.size:,} bytes and should "
-                                f"have {lengths.sum():,}; prepare the pictures again")
+                                f"have {lengths.sum():,}; {AGAIN}")
         self.starts = np.cumsum([0] + [len(lengths) for lengths, _ in indices])
         self.offsets = np.concatenate([lengths.cumsum() - lengths for lengths, _ in indices])
         self.lengths = np.concatenate([lengths for lengths, _ in indices])
         labels = np.concatenate([labels for _, labels in indices])
-        self.labels = self._as_in(self.classes, about["classes"], labels)
-
-    def _as_in(self, classes, own, labels):
-        strange = sorted({own[label] for label in np.unique(labels)} - set(classes))
-        if strange:
-            raise UserError(f"{self.root} has classes that the net does not know: "
-                            + ", ".join(strange[:5]))
-        place = {name: label for label, name in enumerate(classes)}
-        return np.array([place.get(name, -1) for name in own])[labels]
-
-    def __len__(self):
-        return len(self.labels)
+        stored = about["classes"]
+        compare_classes(self.root, {stored[label] for label in np.unique(labels)}, self.classes)
+        place = {name: label for label, name in enumerate(self.classes)}
+        self.labels = np.array([place.get(name, -1) for name in stored])[labels]
 
     def read(self, index):
         """(256, 256, 3) uint8. Raises BrokenPicture, which names file and source."""
@@ -92,7 +86,6 @@ class Packed:
                                        f"it holds {self.name(index)}") from error
 
     def bytes(self, index):
-        """The picture as it is stored, a JPEG."""
         file = self.files[self._shard(index)]
         return file.read(int(self.offsets[index]), int(self.lengths[index]))
 
@@ -114,9 +107,12 @@ class Shard:
         stem = Path(folder) / f"{split}-{number:05d}"
         self.pack, self.path = stem.with_suffix(".pack"), stem.with_suffix(".npz")
 
-    def write(self, entries, sums, odd):
-        """entries: yields (jpeg, label, name). sums, an images.Sums, and odd, what JSON can
-        hold, are written afterwards, as they are then."""
+    def write(self, entries, sums, notes):
+        """Write the pictures, then their index.
+
+        entries: yields (jpeg, label, name). sums, an images.Sums, and notes, what JSON can
+        hold, may still grow while the entries are read.
+        """
         lengths, labels, names = [], [], []
         with store.replacing(self.pack) as file:
             for jpeg, label, name in entries:
@@ -130,27 +126,35 @@ class Shard:
             "source/names": np.frombuffer(b"\0".join(names), np.uint8),
             "sums/total": sums.total.astype(np.uint32),      # of 16 million pictures at most
             "sums/products": sums.products,
-            "sums/count": np.array(sums.count)}, {"odd": odd})
+            "sums/count": np.array(sums.count)}, {"odd": notes})
 
     def is_whole(self):
         return self.path.exists()
 
+    def file(self):
+        """The open file of pictures. Raises UserError if it is not there."""
+        try:
+            return FileOfParts(self.pack)
+        except FileNotFoundError as error:
+            raise UserError(f"{self.pack} is missing; {AGAIN}") from error
+
     def index(self):
         """Lengths in bytes and labels: two arrays (pictures,)."""
-        arrays = store.Checkpoint(self.path).arrays("index/", dict(lengths=None, labels=None))
-        return arrays["lengths"], arrays["labels"]
+        return self._read("index/", "lengths", "labels")[0]
 
     @functools.cached_property
     def names(self):
         """What its pictures were called. Of a million that is much memory, so not at once."""
-        saved = store.Checkpoint(self.path).arrays("source/", dict(names=None))
-        return [os.fsdecode(name) for name in saved["names"].tobytes().split(b"\0")]
+        (names,), _ = self._read("source/", "names")
+        return [os.fsdecode(name) for name in names.tobytes().split(b"\0")]
 
-    def sums_and_odd(self):
-        """The arguments of images.Sums.add, and what was odd."""
-        saved = store.Checkpoint(self.path)
-        names = dict.fromkeys(("total", "products", "count"))
-        return saved.arrays("sums/", names), saved.meta["odd"]
+    def sums_and_notes(self):
+        """The arguments of images.Sums.add, and the notes that were written."""
+        (total, products, count), meta = self._read("sums/", "total", "products", "count")
+        return (total, products, count), meta["odd"]
+
+    def _read(self, prefix, *names):
+        return read_arrays(self.path, "picture index", prefix, names)
 
 
 class FileOfParts:
@@ -181,10 +185,9 @@ def read_about(path):
     try:
         about = json.loads(path.read_bytes())
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); prepare the pictures again") from error
+        raise UserError(f"{path} is damaged ({error}); {AGAIN}") from error
     if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
-        raise UserError(f"{path} is of another version than {FORMAT!r}: prepare the pictures "
-                        "again, into another folder")
+        raise UserError(f"{path} is of another version than {FORMAT!r}; {AGAIN}")
     return about
 
 
@@ -197,5 +200,18 @@ def write_statistics(path, statistics):
 
 def read_statistics(path):
     names = "mean", "variances", "components", "rgb_mean", "stdevs", "meta"
-    arrays = store.Checkpoint(path).arrays("", dict.fromkeys(names))
-    return images.Statistics(*[arrays[name] for name in names[:3]])
+    arrays, _ = read_arrays(path, "statistics of pictures", "", names)
+    return images.Statistics(*arrays[:3])
+
+
+def read_arrays(path, what, prefix, names):
+    """The arrays `prefix + name` of an .npz file, a list, and the rest of it, a dict.
+
+    what: how errors call the file. Raises UserError if it is not as it was written.
+    """
+    try:
+        saved = store.Checkpoint(path, what)
+        arrays = saved.arrays(prefix, dict.fromkeys(names))
+    except UserError as error:
+        raise UserError(f"{error}; {AGAIN}") from error
+    return [arrays[name] for name in names], saved.meta

@@ -16,6 +16,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
+from ..errors import UserError
+
 SPLITS = "train", "val"
 TURN = 2 * math.pi
 
@@ -165,11 +167,11 @@ def draw(folder, train=200, val=50, seed=0, size=256, progress=True):
     """Lay the data set out in a folder: `train` and `val` pictures of every class.
 
     Returns at once if it is there. A folder that was left half drawn is drawn again.
-    progress: show a bar, if stderr is a terminal. Raises ValueError if the folder holds
+    progress: show a bar, if stderr is a terminal. Raises UserError if the folder holds
     anything else, or if a number is out of range.
     """
     if min(train, val, size) < 1 or seed < 0:
-        raise ValueError("train, val and size must be at least 1, and seed at least 0")
+        raise UserError("train, val and size must be at least 1, and seed at least 0")
     folder = Path(folder)
     marker = folder / "patterns.json"
     settings = dict(train=train, val=val, seed=seed, size=size, classes=list(CLASSES))
@@ -177,17 +179,17 @@ def draw(folder, train=200, val=50, seed=0, size=256, progress=True):
     if marker.exists():
         if marker.read_text() == wanted:
             return
-        raise ValueError(f"{folder} holds patterns with other settings, see {marker}: "
-                         "delete this folder or choose another one")
+        raise UserError(f"{folder} holds patterns with other settings, see {marker}: "
+                        "delete this folder or choose another one")
 
     jobs = {folder / split / name / f"{number:04d}.jpg": (name, number, split)
-            for split, count in zip(SPLITS, (train, val))
+            for split, count in zip(SPLITS, (train, val), strict=True)
             for name in CLASSES
             for number in range(count)}
     for path in folder.glob("*/*/*"):
         if path not in jobs and path.suffix != ".tmp":
-            raise ValueError(f"{path} is none of the patterns wanted here: "
-                             "delete this folder or choose another one")
+            raise UserError(f"{path} is none of the patterns wanted here: "
+                            "delete this folder or choose another one")
     for parent in {path.parent for path in jobs}:
         parent.mkdir(parents=True, exist_ok=True)
 
@@ -203,7 +205,12 @@ def draw(folder, train=200, val=50, seed=0, size=256, progress=True):
 
 
 def write(path, save):
-    """Let `save` write a file aside, then rename it, so that no file is ever half."""
+    """Let `save` write a file aside, then rename it, so that no file is ever half.
+
+    Unlike store.replacing this does not wait for the disk: what a power failure takes can be
+    drawn again, and to wait 2,500 times makes the drawing 15 % longer. The name aside has the
+    process in it: two of them may draw into one folder.
+    """
     aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     with open(aside, "wb") as file:
         save(file)

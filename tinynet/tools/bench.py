@@ -16,6 +16,7 @@ from ..cores import in_place, matmul
 from ..engine import Tensor, graph, no_grad
 from ..ops import softmax_cross_entropy
 from ..pictures.batches import Loader
+from ..pictures.dataset import DataSet
 from ..pictures.images import UNREADABLE
 from ..split import layer_name, layers_of
 
@@ -28,15 +29,12 @@ def spread(values):
 # --- the input pipeline -----------------------------------------------------------------
 
 
-class Repeated:
-    """The first `count` pictures of a data set repeated over and over, for a Loader."""
+class Repeated(DataSet):
+    """`count` pictures: those of a data set, over and over if it has fewer."""
 
     def __init__(self, pictures, count):
         self.pictures, self.root, self.shuffled = pictures, pictures.root, pictures.shuffled
-        self.labels = np.resize(pictures.labels, count)
-
-    def __len__(self):
-        return len(self.labels)
+        self.labels, self.classes = np.resize(pictures.labels, count), pictures.classes
 
     def read(self, index):
         return self.pictures.read(index % len(self.pictures))

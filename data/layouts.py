@@ -1,0 +1,342 @@
+"""In which trees, tars and lists do people have ImageNet?
+
+`look` finds out which layout a folder has, and lists its pictures with their labels; nothing is
+unpacked and nothing is written.
+"""
+import csv
+import os
+import tarfile
+import zlib
+from array import array
+from pathlib import Path
+
+import numpy as np
+
+from data import matlab, md5
+from tinynet import rng
+from tinynet.errors import UserError
+from tinynet.pictures import dataset, packed
+from tinynet.progress import bar, say, shown
+
+TREES = """\
+    ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
+    ILSVRC/Data/CLS-LOC/{train/<wnid>/*,val/*} and LOC_val_solution.csv       (Kaggle)
+    train.txt, val.txt with lines `path label`; paths as seen from SRC, train/ or val/   (Caffe)
+    train/<class>/*, val/<class>/*                                            (ImageFolder)
+    <class>/*: all to train with, or some held back with --val-share"""
+
+TARS = ({"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar",
+         "devkit": "ILSVRC2012_devkit_t12.tar.gz"},
+        {"train": "ILSVRC2010_images_train.tar", "val": "ILSVRC2010_images_val.tar",
+         "devkit": "ILSVRC2010_devkit-1.0.tar.gz"})
+MD5 = {"ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
+       "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
+       "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf"}
+
+
+class Found:
+    """What a source holds.
+
+    layout: its name. splits: "train", "val" or both, with their Originals. descriptions: class
+    -> what it is. missing: lines that say what else there might have been.
+    """
+
+    def __init__(self, layout, splits, classes, descriptions, missing=()):
+        self.layout, self.classes, self.missing = layout, classes, missing
+        self.descriptions = {name: descriptions[name] for name in classes
+                             if name in descriptions}
+        self.splits = {split: pictures for split, pictures in splits.items()
+                       if pictures is not None and pictures.names}
+
+
+class Originals:
+    """Pictures of a source: N names, and labels (N,).
+
+    Either root is a folder and the names are those of files in it, or root is a tar and
+    extents, (N, 2), are where in it the files begin and how many bytes they have.
+    """
+
+    def __init__(self, root, names, labels, extents=None):
+        self.root, self.names, self.labels = root, names, np.asarray(labels, np.int32)
+        self.extents = extents
+        self.tar = None if extents is None else packed.FileOfParts(root)
+
+    def read(self, index):
+        """The bytes of one picture's file."""
+        if self.tar:
+            return self.tar.read(*self.extents[index].tolist())
+        return (self.root / self.names[index]).read_bytes()
+
+    def only(self, indices):
+        """Those of these indices."""
+        return Originals(self.root, [self.names[i] for i in indices], self.labels[indices],
+                         None if self.extents is None else self.extents[indices])
+
+
+def look(source, val_share=0.0):
+    """Find out which layout a folder has, and print it: Found.
+
+    val_share: the fraction of the training pictures to hold back to test with. Raises UserError
+    for a folder of no layout that is known here.
+    """
+    if not source.is_dir():
+        raise UserError(f"{source}: no such folder; it should be one of\n{TREES}")
+    for layout in tars, kaggle, lists, image_folders, class_folders:
+        found = layout(source)
+        if found and found.splits:
+            break
+    else:
+        raise UserError(f"{source} has no layout that is known here. Found there:\n"
+                        f"{dataset.listing(source)}\nIt should be one of\n{TREES}")
+    if val_share:
+        hold_back(found, val_share)
+    counts = " and ".join(f"{len(pictures.names):,} {split} pictures"
+                          for split, pictures in found.splits.items())
+    say(f"{shown(source)}: {found.layout}; {counts} of {len(found.classes):,} classes")
+    for line in found.missing:
+        say(f"  {line}")
+    for split in {"train", "val"} - set(found.splits):
+        say(f"  there are no {split} pictures: what is there is prepared without them")
+    if "val" not in found.splits:
+        say("  (--val-share 0.1 would hold a tenth back to test with)")
+    return found
+
+
+def hold_back(found, fraction):
+    """Move a fraction of the training pictures, drawn by lot, to val."""
+    if "val" in found.splits:
+        raise UserError("this source has val pictures of its own: leave --val-share out")
+    everything = found.splits["train"]
+    count = len(everything.names)
+    order = rng.permutation(count, seed=1, purpose=rng.PACKING)
+    held = round(fraction * count)
+    if not 0 < held < count:
+        raise UserError(f"--val-share {fraction} of {count} pictures leaves one side empty")
+    found.splits = {"train": everything.only(np.sort(order[held:])),
+                    "val": everything.only(np.sort(order[:held]))}
+
+
+def tars(source):
+    """ImageNet's own: a tar of a tar for each class, a flat tar, and the devkit."""
+    for names in TARS:
+        paths = {part: source / name for part, name in names.items()}
+        if paths["train"].is_file() or paths["val"].is_file():
+            break
+    else:
+        return None
+    missing = [f"{path.name} is missing" for path in paths.values() if not path.is_file()]
+    wnids, described, truth = {}, {}, []
+    if paths["devkit"].is_file():
+        wnids, described, truth = devkit(paths["devkit"])
+    train, val, classes = None, None, sorted(described)
+    if paths["train"].is_file():
+        train, classes = train_tar(paths["train"])
+    if paths["val"].is_file() and not truth:
+        missing.append("so the val pictures have no labels and are left out")
+    elif paths["val"].is_file():
+        found = sorted((base(member), member.offset_data, member.size)
+                       for member, _ in members(paths["val"]) if dataset.is_picture(base(member)))
+        wanted = [wnids.get(number_of(name, truth)) for name, *_ in found]
+        val = Originals(paths["val"], [name for name, *_ in found],
+                        labels_of(wanted, classes, paths["val"]),
+                        np.array([extent for _, *extent in found]))
+    return Found("ILSVRC tars", {"train": train, "val": val}, classes, described, missing)
+
+
+def train_tar(path):
+    """The pictures in a tar of tars, Originals, and their classes. Only headers are read."""
+    names, wnids, extents = [], [], array("q")       # of a million, so as few objects as can be
+    for outer, tar in members(path):
+        wnid, ending = os.path.splitext(base(outer))
+        if ending != ".tar":
+            continue
+        for inner, _ in members(path, tar.extractfile(outer)):
+            if dataset.is_picture(base(inner)):
+                names.append(f"{wnid}.tar/{base(inner)}")
+                wnids.append(wnid)
+                extents.extend([outer.offset_data + inner.offset_data, inner.size])
+    classes = sorted(set(wnids))
+    return Originals(path, names, labels_of(wnids, classes, path),
+                     np.array(extents).reshape(-1, 2)), classes
+
+
+def members(path, inner=None):
+    """Yield the files in a tar, or in one inside it, each with the open tar. Raises UserError
+    if it ends too early."""
+    try:
+        with (inner or open(path, "rb") as file,
+              bar(0 if inner else path.stat().st_size >> 20,
+                  f"reading the headers of {path.name} (MB)") as progress,
+              tarfile.open(fileobj=file, mode="r:") as tar):
+            for member in tar:
+                if member.isfile():
+                    yield member, tar
+                tar.members.clear()                  # else it remembers them all
+                progress.update((member.offset >> 20) - progress.n)
+            file.seek(tar.offset)
+            if file.read(512) != bytes(512):         # tarfile takes any rubbish for the end
+                raise tarfile.ReadError("it has no end mark")
+    except tarfile.TarError as error:
+        raise UserError(f"{path} is no whole tar ({error}): is the download complete? "
+                        "--check compares its md5") from error
+
+
+def base(member):
+    """The name of a file in a tar, without folders."""
+    return member.name.rpartition("/")[2]
+
+
+def devkit(path):
+    """Read ImageNet's devkit: number -> wnid, wnid -> what it is, and the val pictures' numbers.
+
+    A number, 1 ... 1000, stands for a class; they are not in the order of the wnids. Raises
+    UserError.
+    """
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            files = {member.name.split("/")[-1]: tar.extractfile(member).read()
+                     for member in tar if member.isfile() and "/data/" in member.name}
+        truth = next(text for name, text in files.items()
+                     if name.endswith("_validation_ground_truth.txt"))
+        leaves = [synset for synset in matlab.load(files["meta.mat"])["synsets"]
+                  if synset["num_children"][0] == 0]     # the others are no classes
+        number = next(field for field in leaves[0] if field.endswith("_ID"))
+        return ({int(synset[number][0]): synset["WNID"] for synset in leaves},
+                {synset["WNID"]: synset["words"] for synset in leaves},
+                [int(line) for line in truth.split()])
+    except (tarfile.TarError, OSError, EOFError, ValueError, LookupError, StopIteration,
+            zlib.error) as error:
+        raise UserError(f"{path}: cannot read meta.mat and the validation labels in it "
+                        f"({error!r}): is the download complete? --check compares its "
+                        "md5") from error
+
+
+def number_of(name, truth):
+    """The devkit's number of the class of ILSVRC2012_val_00000001.JPEG."""
+    try:
+        return truth[int(Path(name).stem.split("_")[-1]) - 1]
+    except (ValueError, IndexError) as error:
+        raise UserError(f"{name} in the val tar: the devkit has labels for {len(truth):,} "
+                        "pictures and not for this one") from error
+
+
+def kaggle(source):
+    """Kaggle's tree: class folders to train with, val flat, labels in a table."""
+    root = source / "ILSVRC" / "Data" / "CLS-LOC"
+    if not root.is_dir():
+        return None
+    missing, train = [], folder_of_classes(root, "train")
+    table = source / "LOC_val_solution.csv"
+    rows, val = [], None
+    if table.is_file():
+        with open(table, newline="") as file:
+            rows = sorted((row["ImageId"], row["PredictionString"].split()[0])
+                          for row in csv.DictReader(file))
+    elif (root / "val").is_dir():
+        missing.append(f"{table.name} is missing, so the val pictures are left out")
+    classes = train[1] if train else sorted({wnid for _, wnid in rows})
+    if rows and (root / "val").is_dir():
+        val = Originals(root, [f"val/{name}.JPEG" for name, _ in rows],
+                        labels_of([wnid for _, wnid in rows], classes, table))
+    return Found("Kaggle's tree", {"train": train and train[0], "val": val}, classes,
+                 dataset.descriptions(source), missing)
+
+
+def lists(source):
+    """Caffe's lists, whose own numbers are kept as the order of the classes."""
+    found = {split: read_list(source, split) for split in ("train", "val")
+             if (source / f"{split}.txt").is_file()}
+    if not found:
+        return None
+    count = 1 + max(int(pictures.labels.max()) for pictures in found.values())
+    described = dataset.descriptions(source)
+    classes = classes_by_folder(found.get("train") or found["val"], count) or list(described)
+    if len(classes) != count:
+        classes = [f"{label:04d}" for label in range(count)]
+    order = "sorted" if classes == sorted(classes) else "not sorted"
+    return Found(f"Caffe's lists, classes in the order of their numbers ({order})", found,
+                 classes, described)
+
+
+def read_list(source, split):
+    """The pictures that train.txt or val.txt names: Originals."""
+    path, names, labels = source / f"{split}.txt", [], []
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        parts = line.rsplit(None, 1)
+        if parts and (len(parts) < 2 or not parts[1].isdecimal()):
+            raise UserError(f"{path}, line {number}: {line!r} is not `path label`")
+        if parts:
+            names.append(parts[0])
+            labels.append(int(parts[1]))
+    if not names:
+        raise UserError(f"{path} is empty")
+    inside = not (source / names[0]).exists() and (source / split / names[0]).exists()
+    return Originals(source / split if inside else source, names, labels)
+
+
+def classes_by_folder(pictures, count):
+    """Names for the classes of a list: the folders of their pictures, if every class has one of
+    its own; else None."""
+    pairs = {(label, name.split("/")[-2]) for name, label
+             in zip(pictures.names, pictures.labels.tolist(), strict=True) if "/" in name}
+    folders = [folder for _, folder in sorted(pairs)]
+    same = sorted({label for label, _ in pairs}) == list(range(count)) == list(range(len(pairs)))
+    return folders if same and len(set(folders)) == count else None
+
+
+def image_folders(source):
+    """train/<class>/* and val/<class>/*."""
+    found = {split: folder_of_classes(source, split) for split in ("train", "val")}
+    found = {split: pictures for split, pictures in found.items() if pictures}
+    if not found:
+        return None
+    classes = found["train" if "train" in found else "val"][1]
+    if "val" in found:
+        pictures, val_classes = found["val"]
+        pictures.labels = labels_of(val_classes, classes, source / "val")[pictures.labels]
+    return Found("folders of classes", {split: pictures for split, (pictures, _) in found.items()},
+                 classes, dataset.descriptions(source))
+
+
+def class_folders(source):
+    """<class>/* without train and val."""
+    if (source / "train").is_dir() or (source / "val").is_dir():
+        return None                                # these are no classes
+    found = folder_of_classes(source, "")
+    return found and Found("one folder of classes", {"train": found[0]}, found[1],
+                           dataset.descriptions(source))
+
+
+def folder_of_classes(root, split):
+    """The pictures in root/split/<class>/ and the classes; None if there are none."""
+    if not (root / split).is_dir():
+        return None
+    found = dataset.class_folders(root / split)
+    names = [f"{split}/{wnid}/{name}".lstrip("/") for wnid, files in found.items()
+             for name in files]
+    labels = np.repeat(np.arange(len(found)), [len(files) for files in found.values()])
+    return (Originals(root, names, labels), list(found)) if names else None
+
+
+def labels_of(wnids, classes, where):
+    """The label of each wnid, (N,) int32: its index in classes. Raises UserError for one that
+    is not there."""
+    label = {wnid: number for number, wnid in enumerate(classes)}
+    unknown = set(wnids) - set(label)
+    if unknown:
+        raise UserError(f"{where} has pictures of {', '.join(sorted(map(str, unknown))[:5])}: "
+                        "no classes of the training pictures")
+    return np.array([label[wnid] for wnid in wnids], np.int32)
+
+
+def check(source):
+    """Compare the md5 of ImageNet's tars. Raises UserError for one that differs."""
+    present = [source / name for name in MD5 if (source / name).is_file()]
+    if not present:
+        raise UserError(f"--check: {source} has none of {', '.join(MD5)}")
+    for path in present:
+        found = md5(path)
+        if found != MD5[path.name]:
+            raise UserError(f"{path}: its md5 is {found} and should be {MD5[path.name]}: it is "
+                            "damaged or incomplete")
+        say(f"{path.name}: md5 is right")

@@ -1,0 +1,181 @@
+"""What is a data set, and how do folders of pictures become one?"""
+import os
+import shlex
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from ..progress import warn
+from . import images
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff"}
+DESCRIPTIONS = "synset_words.txt", "LOC_synset_mapping.txt", "words.txt"
+WANTED = """\
+    DIR/train/<class>/*.JPEG
+    DIR/val/<class>/*.JPEG
+or what data/imagenet.py makes of ImageNet's tars, of lists and of other trees"""
+
+
+class DataSet:
+    """Labelled pictures that any thread may read. Subclass it to bring your own.
+
+    A subclass has labels, an array of N integers; classes, a list of their names; and read. The
+    rest has defaults. root: where the pictures are, for messages. shuffled: whether they are
+    stored in random order. statistics: their images.Statistics, if somebody has measured them.
+    descriptions: class -> what it is, where that is known ("n01440764": "tench, Tinca tinca").
+    """
+    root = "the data set"
+    shuffled = False
+    statistics = None
+    descriptions = {}
+
+    def __len__(self):
+        return len(self.labels)
+
+    def read(self, index):
+        """The picture, (256, 256, 3) uint8. Raises images.BrokenPicture, which names it."""
+        raise NotImplementedError(f"{type(self).__name__}.read(index) -> (256, 256, 3) uint8")
+
+    def name(self, index):
+        """What the picture is called."""
+        return str(index)
+
+    def bytes(self, index):
+        """The picture as it is stored, not decoded. Only `alexnet.py bench --input` asks."""
+        raise NotImplementedError(f"{type(self).__name__}.bytes(index) -> what Pillow can open")
+
+
+@dataclass
+class Pictures(DataSet):
+    """Files of pictures with their labels; classes[label] is a folder's name."""
+    root: Path = field()                   # no default, unlike that of a DataSet
+    paths: list
+    labels: np.ndarray
+    classes: list
+    descriptions: dict = field(default_factory=dict)
+
+    def __len__(self):
+        return len(self.paths)
+
+    def read(self, index):
+        return images.read(self.paths[index])
+
+    def name(self, index):
+        """The path of the picture from the root on."""
+        return self.paths[index].relative_to(self.root).as_posix()
+
+    def bytes(self, index):
+        return self.paths[index].read_bytes()
+
+
+def image_folder(folder, split, classes=None):
+    """The pictures under folder/split/<class>/, classes in sorted order: Pictures.
+
+    classes: those of the training set, when labels must agree with it. What the classes are is
+    read from folder/synset_words.txt (or LOC_synset_mapping.txt, or words.txt), if it is there,
+    with lines like `n01440764 tench, Tinca tinca`. What is left out is said on stderr. Raises
+    UserError, showing the tree that is there and the one that is wanted.
+    """
+    root = Path(folder) / split
+    if not Path(folder).is_dir():
+        raise UserError(f"{folder}: no such folder; it should hold\n{WANTED}")
+    if not root.is_dir():
+        raise UserError(f"{folder} has no folder {split!r}. {_found_and_wanted(folder)}")
+    found = class_folders(root)
+    if not found:
+        raise UserError(f"{root} holds no pictures. {_found_and_wanted(folder)}")
+    classes = list(found if classes is None else classes)
+    compare_classes(root, found, classes)
+    label = {name: number for number, name in enumerate(classes)}
+    described = descriptions(folder)
+    return Pictures(root, [root / name / file for name, files in found.items() for file in files],
+                    np.array([label[name] for name, files in found.items() for _ in files]),
+                    classes, {name: described[name] for name in classes if name in described})
+
+
+def class_folders(root):
+    """The names of the pictures in root/<class>/: {class: [name, ...]}, all in sorted order.
+
+    A folder without pictures is no class. It is named on stderr, and what else is left out is
+    counted there. Only hidden files and folders are passed over in silence.
+    """
+    found, empty, left_out = {}, [], Counter()
+    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
+        if entry.is_dir() and not entry.name.startswith("."):
+            names = _pictures_in(entry, left_out)
+            if names:
+                found[entry.name] = names
+            else:
+                empty.append(entry.name)
+        elif is_picture(entry.name):
+            left_out["beside the folders of classes"] += 1
+    if left_out:
+        kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+        warn(f"{root}: {left_out.total():,} files are left out: "
+             + ", ".join(f"{count:,} {kind}" for kind, count in kinds))
+    if left_out[".heic"]:
+        warn("ImageMagick makes JPEGs of .heic: magick mogrify -format jpg *.heic")
+    if empty:
+        warn(f"{root}: folders without pictures are no classes: {', '.join(empty)}")
+    return found
+
+
+def _pictures_in(folder, left_out):
+    """The sorted names of the pictures in a folder. What else is there is counted by kind."""
+    names = []
+    for entry in os.scandir(folder):
+        if is_picture(entry.name):
+            names.append(entry.name)
+        elif entry.name.startswith("."):
+            continue
+        elif entry.is_dir():
+            for _, _, files in os.walk(entry):
+                left_out.update("in folders within a class" for _ in files)
+        else:
+            left_out[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
+    return sorted(names)
+
+
+def is_picture(name):
+    """Whether a file of this name is taken for a picture."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in ENDINGS
+
+
+def compare_classes(root, found, classes):
+    """Warn of the classes of a net of which no pictures were found. Raises UserError for those
+    that were found and that the net does not know."""
+    unknown, absent = set(found) - set(classes), [name for name in classes if name not in found]
+    if unknown:
+        raise UserError(f"{root} has classes that the net does not know: "
+                        + ", ".join(sorted(unknown)[:5]))
+    if absent:
+        more = ", ..." if len(absent) > 5 else ""
+        warn(f"{root} has no pictures of {len(absent):,} of the {len(classes):,} classes: "
+             + ", ".join(absent[:5]) + more)
+
+
+def descriptions(folder):
+    """class -> what it is, in the order of the file, from whichever of DESCRIPTIONS there is."""
+    for name in DESCRIPTIONS:
+        if (Path(folder) / name).is_file():
+            text = (Path(folder) / name).read_text(encoding="utf-8", errors="replace")
+            pairs = [line.split(None, 1) for line in text.splitlines() if line.strip()]
+            return {pair[0]: pair[-1].strip() for pair in pairs}
+    return {}
+
+
+def _found_and_wanted(folder):
+    return (f"Found there:\n{listing(folder)}\nIt should hold\n{WANTED}.\n"
+            "Of pictures that are not divided yet it holds a tenth back to test with:\n"
+            f"    python data/imagenet.py {shlex.quote(str(folder))} NEW --val-share 0.1")
+
+
+def listing(folder):
+    """The first names in a folder, a line each, for messages."""
+    lines = []
+    for path in sorted(Path(folder).iterdir())[:8]:
+        lines.append(f"    {path.name}{'/' if path.is_dir() else ''}")
+    return "\n".join(lines) or "    (nothing)"
