@@ -21,7 +21,7 @@ import os
 import shlex
 import sys
 import warnings
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -46,9 +46,9 @@ from tinynet.optim import SGD
 from tinynet.pictures import batches, images, packed, patterns
 from tinynet.progress import Interruptible, Meter, bar, in_words, say, shown
 from tinynet.split import exchange, gather, send_to_both
+from tinynet.tools import anatomy, memory
 from tinynet.tools import bench as speed
-from tinynet.tools import memory
-from tinynet.tools.doctor import machine
+from tinynet.tools.doctor import main as report_of_machine
 from tinynet.training import evaluation, recipes
 from tinynet.training.runs import Run, output_folder
 from tinynet.training.schedules import Plateau, set_rates
@@ -216,64 +216,9 @@ def show(args):
     model.name_parameters().eval()                # shapes and names; no weights are drawn
     image = np.zeros((1, recipe.crop, recipe.crop, 3), np.float32)
     output = model(Tensor(image, towers[0]))
-    batch = recipe.batch_size
-
-    print(f"{'layer':7}{'output':>16}{'kernels':>22}{'parameters':>13}"
-          f"{'multiply-adds':>16}{f'MB at {batch}':>12}")
-    rows = layer_table(output)
-    for name, row in rows.items():
-        print(f"{name:7}{row['output']:>16}{row['kernels']:>22}{row['parameters']:>13,}"
-              f"{row['macs']:>16,}{row['bytes'] * batch / 1e6:>12,.1f}")
-    print(f"{'total':7}{'':16}{'':22}{sum(r['parameters'] for r in rows.values()):>13,}"
-          f"{sum(r['macs'] for r in rows.values()):>16,}"
-          f"{sum(r['bytes'] for r in rows.values()) * batch / 1e6:>12,.1f}")
-    print("multiply-adds: of one image. MB: all that the ops of a layer put out, float32.\n")
-
-    crossings = split.crossings(output)
-    print(f"crossings, {batch} images a batch, float32; as much comes back in the backward pass:")
-    for crossing in crossings:
-        print(f"  {crossing.layer:7}{crossing.source} -> {crossing.target}"
-              f"{crossing.bytes * batch:>14,} bytes")
-    if not crossings:
-        print("  none: everything is on one device")
-    print("\nmemory of a training step:", *memory.table(needs(model), batch), sep="\n")
+    print(*anatomy.lines(output, recipe.batch_size), "", "memory of a training step:",
+          *memory.table(memory.of_model(model), recipe.batch_size), sep="\n")
     return 0
-
-
-def needs(model):
-    """{device: memory.Need} of a training step of a net."""
-    model.train()
-    side, place = model.crop, model.devices[0]
-
-    def loss_of(count):
-        image = Tensor(np.zeros((count, side, side, 3), np.float32), place)
-        return ops.softmax_cross_entropy(model(image), labels=place.put(np.zeros(count, int)))
-
-    return memory.needs(loss_of)
-
-
-def layer_table(output):
-    """Per layer: output maps, kernels, parameters, multiply-adds of one image, bytes.
-
-    Computed from the graph behind a pass of one image.
-    """
-    rows = {}
-    for node, name in split.layers_of(output).items():
-        row = rows.setdefault(name, dict(parts=0, parameters=0, macs=0, bytes=0))
-        row["bytes"] += node.nbytes
-        if split.layer_name(node):
-            _, W, b = node.inputs
-            row["parts"] += 1
-            row["parameters"] += W.data.size + b.data.size
-            row["macs"] += math.prod(node.shape[:-1]) * W.data.size
-            row["shape"], row["weights"] = node.shape[1:], W.shape
-    for row in rows.values():
-        parts = f"{row['parts']} x " if row["parts"] > 1 else ""
-        *place, maps = row["shape"]
-        row["output"] = parts + "x".join(str(size) for size in (*place, maps))
-        *seen, kernels = row["weights"]
-        row["kernels"] = f"{parts}{kernels} of {'x'.join(str(size) for size in seen)}"
-    return rows
 
 
 # --- train ------------------------------------------------------------------------------
@@ -560,13 +505,7 @@ def export(args):
 
 def doctor(args):
     """Print what this machine has, what is broken, and the command that mends it."""
-    facts, broken, hints = machine()
-    for name, fact in facts:
-        print(f"{name:10}{fact}")
-    for kind, lines in ("broken", broken), ("hint", hints):
-        for line in lines:
-            print(f"{kind}: {line}")
-    return 1 if broken else 0
+    return report_of_machine()
 
 
 def load(saved, device_names):
@@ -589,43 +528,18 @@ def bench(args):
     """Measure images/s, the time of every op, memory, and the machine's own ceilings."""
     recipe = chosen_recipe(args)
     if args.dir:
-        result = input_speed(args, recipe)
+        pictures = packed.data_set(training_folder(args, None), "train")
+        result = speed.input_speed(pictures, recipe, args.workers, args.rounds)
         lines = speed.report_input(result)
     else:
-        result = net_speed(args, recipe)
+        towers = two_devices(args.device)
+        result = speed.net_speed(build, args.classes, towers, recipe, args.rounds)
         lines = speed.report(result)
     if args.json:
         print(json.dumps(result))
     else:
         print(*lines, sep="\n")
     return 0
-
-
-def input_speed(args, recipe):
-    device.Device("cpu")                               # as in training: keeps freed memory
-    pictures = packed.data_set(training_folder(args, None), "train")
-    statistics = pictures.statistics
-    if statistics is None:                             # those of some will do for their speed
-        statistics = measure(replace(pictures, paths=pictures.paths[:100]), args.workers)
-    prepare = images.Preparation(recipe, statistics)
-    return speed.input_speed(pictures, prepare, recipe.batch_size, args.workers, args.rounds)
-
-
-def net_speed(args, recipe):
-    towers = two_devices(args.device)
-    before = {device.place: device.in_use() for device in towers}
-    model = build(args.classes, towers, recipe).initialize()
-    need = memory.by_place(needs(model))
-    optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.wd)
-    shape = recipe.batch_size, recipe.crop, recipe.crop, 3
-    work = speed.Work(model, optimizer, shape, args.classes)
-    peak = work.peak()
-    held = {place: peak[place] and peak[place] - before[place] for place in peak}
-    return dict(
-        device=[str(tower) for tower in towers], recipe=recipe.name,
-        memory={place: dict(one.parts(recipe.batch_size), total=one.total(recipe.batch_size),
-                            measured=held[place]) for place, one in need.items()},
-        **speed.net_speed(work, args.rounds))
 
 
 # --- the command line -------------------------------------------------------------------
@@ -790,11 +704,13 @@ def out_of_memory(args):
     """What to say when memory did not suffice: what a step needs, and what would fit."""
     if args.command not in ("train", "bench"):
         return "out of memory; try a smaller --batch-size"
-    recipe = chosen_recipe(args, resumed(args) if args.command == "train" else None)
-    towers = two_devices(args.device)
-    model = build(getattr(args, "classes", 1000), towers, recipe)
-    room = {tower.place: tower.room() for tower in towers}
-    return memory.advice(needs(model.name_parameters()), recipe.batch_size, room)
+    saved = resumed(args) if args.command == "train" else None
+    recipe, classes = chosen_recipe(args, saved), args.command == "bench" and args.classes
+    if saved:
+        classes = len(saved.meta["classes"])
+    elif not classes:
+        classes = len(packed.data_set(training_folder(args, saved), "train").classes)
+    return memory.advice(build(classes, two_devices(args.device), recipe), recipe.batch_size)
 
 
 def at_least(least, most=sys.maxsize):

@@ -13,9 +13,9 @@ ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "win
           "pool", "norm", "layers", "split", "optim", "store", "progress"]
 WINGS = {"pictures": ["patterns", "images", "packed", "batches"],
          "training": ["schedules", "recipes", "figures", "evaluation", "weights", "stall", "runs"],
-         "tools": ["memory", "doctor", "bench"]}
+         "tools": ["machine", "anatomy", "memory", "doctor", "bench"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1320, "pictures": 700, "training": 700, "tools": 460}
+BUDGETS = {"engine": 1320, "pictures": 700, "training": 700, "tools": 620}
 FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
         tokenize.ENDMARKER}
 
