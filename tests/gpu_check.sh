@@ -17,7 +17,7 @@ if ! gpus=$("$python" -c 'from tinynet import device; print(device.gpu_count())'
     exit 1
 elif [ "$gpus" = 0 ]; then
     echo "gpu_check.sh: error: no GPU answers here; it takes CuPy and a driver:" >&2
-    echo "  pip install '.[gpu-cuda13]'      (or gpu-cuda12), then nvidia-smi" >&2
+    echo "  pip install -e '.[gpu-cuda13]'   (or gpu-cuda12), then nvidia-smi" >&2
     exit 1
 fi
 

@@ -9,6 +9,7 @@ from tinynet import ops
 from tinynet.device import Device
 from tinynet.engine import Tensor, graph, no_grad
 from tinynet.layers import Dropout
+from tinynet.tools import anatomy
 from tinynet.training.recipes import RECIPES
 
 PAPER = RECIPES["paper"]
@@ -27,7 +28,7 @@ def output(net):
 
 @pytest.fixture(scope="module")
 def table(output):
-    return alexnet.layer_table(output)
+    return anatomy.layer_table(output)
 
 
 def test_there_are_60_965_224_parameters(net):
@@ -36,7 +37,7 @@ def test_there_are_60_965_224_parameters(net):
 
 def test_the_ungrouped_reading_has_62_378_344(capsys):
     alexnet.main(["show", "--one-tower"])
-    assert "62,378,344   1,135,256,096" in capsys.readouterr().out
+    assert re.search(r"62,378,344 +1,135,256,096", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("layer, parameters", [
@@ -191,3 +192,9 @@ def test_show_prints_the_table_and_the_crossings(capsys):
         ("fc6", "cpu1", "cpu0", "2,359,296"), ("fc6", "cpu0", "cpu1", "2,359,296"),
         ("fc7", "cpu1", "cpu0", "1,048,576"), ("fc7", "cpu0", "cpu1", "1,048,576"),
         ("fc8", "cpu1", "cpu0", "1,048,576")]
+
+
+@pytest.mark.parametrize("options", [[], ["--one-tower"], ["-b", "1024"], ["--towers", "1"]])
+def test_what_show_prints_fits_into_80_columns(capsys, options):
+    assert alexnet.main(["show", "--device", "cpu", *options]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

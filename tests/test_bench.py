@@ -7,13 +7,12 @@ import pytest
 from PIL import Image
 
 import alexnet
-from tinynet import split
 from tinynet.device import devices
 from tinynet.engine import graph
 from tinynet.layers import Conv2D
 from tinynet.optim import SGD
 from tinynet.pictures import dataset
-from tinynet.tools import bench
+from tinynet.tools import anatomy, bench
 from tinynet.training.recipes import RECIPES
 
 BATCH, CLASSES = 4, 10
@@ -31,7 +30,7 @@ def work():
 
 @pytest.fixture(scope="module")
 def result(work):
-    return bench.net_speed(work, rounds=3)
+    return bench.work_speed(work, rounds=3)
 
 
 def one_row(result, layer, op):
@@ -60,7 +59,7 @@ def test_a_step_of_the_paper_has_the_operations_of_its_table():
 
 
 def test_every_op_has_a_row_with_its_times(result, work):
-    names = {(layer, node.op) for node, layer in split.layers_of(work.loss()).items()}
+    names = {(layer, node.op) for node, layer in anatomy.layers_of(work.loss()).items()}
     assert {(row["layer"], row["op"]) for row in result["ops"]} == names | {
         ("", "update and the rest")}
     for name in ("conv1", "lrn"), ("conv2", "max_pool"), ("conv3", "conv2d"), ("fc7", "dense"):
@@ -144,6 +143,26 @@ def test_json_holds_the_same_and_where_it_was_measured(capsys):
     assert {"ops", "ceilings", "share_of_sgemm", "step_gflop"} <= found.keys()
 
 
+def larger(value, factor=100):
+    """A result of bench on a machine so many times as fast, with as many times the memory."""
+    if isinstance(value, dict):
+        return {key: larger(v, factor) if key != "share" else v for key, v in value.items()}
+    if isinstance(value, list):
+        return [larger(v, factor) for v in value]
+    return value * factor if isinstance(value, float) else value
+
+
+def test_what_it_prints_fits_into_80_columns(result):
+    need = dict(total=12_345_678_901, measured=12_345_678_901)
+    memory = dict(memory={"gpu0": need, "gpu1": dict(need, measured=None)})
+    for numbers in result, larger(result):
+        assert max(map(len, bench.report({**numbers, **memory}))) <= 80
+    one = dict(median=23456.7, low=12345.6, high=34567.8)
+    said = bench.report_input(dict(loader_pictures_per_s=one, decode_pictures_per_s=one,
+                                   share=larger(one, 1e-5), workers=128))
+    assert max(map(len, said)) <= 80
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
@@ -160,6 +179,7 @@ def test_pictures_are_repeated_until_they_suffice(pictures):
     few = dataset.image_folder(pictures, "train")
     many = bench.Repeated(few, 13)
     assert len(many) == len(many.labels) == 13
+    assert (many.classes, many.root) == (few.classes, few.root)
     assert many.bytes(8) == few.paths[2].read_bytes() and many.labels[8] == few.labels[2]
     assert np.array_equal(many.read(6), few.read(0))
 

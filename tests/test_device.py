@@ -1,7 +1,10 @@
 """Device strings, moving arrays, and work spread over cores."""
+import copy
 import os
+import pickle
 import platform
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -40,6 +43,50 @@ def test_a_name_that_cannot_be_read_is_refused_with_those_that_can(name):
 def test_a_gpu_that_is_not_there_is_refused_with_what_is():
     with pytest.raises(UserError, match="gpu99: .*use"):
         Device("gpu99")
+
+
+def test_without_cupy_it_says_how_a_checkout_gets_it(monkeypatch):
+    """By name it would be fetched from PyPI, where `tinynet` is another package."""
+    monkeypatch.setitem(sys.modules, "cupy", None)         # `import cupy` fails
+    with pytest.raises(UserError, match="gpu0: GPUs need CuPy") as error:
+        Device("gpu0")
+    assert '\n  pip install -e ".[gpu-cuda13]"' in str(error.value)
+    assert "tinynet[" not in str(error.value)
+
+
+def test_a_device_is_of_the_kind_that_its_name_says(place):
+    device = Device(place)
+    kind = dev.Gpu if place.startswith("gpu") else dev.Cpu
+    assert type(device) is kind and device.is_gpu == (kind is dev.Gpu)
+    assert kind(place) == device
+
+
+def test_a_kind_refuses_the_names_of_another():
+    for kind, name in (dev.Cpu, "gpu0"), (dev.Gpu, "cpu"):
+        with pytest.raises(UserError, match="is no device"):
+            kind(name)
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy,
+                                   lambda device: pickle.loads(pickle.dumps(device))])
+def test_a_copy_of_a_device_is_that_device(place, again):
+    device = Device(place)
+    other = again(device)
+    assert other == device and hash(other) == hash(device) and type(other) is type(device)
+    assert np.array_equal(dev.to_host(other.put(np.arange(3))), [0, 1, 2])
+
+
+def test_a_device_that_arrives_in_another_process_is_set_up_there():
+    script = ("import pickle; from threadpoolctl import threadpool_info; "
+              f"pickle.loads({pickle.dumps(Device('cpu1'))!r}); "
+              "print({i['num_threads'] for i in threadpool_info() if i['user_api'] == 'blas'})")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.strip() in ("{1}", "set()"), done.stderr
+
+
+@pytest.mark.parametrize("most, expected", [(1, "gpu0"), (2, "gpu0,gpu1"), (3, "gpu0,gpu1")])
+def test_the_default_is_as_many_gpus_as_the_net_can_use(gpus, most, expected):
+    assert dev.default_devices(most) == expected
 
 
 def test_a_list_of_devices_is_read_in_order():

@@ -1,6 +1,7 @@
 """Does the doctor name what a machine has, and find what is broken, with every kind of CuPy?"""
 import importlib.metadata
 import re
+import subprocess
 import sys
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 import alexnet
 from tinynet import device
-from tinynet.tools import doctor
+from tinynet.tools import doctor, machine
 
 
 def fake_cupy(cards=0, driver=13000, peers=(), broken=(), runtime=13000):
@@ -57,7 +58,7 @@ def told(monkeypatch, capsys):
         if isinstance(cupy, Exception):
             def fail():
                 raise cupy
-            monkeypatch.setattr(device, "_cupy", fail)
+            monkeypatch.setattr(device, "cupy", fail)
         else:
             monkeypatch.setitem(sys.modules, "cupy", cupy)
         code = alexnet.main(["doctor"])
@@ -69,7 +70,7 @@ def told(monkeypatch, capsys):
 def test_without_cupy_the_machine_is_sound_and_the_hint_says_what_to_install(told):
     code, out = told(None)                             # `import cupy` finds nothing
     assert code == 0 and "broken" not in out
-    assert re.search('hint: .*pip install -e ".\\[gpu-cuda13\\]"', out)
+    assert re.search('hint: .*:\n  .*pip install -e ".\\[gpu-cuda13\\]"', out)
     assert re.search("--device +cpu\n", out)
     for fact in ("tinynet", "Python", "platform", "NumPy", "BLAS", "Pillow", "cores", "memory",
                  "disk"):
@@ -80,18 +81,18 @@ def test_cupy_without_a_driver_is_a_hint(told):
     code, out = told(fake_cupy(driver=0), "cupy-cuda13x")
     assert code == 0 and "broken" not in out
     assert "14.2.0, cupy-cuda13x in /site/cupy" in out and "the driver is missing" in out
-    assert "hint: CuPy finds no NVIDIA card that answers: nvidia-smi" in out
+    assert re.search("hint: no NVIDIA card answers CuPy.*:\n  nvidia-smi\n", out)
     assert re.search("--device +cpu\n", out)
 
 
 def test_two_cards_and_who_reaches_whom(told):
     code, out = told(fake_cupy(3, peers=[(0, 1)]), "cupy-cuda13x")
-    assert code == 0 and "broken" not in out and "hint: CuPy" not in out
+    assert code == 0 and "broken" not in out and "hint:" not in out
     lines = out[out.index("gpu0"):].splitlines()
     assert lines[0].endswith("NVIDIA H200, compute capability 9.0, 60.0 GB free of 80.0 GB")
     assert [line.strip() for line in lines[1:6:2]] == [
         "reads directly: gpu1", "reads directly: gpu0",
-        "reads directly: no other card; what crosses goes through the host"]
+        "reads directly: no other card; copies go through the host"]
     assert re.search("--device +gpu0,gpu1\n", out)
 
 
@@ -111,15 +112,15 @@ def test_an_install_that_does_not_load_is_broken(told):
     for error in ImportError("libcudart.so.13: cannot open"), AttributeError("no cuda"):
         code, out = told(error, "cupy-cuda12x")
         assert code == 1 and "does not load (cupy-cuda12x)" in out
-        assert f"broken: CuPy: {type(error).__name__}: {error}: " in out
+        assert f"broken: CuPy: {type(error).__name__}: {error}:\n  " in out
         assert 'uninstall -y cupy-cuda12x && ' in out
 
 
 def test_two_packages_of_cupy_are_named(told):
     code, out = told(fake_cupy(1), "cupy-cuda12x", "cupy-cuda13x")
     assert code == 1
-    assert re.search("two packages of CuPy.* uninstall -y cupy-cuda12x cupy-cuda13x && .*cuda13]",
-                     out)
+    assert re.search("two packages of CuPy.*:\n.* uninstall -y cupy-cuda12x cupy-cuda13x && "
+                     ".*cuda13]", out)
 
 
 def test_a_driver_too_old_for_cupy_gets_the_cupy_that_fits(told):
@@ -129,14 +130,38 @@ def test_a_driver_too_old_for_cupy_gets_the_cupy_that_fits(told):
 
 
 def test_memory_is_the_smaller_of_machine_and_container(told, monkeypatch):
-    monkeypatch.setattr(doctor, "memory", lambda: (64 * 10 ** 9, 32 * 10 ** 9))
-    monkeypatch.setattr(doctor, "container_limit", lambda: 4 * 10 ** 9)
+    monkeypatch.setattr(machine, "host_memory", lambda: (64 * 10 ** 9, 32 * 10 ** 9))
+    monkeypatch.setattr(machine, "container_limit", lambda: 4 * 10 ** 9)
     assert "32.0 GB free of 64.0 GB; the limit of this container is 4.0 GB" in told(None)[1]
-    monkeypatch.setattr(doctor, "memory", lambda: (None, None))
+    monkeypatch.setattr(machine, "host_memory", lambda: (None, None))
     assert re.search("memory +unknown free of unknown", told(None)[1])
 
 
 def test_a_disk_too_full_for_checkpoints_is_a_hint(told, monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 ** 9))
     code, out = told(None)
-    assert code == 0 and re.search("hint: .*--output-dir", out)
+    assert code == 0 and re.search("hint: .*checkpoints:\n.*--output-dir", out)
+
+
+def test_the_version_is_that_of_our_own_package(told):
+    """Not that of a stranger's `tinynet`."""
+    assert re.search("^tinynet +not installed, in ", told(None, "tinynet")[1])
+    assert re.search("^tinynet +1, in ", told(None, "tinynet", "tinynet-alexnet")[1])
+
+
+def test_it_runs_as_a_module_too():
+    done = subprocess.run([sys.executable, "-m", "tinynet.tools.doctor"], text=True,
+                          capture_output=True)
+    assert re.search("^NumPy +\\d", done.stdout, re.MULTILINE), done.stderr
+
+
+def test_all_but_paths_and_commands_fits_into_80_columns(told, monkeypatch):
+    monkeypatch.setattr(machine, "host_memory", lambda: (640 * 10 ** 9, 320 * 10 ** 9))
+    monkeypatch.setattr(machine, "container_limit", lambda: 128 * 10 ** 9)
+    monkeypatch.setattr(doctor.os, "cpu_count", lambda: 128)
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 ** 9))
+    packages = "cupy-cuda12x", "cupy-cuda13x"
+    for cupy in None, fake_cupy(0), fake_cupy(2, driver=12040):
+        out = told(cupy, *(packages if cupy else ()))[1]
+        for line in out.splitlines():
+            assert len(line) <= 80 or re.match("tinynet|Python|platform|BLAS|  ", line), line

@@ -27,7 +27,7 @@ from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
 from tinynet.optim import SGD
 from tinynet.pictures import patterns
-from tinynet.split import crossings
+from tinynet.tools.anatomy import crossings
 from tinynet.training.evaluation import Meter
 from tinynet.training.options import two_devices
 
@@ -191,7 +191,7 @@ def test_an_op_stays_in_float32_and_agrees_with_the_cpu(gpus, name):
 
 def calls_on_xp():
     """Every name after xp. in the package, and the keywords it is called with."""
-    for path in [*(ROOT / "tinynet").glob("*.py"), ROOT / "alexnet.py"]:
+    for path in [*(ROOT / "tinynet").rglob("*.py"), ROOT / "alexnet.py"]:
         tree = ast.parse(path.read_text(encoding="utf-8"))
         keywords = {node.func: [k.arg for k in node.keywords] for node in ast.walk(tree)
                     if isinstance(node, ast.Call)}

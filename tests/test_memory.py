@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 import alexnet
-from tinynet import device
 from tinynet.cores import LANES
 from tinynet.device import devices
-from tinynet.tools import memory
+from tinynet.tools import machine, memory
 from tinynet.training.recipes import RECIPES
 
 MB = 10 ** 6
@@ -17,7 +16,7 @@ MB = 10 ** 6
 
 def needs(names, recipe="quickstart", classes=10, **options):
     recipe = RECIPES[recipe].changed(options)
-    return alexnet.needs(alexnet.AlexNet(classes, devices(names), recipe))
+    return memory.of_model(alexnet.AlexNet(classes, devices(names), recipe))
 
 
 def test_weights_velocities_and_gradients_are_four_bytes_a_parameter():
@@ -72,11 +71,14 @@ def too_large(*args):
     raise MemoryError("a stand-in")
 
 
-@pytest.mark.parametrize("command", [["train"], ["train", "--resume", "auto"], ["bench"]])
-def test_out_of_memory_says_which_batch_fits(monkeypatch, capsys, tmp_path, command):
+@pytest.mark.parametrize("command, classes", [
+    (["train"], 10), (["train", "--resume", "auto"], 10), (["bench"], 1000),
+    (["bench", "--classes", "7"], 7)])
+def test_out_of_memory_says_which_batch_fits(monkeypatch, capsys, tmp_path, command, classes):
+    """Of a net for the classes that the data have."""
     net = ["--recipe", "quickstart", "--device", "cpu", "-b", "900"]
-    need, = needs("cpu", classes=1000).values()
-    monkeypatch.setattr(device.Device, "room", lambda self: need.total(17) + 1)
+    need, = needs("cpu", classes=classes).values()
+    monkeypatch.setattr(machine, "available", lambda device: need.total(17) + 1)
     monkeypatch.setattr(alexnet.AlexNet, "initialize", too_large)
     where = []
     if command[0] == "train":
@@ -88,24 +90,66 @@ def test_out_of_memory_says_which_batch_fits(monkeypatch, capsys, tmp_path, comm
     assert "the largest batch that fits: --batch-size 17\n" in err
 
 
-def test_a_net_that_does_not_fit_at_all_is_said_to(monkeypatch):
-    text = memory.advice({devices("cpu")[0]: memory.Need(weights=5, kept=1)}, 2, {"cpu": 3})
-    assert "no batch fits" in text
+def advice(available):
+    return [*memory.advice_lines({devices("cpu")[0]: memory.Need(weights=5, kept=1)}, 2,
+                                 available)]
+
+
+def test_a_net_that_does_not_fit_at_all_is_said_to():
+    assert "no batch fits" in advice({"cpu": 3})[-1]
 
 
 def test_where_nobody_knows_the_memory_nothing_is_promised():
-    text = memory.advice({devices("cpu")[0]: memory.Need(weights=5, kept=1)}, 2, {"cpu": None})
-    assert text.endswith("try a smaller --batch-size")
+    lines = advice({"cpu": None})
+    assert lines[-1] == "try a smaller --batch-size" and not any("available" in x for x in lines)
 
 
 def test_this_machine_knows_its_memory():
     here, = devices("cpu")
-    if here.in_use() is None:
+    if machine.in_use(here) is None:
         pytest.skip("no /proc here")
-    before = here.in_use()
-    here.forget_peak()
+    before = machine.in_use(here)
+    machine.forget_peak(here)
     lots = np.frombuffer(mmap.mmap(-1, 64 * MB), np.uint8)        # no freed memory again
     lots += 1
-    assert here.in_use() - before > 60 * MB
+    assert machine.in_use(here) - before > 60 * MB
     del lots
-    assert here.peak() - before > 60 * MB and here.room() > here.in_use()
+    assert machine.peak(here) - before > 60 * MB
+    assert machine.available(here) > machine.in_use(here)
+
+
+@pytest.mark.parametrize("limit, expected", [(None, 5), (4, 4), (6, 5)])
+def test_available_is_what_we_hold_and_what_is_free_within_the_limit(monkeypatch, limit, expected):
+    monkeypatch.setattr(machine, "in_use", lambda device: 2)
+    monkeypatch.setattr(machine, "host_memory", lambda: (8, 3))
+    monkeypatch.setattr(machine, "container_limit", lambda: limit)
+    assert machine.available(devices("cpu")[0]) == expected
+
+
+def test_what_nobody_knows_is_none(monkeypatch, tmp_path):
+    """On a system without the files of Linux."""
+    monkeypatch.setattr(machine, "Path", lambda *parts: tmp_path / "no" / "file")
+    here, = devices("cpu")
+    machine.forget_peak(here)
+    assert machine.host_memory() == (None, None)
+    assert [f(here) for f in (machine.in_use, machine.peak, machine.available)] == [None] * 3
+    assert machine.container_limit() is None
+
+
+def test_a_container_without_limit_has_none(monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text("max\n")
+    monkeypatch.setattr(machine, "Path", lambda folder, name: tmp_path / name)
+    assert machine.container_limit() is None
+    (tmp_path / "memory.max").write_text("4096\n")
+    assert machine.container_limit() == 4096
+
+
+def test_devices_on_one_card_share_its_memory(gpus):
+    places = [machine.place(device) for device in devices("cpu,cpu1,cpu0:a,gpu0:a,gpu0:b,gpu1")]
+    assert places == ["cpu"] * 3 + ["gpu0", "gpu0", "gpu1"]
+
+
+def test_what_a_large_net_on_cards_needs_fits_into_80_columns():
+    gpu = memory.Need(weights=10 ** 10, velocities=10 ** 10, gradients=10 ** 10, kept=10 ** 7)
+    lines = [*memory.advice_lines({devices("cpu0:left")[0]: gpu}, 1024, {"cpu": 8 * 10 ** 10})]
+    assert max(map(len, lines)) <= 80 and "available on cpu: 80,000.0 MB" in lines[3]

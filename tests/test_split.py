@@ -8,7 +8,8 @@ from tinynet.device import Device, devices, to_host
 from tinynet.engine import Tensor, copy_to, graph
 from tinynet.layers import Conv2D
 from tinynet.optim import SGD
-from tinynet.split import crossings, exchange, gather, send_to_both
+from tinynet.split import exchange, gather, send_to_both
+from tinynet.tools.anatomy import crossings
 from tinynet.training.recipes import RECIPES
 
 SMALL = RECIPES["paper"].changed(dict(
@@ -39,7 +40,8 @@ def test_two_cpu_devices_equal_one_to_the_bit():
     one, model_on_one = losses_and_net(devices("cpu,cpu"))
     two, model_on_two = losses_and_net(devices("cpu0,cpu1"))
     assert one == two and len(set(one)) == 3
-    for (name, w), (_, v) in zip(model_on_one.parameters(), model_on_two.parameters()):
+    for (name, w), (_, v) in zip(model_on_one.parameters(), model_on_two.parameters(),
+                                 strict=True):
         assert np.array_equal(w.data, v.data), name
         assert np.array_equal(w.grad, v.grad), name
 
@@ -107,7 +109,7 @@ def test_the_towers_equal_one_net_with_grouped_convolutions():
 
 def test_exchange_gives_both_towers_the_same_order(pair):
     top, bottom = Tensor([[1.0, 2.0]], pair[0]), Tensor([[3.0, 4.0]], pair[1])
-    for tensor, home in zip(exchange(top, bottom), pair):
+    for tensor, home in zip(exchange(top, bottom), pair, strict=True):
         assert tensor.device == home
         assert tensor.numpy().tolist() == [[1, 2, 3, 4]]
 

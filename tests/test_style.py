@@ -13,9 +13,9 @@ ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "win
           "pool", "norm", "layers", "split", "optim", "store", "progress"]
 WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
          "training": ["schedules", "recipes", "figures", "evaluation", "weights", "stall", "runs"],
-         "tools": ["memory", "doctor", "bench"]}
+         "tools": ["machine", "anatomy", "memory", "doctor", "bench"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1320, "pictures": 700, "training": 700, "tools": 460}
+BUDGETS = {"engine": 1320, "pictures": 700, "training": 700, "tools": 620}
 FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
         tokenize.ENDMARKER}
 
@@ -86,8 +86,22 @@ def test_cupy_is_imported_in_one_place():
     assert found == ["device.py"]
 
 
+def names_in(text):
+    """Every name that a program reads, calls or imports: x, y.x and import x as z."""
+    for node in ast.walk(ast.parse(text)):
+        for kind, field in (ast.Name, "id"), (ast.Attribute, "attr"), (ast.alias, "name"):
+            if isinstance(node, kind):
+                yield getattr(node, field)
+
+
+@pytest.mark.parametrize("text", ["y = copy_to(x, d)", "y = x.copy_to(d)",
+                                  "from tinynet.engine import copy_to as move"])
+def test_a_change_of_device_is_seen_in_whatever_way_it_is_written(text):
+    assert "copy_to" in names_in(text)
+
+
 def test_activations_change_device_in_one_file():
-    calls = {p.name for p in sources()
-             for node in ast.walk(ast.parse(p.read_text(encoding="utf-8")))
-             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "copy_to"}
-    assert calls == {"split.py", "engine.py"}      # engine.py: Tensor.copy_to itself
+    everything = [*sources(), *(ROOT / "examples").glob("*.py"), *(ROOT / "data").glob("*.py")]
+    found = {p.name for p in everything if "copy_to" in names_in(p.read_text(encoding="utf-8"))}
+    # engine.py: copy_to itself. __init__.py: the face, which only hands it on.
+    assert found - {"__init__.py"} == {"split.py", "engine.py"}

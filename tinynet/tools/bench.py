@@ -1,29 +1,32 @@
 """How fast is it, and how fast could it be on this machine?
 
-Every speed stands beside a ceiling that is measured in the same run, in turn with it: the
-machine may be busy with other things, and then both suffer alike.
+Every speed stands beside a ceiling. Both are measured in turn in the same run, so that both
+suffer alike when the machine is busy with other things.
 """
 import io
 import math
-import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from statistics import median
 
 import numpy as np
 from PIL import Image
 
 from ..cores import in_place, matmul
+from ..device import Device
 from ..engine import Tensor, graph, no_grad
 from ..ops import softmax_cross_entropy
-from ..pictures.batches import Loader
+from ..optim import SGD
+from ..pictures.batches import Loader, measure
 from ..pictures.dataset import DataSet
-from ..pictures.images import UNREADABLE
-from ..split import layer_name, layers_of
+from ..pictures.images import UNREADABLE, Preparation
+from . import machine, memory
+from .anatomy import layer_name, layers_of
 
 
-def spread(values):
+def interval(values):
     """Median, smallest and largest of some measurements, as a dict."""
-    return dict(median=statistics.median(values), low=min(values), high=max(values))
+    return dict(median=median(values), low=min(values), high=max(values))
 
 
 # --- the input pipeline -----------------------------------------------------------------
@@ -39,27 +42,34 @@ class Repeated(DataSet):
     def read(self, index):
         return self.pictures.read(index % len(self.pictures))
 
+    def name(self, index):
+        return self.pictures.name(index % len(self.pictures))
+
     def bytes(self, index):
         return self.pictures.bytes(index % len(self.pictures))
 
 
-def input_speed(pictures, prepare, batch_size, workers, rounds=5):
+def input_speed(pictures, recipe, workers, rounds=5):
     """Pictures per second of the input pipeline, and of what it cannot do without.
 
-    Measured in turn, with the same number of threads: the loader (read, decode, crop, flip,
-    colour, mean) and a bare Pillow decode of the same stored bytes. Returns a dict of
-    spreads; `share` is the loader's part of the decoder's speed, round by round.
+    Two things are measured in turn, with the same number of threads: the loader (read, decode,
+    crop, flip, colour, mean), and a bare Pillow decode of the same stored bytes. Returns a
+    dict of intervals. `share` is the loader's part of the decoder's speed, round by round.
     """
-    loader = Loader(pictures, prepare, batch_size, workers)
-    warm_up = (loader.ahead + 2) * batch_size          # every array is filled once
-    loader.pictures = Repeated(pictures, warm_up + max(1024, 4 * batch_size))
+    Device("cpu")                                      # as in training: keeps freed memory
+    about = pictures.statistics                        # else those of some will do for their speed
+    about = about or measure(Repeated(pictures, min(100, len(pictures))), workers)
+    loader = Loader(pictures, Preparation(recipe, about), recipe.batch_size, workers)
+    warm_up = (loader.ahead + 2) * recipe.batch_size   # every array is filled once
+    loader.pictures = Repeated(pictures, warm_up + max(1024, 4 * recipe.batch_size))
     made, decoded = [], []
     for epoch in range(rounds):
         made.append(_loader_speed(loader, epoch))
         decoded.append(_decode_speed(loader.pictures, workers))
-    return dict(workers=workers, batch_size=batch_size, loader_pictures_per_s=spread(made),
-                decode_pictures_per_s=spread(decoded),
-                share=spread([one / other for one, other in zip(made, decoded)]))
+    shares = [one / other for one, other in zip(made, decoded, strict=True)]
+    return dict(workers=workers, batch_size=recipe.batch_size,
+                loader_pictures_per_s=interval(made), decode_pictures_per_s=interval(decoded),
+                share=interval(shares))
 
 
 def report_input(result):
@@ -102,28 +112,46 @@ def _decode_speed(pictures, workers):
 # --- the net ----------------------------------------------------------------------------
 
 
-def net_speed(work, rounds=5):
-    """How fast a model tells images apart and learns, and what this machine could do.
+def net_speed(build, classes, devices, recipe, rounds=5):
+    """How fast a net tells images apart and learns, what memory that takes, and what this
+    machine could do.
 
-    In turn, `rounds` times after a warm-up: inference, a training step (forward, backward,
-    update), the same step op by op, and the ceilings. Returns a dict of spreads and rows.
+    build(classes, devices, recipe) is called here, so that the net's own memory counts. In
+    turn, `rounds` times after a warm-up: inference, a training step (forward, backward,
+    update), the same step op by op, and the ceilings. Returns a dict of intervals and rows.
     """
+    before = {machine.place(device): machine.in_use(device) for device in devices}
+    model = build(classes, devices, recipe).initialize()
+    needs = memory.by_place(memory.of_model(model))
+    optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.wd)
+    work = Work(model, optimizer, (recipe.batch_size, recipe.crop, recipe.crop, 3), classes)
+    peak = work.peak()
+    held = {place: peak[place] and peak[place] - before[place] for place in peak}
+    return dict(
+        device=[str(device) for device in devices], recipe=recipe.name,
+        memory={place: dict(need.parts(recipe.batch_size), total=need.total(recipe.batch_size),
+                            measured=held[place]) for place, need in needs.items()},
+        **work_speed(work, rounds))
+
+
+def work_speed(work, rounds=5):
+    """What net_speed measures in turn, of a Work."""
     ceilings = Ceilings(work.devices[0], *work.largest_product())
     seen = []
     for _ in range(1 + rounds):
         seen.append((timed(work.infer, work.devices), timed(work.step, work.devices),
                      work.step_by_op(), ceilings.measure()))
-    infer, step, by_op, ceiling = zip(*seen[1:])
+    infer, step, by_op, ceiling = zip(*seen[1:], strict=True)
     batch = len(work.images)
     operations = sum(row["forward_gflop"] + row["backward_gflop"] for row in by_op[0])
     return dict(
         batch_size=batch, step_gflop=operations,
-        inference_images_per_s=spread([batch / seconds for seconds in infer]),
-        step_images_per_s=spread([batch / seconds for seconds in step]),
-        step_ms=spread([1000 * seconds for seconds in step]), ops=_median_rows(by_op),
-        ceilings={name: spread([one[name] for one in ceiling]) for name in ceiling[0]},
-        share_of_sgemm=spread([operations / seconds / one["sgemm_gflops"]
-                               for seconds, one in zip(step, ceiling)]))
+        inference_images_per_s=interval([batch / seconds for seconds in infer]),
+        step_images_per_s=interval([batch / seconds for seconds in step]),
+        step_ms=interval([1000 * seconds for seconds in step]), ops=_median_rows(by_op),
+        ceilings={name: interval([one[name] for one in ceiling]) for name in ceiling[0]},
+        share_of_sgemm=interval([operations / seconds / one["sgemm_gflops"]
+                                 for seconds, one in zip(step, ceiling, strict=True)]))
 
 
 def timed(f, devices):
@@ -168,9 +196,9 @@ class Work:
         """{place: the most bytes held during a training step}, None if nobody knows."""
         self.step()                                    # velocities and gradients exist now
         for device in self.devices:
-            device.forget_peak()
+            machine.forget_peak(device)
         self.step()
-        return {device.place: device.peak() for device in self.devices}
+        return {machine.place(device): machine.peak(device) for device in self.devices}
 
     def largest_product(self):
         """(rows, K, columns) of the layer with the most multiplications, as one product."""
@@ -200,7 +228,7 @@ class Work:
         rest = [total - sum(clock[i] for clock in seconds.values())
                 for i, total in enumerate((forward, backward))]
         rows["", "update and the rest"] = [(rest, (0.0, 0.0))]
-        return [_row(*name, *zip(*parts)) for name, parts in rows.items()]
+        return [_row(*name, *zip(*parts, strict=True)) for name, parts in rows.items()]
 
 
 def _clocked_layer(forward, seconds):
@@ -241,9 +269,9 @@ def _row(layer, op, clocks, gflops):
 
 def _median_rows(rounds):
     """The rows with the medians of their times over all rounds, and their share of the sum."""
-    rows = [dict(same[0], **{name: statistics.median(row[name] for row in same)
+    rows = [dict(same[0], **{name: median(row[name] for row in same)
                              for name in ("forward_ms", "backward_ms")})
-            for same in zip(*rounds)]
+            for same in zip(*rounds, strict=True)]
     total = sum(row["forward_ms"] + row["backward_ms"] for row in rows)
     for row in rows:
         row["share"] = (row["forward_ms"] + row["backward_ms"]) / total
@@ -257,20 +285,20 @@ def report(result):
         return (f"{one['median']:,.{digits}f} {unit} "
                 f"({one['low']:,.{digits}f} ... {one['high']:,.{digits}f})")
 
-    yield f"{'layer':7}{'op':22}{'forward ms':>11}{'GFLOP/s':>9}{'backward ms':>13}" \
-          f"{'GFLOP/s':>9}{'share':>8}"
+    yield (f"{'layer':7}{'op':22}{'forward ms':>11}{'GFLOP/s':>9}{'backward ms':>13}"
+           f"{'GFLOP/s':>9}{'share':>8}")
     for row in result["ops"]:
         if row["share"] >= 0.0005:
             yield (f"{row['layer']:7}{row['op']:22}" + "".join(
                 f"{row[way + '_ms']:>{width}.1f}{_rate(row, way):>9}"
                 for way, width in (("forward", 11), ("backward", 13))) + f"{row['share']:>8.1%}")
-    yield f"batches of {result['batch_size']}; median (lowest ... highest):"
+    yield (f"batches of {result['batch_size']}; {result['step_gflop']:,.1f} GFLOP a step (direct "
+           "form); median (low ... high):")
     yield "inference      " + said("inference_images_per_s", "images/s")
     yield "training step  " + said("step_images_per_s", "images/s")
-    yield (f"               {said('step_ms', 'ms')} for {result['step_gflop']:,.1f} GFLOP of "
-           "the direct form")
+    yield "               " + said("step_ms", "ms")
     yield "large sgemm    " + said("sgemm_gflops", "GFLOP/s")
-    yield "net's sgemm    " + said("own_sgemm_gflops", "GFLOP/s, the shape of its largest layer")
+    yield "net's sgemm    " + said("own_sgemm_gflops", "GFLOP/s") + ", its largest layer"
     yield "large copy     " + said("copy_gb_per_s", "GB/s")
     share = result["share_of_sgemm"]
     for place, need in result["memory"].items():

@@ -1,12 +1,16 @@
 """How many bytes does a training step need, and which batch fits?
 
-Nothing is typed in: what is kept for backward is what the gradient functions in the graph
-behind one image refer to, and grows with the batch.
+Nothing is typed in. What is kept for the backward pass is what the gradient functions refer
+to, and the graphs behind the losses of one image and of two say how it grows with the batch.
 """
 from dataclasses import astuple, dataclass
 
+import numpy as np
+
 from ..cores import LANES, scratch
-from ..engine import Node, Parameter, graph
+from ..engine import Node, Parameter, Tensor, graph
+from ..ops import softmax_cross_entropy
+from . import machine
 
 
 @dataclass
@@ -16,26 +20,40 @@ class Need:
     velocities: int = 0
     gradients: int = 0
     work: int = 0                      # of single ops, and partial sums of weight gradients
-    kept: int = 0                      # of an image: activations, for backward
+    kept: int = 0                      # of an image: activations, for the backward pass
     passing: int = 0                   # of an image: gradients on their way
 
     def parts(self, batch):
+        """{what for: bytes} of a training step."""
         return dict(weights=self.weights, velocities=self.velocities,
                     gradients=self.gradients, activations=batch * self.kept,
                     scratch=self.work + batch * self.passing)
 
     def total(self, batch):
+        """Bytes of a training step."""
         return sum(self.parts(batch).values())
 
-    def largest_batch(self, room):
-        """How many images fit into `room` bytes: 0 if none."""
-        return max(0, (room - self.total(0)) // (self.kept + self.passing))
+    def largest_batch(self, available):
+        """How many images fit into so many bytes: 0 if none."""
+        return max(0, (available - self.total(0)) // (self.kept + self.passing))
+
+
+def of_model(model):
+    """{device: Need} of a training step of a net with `crop` and `devices`, such as AlexNet."""
+    model.train()
+    side, device = model.crop, model.devices[0]
+
+    def loss_of(count):
+        images = Tensor(np.zeros((count, side, side, 3), np.float32), device)
+        return softmax_cross_entropy(model(images), labels=device.put(np.zeros(count, int)))
+
+    return needs(loss_of)
 
 
 def needs(loss_of):
-    """{device: Need} of a training step. loss_of(count): the loss of a batch of images.
+    """{device: Need} of a training step. loss_of(count): the loss of a batch of so many images.
 
-    It is asked for one image and for two: what grows in between is an image's.
+    It is called for one image and for two. Their difference is what an image adds.
     """
     one, two = _needs(loss_of(1)), _needs(loss_of(2))
     for device, need in one.items():
@@ -45,39 +63,55 @@ def needs(loss_of):
     return one
 
 
-def by_place(need):
-    """The same summed over devices that share their memory: {"cpu": Need} of cpu0, cpu1."""
+def by_place(needs):
+    """{place: Need}, summed over devices that share a memory: {"cpu": Need} of cpu0 and cpu1."""
     places = {}
-    for device, one in need.items():
-        sum_ = places.get(device.place, Need())
-        places[device.place] = Need(*map(sum, zip(astuple(sum_), astuple(one))))
+    for device, need in needs.items():
+        so_far = places.get(machine.place(device), Need())
+        places[machine.place(device)] = Need(*[
+            a + b for a, b in zip(astuple(so_far), astuple(need), strict=True)])
     return places
 
 
-def table(need, batch):
-    """Lines of text: a row for each device, in MB."""
+def table(needs, batch):
+    """A row for each device, in MB, as lines of text."""
     names = [*Need().parts(0), "total"]
-    yield f"{'MB at batch ' + str(batch):18}" + "".join(f"{name:>13}" for name in names)
-    for device, one in need.items():
-        numbers = [*one.parts(batch).values(), one.total(batch)]
-        yield f"  {device!s:16}" + "".join(f"{number / 1e6:>13,.1f}" for number in numbers)
+    widths = [max(len(name), len("1,000.0")) + 2 for name in names]
+
+    def line(first, cells):
+        return f"{first:16}" + "".join(f"{cell:>{width}}" for cell, width
+                                       in zip(cells, widths, strict=True))
+
+    yield line(f"MB at batch {batch}", names)
+    for device, need in needs.items():
+        sizes = [*need.parts(batch).values(), need.total(batch)]
+        yield line(f"  {device}", [f"{size / 1e6:,.1f}" for size in sizes])
 
 
-def advice(need, batch, room):
-    """What to tell a user whose memory did not suffice: the table, and what fits.
+def advice(model, batch):
+    """What to tell a user whose memory did not suffice for a batch of a net (see of_model)."""
+    available = {machine.place(device): machine.available(device) for device in model.devices}
+    return "\n".join(advice_lines(of_model(model), batch, available))
 
-    room: {place: bytes that this process could have there}, None where nobody knows.
+
+def advice_lines(needs, batch, available):
+    """What a training step needs, what there is, and the batch that fits, as lines of text.
+
+    available: {place: bytes that this process could have there}, None where nobody knows.
     """
-    fits = [one.largest_batch(room[place]) for place, one in by_place(need).items()
-            if room[place] is not None]
-    lines = ["out of memory; this is what a training step needs", *table(need, batch)]
-    lines += [f"  {place} has {size / 1e6:,.1f} for us" for place, size in room.items() if size]
-    if fits and min(fits):
-        lines.append(f"the largest batch that fits: --batch-size {min(fits)}")
+    yield "out of memory; this is what a training step needs"
+    yield from table(needs, batch)
+    for where, size in available.items():
+        if size is not None:
+            yield f"  available on {where}: {size / 1e6:,.1f} MB"
+    fits = [need.largest_batch(available[where]) for where, need in by_place(needs).items()
+            if available[where] is not None]
+    if not fits:
+        yield "try a smaller --batch-size"
+    elif min(fits):
+        yield f"the largest batch that fits: --batch-size {min(fits)}"
     else:
-        lines.append("try a smaller --batch-size" if not fits else
-                     "no batch fits: take another --device, or smaller --kernels and --neurons")
-    return "\n".join(lines)
+        yield "no batch fits: take another --device, or smaller --kernels and --neurons"
 
 
 def _needs(loss):
@@ -115,7 +149,7 @@ def _owner(array):
 
 
 def _kept_by(values):
-    """Every array that functions refer to, also through functions and tuples in between."""
+    """Every array that functions refer to, also by way of other functions and of tuples."""
     todo, seen = list(values), set()
     while todo:
         value = todo.pop()

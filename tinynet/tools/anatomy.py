@@ -1,0 +1,121 @@
+"""What is in a net, and what crosses where?
+
+Nothing is typed in: both are read off the graph behind the net's output.
+"""
+import math
+from dataclasses import dataclass
+
+from ..engine import Parameter, graph
+from ..split import layer_of
+
+
+def lines(output, batch):
+    """The layer table and the crossings of a net, as lines of text.
+
+    output: what the net made of one image. batch: how many images the sizes in bytes are for.
+    """
+    table = layer_table(output)
+    yield from _table_lines(table, batch)
+    yield ""
+    yield f"crossings of a batch of {batch}, float32; as much comes back in the backward pass:"
+    found = crossings(output)
+    for crossing in found:
+        yield (f"  {crossing.layer:7}{crossing.source} -> {crossing.target}"
+               f"{crossing.bytes * batch:>14,} bytes")
+    if not found:
+        yield "  none: everything is on one device"
+
+
+def _table_lines(table, batch):
+    def line(name, output, kernels, parameters, macs, size):
+        return f"{name:6}{output:>15}{kernels:>20}{parameters:>12}{macs:>15}{size:>11}"
+
+    def numbers(rows):
+        return (f"{sum(row['parameters'] for row in rows):,}",
+                f"{sum(row['macs'] for row in rows):,}",
+                f"{sum(row['bytes'] for row in rows) * batch / 1e6:,.1f}")
+
+    yield line("layer", "output", "kernels", "parameters", "multiply-adds", f"MB at {batch}")
+    for name, row in table.items():
+        yield line(name, row["output"], row["kernels"], *numbers([row]))
+    yield line("total", "", "", *numbers(table.values()))
+    yield "multiply-adds: of one image. MB: what all ops of a layer put out, float32."
+
+
+def layer_table(output):
+    """{layer: row} for every layer with weights, both towers together.
+
+    A row is a dict: output and kernels, as text ("2 x 55x55x48", "2 x 48 of 11x11x3");
+    parameters; macs, the multiply-adds; bytes that its ops put out. output: what the net made
+    of one image.
+    """
+    rows = {}
+    for node, name in layers_of(output).items():
+        row = rows.setdefault(name, dict(parts=0, parameters=0, macs=0, bytes=0))
+        row["bytes"] += node.nbytes
+        if layer_name(node):
+            _, W, b = node.inputs
+            row["parts"] += 1
+            row["parameters"] += W.data.size + b.data.size
+            row["macs"] += math.prod(node.shape[:-1]) * W.data.size
+            row["shape"], row["weights"] = node.shape[1:], W.shape
+    for row in rows.values():
+        parts = f"{row['parts']} x " if row["parts"] > 1 else ""
+        row["output"] = parts + "x".join(str(size) for size in row["shape"])
+        *seen, kernels = row["weights"]
+        row["kernels"] = f"{parts}{kernels} of {'x'.join(str(size) for size in seen)}"
+    return rows
+
+
+@dataclass
+class Crossing:
+    """One copy of activations: into which layer, from where to where, how many bytes.
+
+    In the backward pass a gradient of the same size crosses the other way.
+    """
+    layer: str
+    source: str
+    target: str
+    bytes: int
+
+
+def crossings(output):
+    """The crossings in the graph behind a tensor, in the order in which they were made.
+
+    A crossing is named after the first layer with weights that reads it. The image is copied
+    to both devices as well; it is not listed, since no gradient comes back for it.
+    """
+    nodes = graph(output)
+    reader = {}
+    for node in nodes:
+        for x in node.inputs:
+            reader.setdefault(x, node)
+    return [Crossing(_first_layer(node, reader), str(node.inputs[0].device),
+                     str(node.device), node.nbytes)
+            for node in nodes if node.op == "copy_to"]
+
+
+def _first_layer(node, reader):
+    while not layer_name(node) and node in reader:
+        node = reader[node]
+    return layer_name(node)
+
+
+def layer_name(node):
+    """ "conv3" for an op that reads top.conv3.0.W or bottom.conv3.0.W, else ""."""
+    for x in node.inputs:
+        if isinstance(x, Parameter):
+            return layer_of(x.name)
+    return ""
+
+
+def layers_of(output):
+    """{node: name of its layer} for every op behind a tensor, in the order of their making.
+
+    An op belongs to the last layer with weights on its way.
+    """
+    names = {}
+    for node in graph(output):
+        if node.inputs:                               # else a parameter, or the image
+            names[node] = layer_name(node) or names[node.inputs[0]]
+    return names
