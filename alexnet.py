@@ -213,7 +213,7 @@ def show(args):
     recipe = chosen_recipe(args)
     towers = two_devices(args.device)
     model = (ungrouped if args.one_tower else build)(args.classes, towers, recipe)
-    model.name_parameters().eval()                # shapes and names; no weights are drawn
+    memory.without_weights(model).eval()              # shapes and names are enough here
     image = np.zeros((1, recipe.crop, recipe.crop, 3), np.float32)
     output = model(Tensor(image, towers[0]))
     batch = recipe.batch_size
@@ -794,7 +794,7 @@ def out_of_memory(args):
     towers = two_devices(args.device)
     model = build(getattr(args, "classes", 1000), towers, recipe)
     room = {tower.place: tower.room() for tower in towers}
-    return memory.advice(needs(model.name_parameters()), recipe.batch_size, room)
+    return memory.advice(needs(memory.without_weights(model)), recipe.batch_size, room)
 
 
 def at_least(least, most=sys.maxsize):

@@ -129,13 +129,13 @@ def test_the_recipe_2012_is_what_the_program_did():
     norm, same, pool = model.top.conv1.steps[1], *model.top.conv2.steps[3:]
     assert (norm.k, norm.alpha) == (2.0, pytest.approx(2e-5))
     assert (same.size, same.k, same.alpha, pool.ties) == (5, 1.0, 4e-5, "all")
-    spread = [layer.std for layer in model.every_layer() if hasattr(layer, "std")]
+    spread = [layer.std for _, layer in model.named_layers() if hasattr(layer, "std")]
     assert spread == 2 * [0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01] + [0.01]
 
 
 def test_no_norm_means_neither_of_them():
     model = alexnet.build(10, (CPU, CPU), RECIPES["2012"].changed({"lrn": "none"}))
-    assert not [layer for layer in model.every_layer() if "LRN" in type(layer).__name__]
+    assert not [layer for _, layer in model.named_layers() if "LRN" in type(layer).__name__]
 
 
 def test_the_recipe_reaches_the_layers():
@@ -151,7 +151,7 @@ def test_the_recipe_reaches_the_layers():
 def test_dropout_follows_fc6_and_fc7_only(net):
     assert [type(step) is Dropout for step in net.top.fc6.steps] == [False] * 3 + [True]
     assert [type(step) is Dropout for step in net.top.fc7.steps] == [False] * 3 + [True]
-    assert sum(type(layer) is Dropout for layer in net.every_layer()) == 4
+    assert sum(type(layer) is Dropout for _, layer in net.named_layers()) == 4
 
 
 def test_first_weights_have_standard_deviation_0_01_and_biases_1_where_the_paper_says(net):

@@ -17,7 +17,8 @@ MB = 10 ** 6
 
 def needs(names, recipe="quickstart", classes=10, **options):
     recipe = RECIPES[recipe].changed(options)
-    return alexnet.needs(alexnet.AlexNet(classes, devices(names), recipe))
+    model = memory.without_weights(alexnet.AlexNet(classes, devices(names), recipe))
+    return alexnet.needs(model)
 
 
 def test_weights_velocities_and_gradients_are_four_bytes_a_parameter():

@@ -146,15 +146,15 @@ def test_the_net_is_left_as_it_was(after_a_step, training):
         arrays = [array for name, w in net.model.parameters()
                   for array in (w.data, w.grad, net.optimizer.velocity[name])]
         others = [{key: value for key, value in vars(layer).items() if np.isscalar(value)
-                   or callable(value)} for layer in net.model.every_layer()]
+                   or callable(value)} for _, layer in net.model.named_layers()]
         return [array.copy() for array in arrays], others
 
     arrays, others = state()
     said(net)
     arrays_after, others_after = state()
     assert all(map(np.array_equal, arrays, arrays_after)) and others == others_after
-    assert {layer.training for layer in net.model.every_layer()} == {training}
-    assert not any("forward" in vars(layer) for layer in net.model.every_layer())
+    assert {layer.training for _, layer in net.model.named_layers()} == {training}
+    assert not any("forward" in vars(layer) for _, layer in net.model.named_layers())
 
 
 @pytest.mark.parametrize("changes, says", [

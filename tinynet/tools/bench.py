@@ -184,7 +184,7 @@ class Work:
         """A step in which every op is waited for: a row for each op of each layer, in order,
         both towers together, and a last one for all that is no op: the update above all."""
         seconds = {}                                   # node -> [forward, backward]
-        leaves = [layer for layer in self.model.every_layer() if not layer.layers()]
+        leaves = [layer for _, layer in self.model.named_layers() if not layer.layers()]
         for layer in leaves:
             layer.forward = _clocked_layer(layer.forward, seconds)
         try:

@@ -5,6 +5,8 @@ behind one image refer to, and grows with the batch.
 """
 from dataclasses import astuple, dataclass
 
+import numpy as np
+
 from ..cores import LANES, scratch
 from ..engine import Node, Parameter, graph
 
@@ -30,6 +32,15 @@ class Need:
     def largest_batch(self, room):
         """How many images fit into `room` bytes: 0 if none."""
         return max(0, (room - self.total(0)) // (self.kept + self.passing))
+
+
+def without_weights(model):
+    """Name the parameters and make them zeros, for a pass that is only about shapes: the zeros
+    take no time to draw, and hardly any memory as long as nobody writes to them."""
+    for name, w in model.parameters():
+        with w.device:
+            w.name, w.data = name, w.device.xp.zeros(w.shape, np.float32)
+    return model
 
 
 def needs(loss_of):

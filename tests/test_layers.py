@@ -1,0 +1,225 @@
+"""A net is never without weights, no layer in it is overlooked, and what goes wrong says where."""
+import copy
+import inspect
+import math
+import textwrap
+
+import numpy as np
+import pytest
+
+import alexnet
+from tinynet import layers, ops, rng
+from tinynet.device import Device
+from tinynet.engine import Parameter, Tensor, no_grad
+from tinynet.layers import (
+    LRN,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    Local2D,
+    MaxPool,
+    ReLU,
+    SameMapLRN,
+    Sequential,
+)
+from tinynet.optim import SGD
+from tinynet.training.recipes import RECIPES
+
+CPU = Device("cpu")
+ONES = Tensor(np.ones((2, 4), np.float32))
+
+
+class Blocks(Layer):
+    """Layers wherever a newcomer puts them."""
+
+    def __init__(self):
+        self.blocks = [Dense(4, 4), (ReLU(), Dense(4, 4))]
+        self.heads = {"left": Dense(4, 2), "right": Dense(4, 3)}
+        self.gains = [Parameter(np.ones(3, np.float32))]
+        self.out = Sequential(Dense(2, 2))
+
+    def forward(self, x):
+        first, (relu, second) = self.blocks
+        x = relu(second(first(x)))
+        return self.out(self.heads["left"](x)), self.heads["right"](x) * self.gains[0]
+
+
+NAMES = ["gains.0", "blocks.0.W", "blocks.0.b", "blocks.1.1.W", "blocks.1.1.b", "heads.left.W",
+         "heads.left.b", "heads.right.W", "heads.right.b", "out.0.W", "out.0.b"]
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """The names under which weights are drawn, in order."""
+    names, plain = [], rng.gaussian_weights
+
+    def gaussian_weights(*shape, name, **how):
+        names.append(name)
+        return plain(*shape, name=name, **how)
+
+    monkeypatch.setattr(rng, "gaussian_weights", gaussian_weights)
+    return names
+
+
+# --- first weights ----------------------------------------------------------------------
+
+
+def test_a_net_that_nobody_initialized_has_weights():
+    net = Sequential(Dense(4, 8), ReLU(), Dense(8, 2))
+    assert np.all(net(ONES).numpy() != 0)
+    assert all(w.data.std() > 0.1 for name, w in net.parameters() if name.endswith("W"))
+
+
+def test_two_layers_of_one_shape_start_differently_also_without_initialize():
+    one, other = Dense(4, 8), Dense(4, 8)
+    assert not np.any(one.W.data == other.W.data)
+    assert np.array_equal(one.W.data, one.W.data)
+
+
+def test_two_dropouts_have_masks_of_their_own_also_without_initialize():
+    x = Tensor(np.ones((50, 50), np.float32))
+    assert not np.array_equal(Dropout()(x).numpy(), Dropout()(x).numpy())
+
+
+@pytest.mark.parametrize("make, inputs", [
+    (lambda **how: Conv2D(2, 4, 3, **how), 18), (lambda **how: Local2D(2, 3, 3, 5, **how), 18),
+    (lambda **how: Dense(6, 4, **how), 6)])
+@pytest.mark.parametrize("std", ["he", 0.01])
+def test_initialize_draws_a_function_of_seed_and_name(make, inputs, std):
+    net = Sequential(Sequential(make(std=std, bias=0.5))).initialize(seed=7)
+    (_, W), (_, b) = net.parameters()
+    std = (2 / inputs) ** 0.5 if std == "he" else std
+    expected = rng.gaussian_weights(W.shape, std=std, seed=7, name="0.0.W")
+    assert np.array_equal(W.data, expected) and W.data.dtype == np.float32
+    assert np.all(b.data == 0.5) and b.shape == b.data.shape
+    assert [w.name for w in (W, b)] == ["0.0.W", "0.0.b"]
+
+
+def test_initialize_draws_anew_what_was_trained_and_keeps_what_was_given():
+    net = Blocks().initialize(1)
+    first = {name: w.numpy().copy() for name, w in net.parameters()}
+    for _, w in net.parameters():
+        w.data += 1
+    net.initialize(1)
+    for name, w in net.parameters():
+        assert np.array_equal(w.data, first[name] + (name == "gains.0")), name
+
+
+def test_weights_are_drawn_once_and_not_before_somebody_looks(draws):
+    net = Blocks().to("cpu1").initialize(0).to("cpu").initialize(3)
+    assert sum(math.prod(w.shape) for _, w in net.parameters()) > 50
+    net.train(), copy.deepcopy(net)
+    assert draws == []
+    for _ in range(2):
+        net(ONES)
+    assert sorted(draws) == sorted(name for name in NAMES if name.endswith("W"))
+
+
+def test_the_paper_s_net_is_built_and_shown_without_a_draw(draws):
+    alexnet.AlexNet(5, (CPU, CPU), RECIPES["quickstart"]).initialize(1)
+    alexnet.main(["show"])
+    assert draws == []
+
+
+def test_weights_are_drawn_where_the_layer_lives(gpus):
+    for layer in (Dense(4, 2).to("gpu1"), Dense(4, 2).initialize().to("gpu1"),
+                  Dense(4, 2).to("gpu1").initialize()):
+        assert layer.W.data.device == layer.W.device.cuda == Device("gpu1").cuda
+    here = layer.to("cpu").W
+    assert isinstance(here.data, np.ndarray) and here.device == CPU
+
+
+# --- do they learn? ---------------------------------------------------------------------
+
+
+def blotches(count, seed):
+    """Pictures (N, 16, 16, 1) of ten blotches, each shifted and with noise; and their labels."""
+    shapes = np.random.default_rng(0).random((10, 4, 4)) > 0.5
+    draw = np.random.default_rng(seed)
+    labels = draw.permutation(np.arange(count) % 10)
+    images = 0.3 * draw.standard_normal((count, 16, 16, 1))
+    for image, label, (top, left) in zip(images, labels, draw.integers(0, 5, (count, 2)),
+                                         strict=True):
+        image[top:top + 12, left:left + 12, 0] += shapes[label].repeat(3, 0).repeat(3, 1)
+    return images.astype(np.float32), labels
+
+
+def test_a_net_of_default_layers_learns():
+    images, labels = blotches(640, seed=1)
+    unseen, answers = blotches(100, seed=2)
+    net = Sequential(Conv2D(1, 8, 5, pad=2), ReLU(), MaxPool(), Conv2D(8, 16, 3, pad=1), ReLU(),
+                     MaxPool(), Flatten(), Dense(16 * 3 * 3, 32), ReLU(), Dense(32, 10))
+    net.initialize(0)
+    optimizer = SGD(net.parameters(), lr=0.02)
+    for step in range(200):
+        rows = np.arange(32 * step, 32 * step + 32) % len(labels)
+        loss = ops.softmax_cross_entropy(net(Tensor(images[rows])), labels=labels[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with no_grad():
+        found = net(Tensor(unseen)).numpy().argmax(axis=1)
+    assert (found != answers).mean() < 0.1                     # chance: 0.9
+
+
+# --- which layers there are -------------------------------------------------------------
+
+
+def test_layers_and_parameters_in_lists_tuples_and_dicts_are_found_in_order():
+    assert [name for name, _ in Blocks().parameters()] == NAMES
+    assert [path for path, layer in Blocks().named_layers() if isinstance(layer, Dense)] == [
+        name.removesuffix("W") for name in NAMES if name.endswith("W")]
+
+
+def test_layers_in_lists_are_trained_moved_and_switched():
+    net = Blocks().to("cpu1")
+    assert {w.device for _, w in net.parameters()} == {Device("cpu1")}
+    assert not any(layer.training for _, layer in net.eval().named_layers())
+    net.to("cpu")
+    one, other = net(ONES)
+    ops.softmax_cross_entropy(one, labels=np.array([0, 1])).backward()
+    assert {name for name, w in net.parameters() if w.grad is not None} == {
+        name for name in NAMES if not name.startswith(("heads.right", "gains"))}
+
+
+def test_what_two_layers_share_is_listed_once():
+    class Tied(Layer):
+        def __init__(self):
+            self.one, self.other = Dense(4, 4), Dense(4, 4)
+            self.other.W = self.one.W
+            self.both = [self.other, self.one, self]
+
+    names = [name for name, _ in Tied().parameters()]
+    assert names == ["one.W", "one.b", "other.b"]
+    assert [name for name, _ in Tied().layers()] == ["one", "other"]
+
+
+def test_parameters_can_be_walked_twice():
+    pairs = Dense(4, 2).parameters()
+    assert [name for name, _ in pairs] == [name for name, _ in pairs] == ["W", "b"]
+
+
+# --- how to write a layer ---------------------------------------------------------------
+
+
+def test_the_layer_in_the_docstring_works_as_printed():
+    lines = inspect.getdoc(Layer).splitlines()
+    start = next(i for i, line in enumerate(lines) if "class Scaled" in line)
+    example = "\n".join(line for line in lines[start:] if line.startswith("    ") or not line)
+    names = dict(Layer=Layer, Parameter=Parameter, np=np)
+    exec(textwrap.dedent(example), names)
+    net = Sequential(names["Scaled"](4), Dense(4, 2)).initialize()
+    assert [name for name, _ in net.parameters()] == ["0.gain", "1.W", "1.b"]
+    assert names["Scaled"](4)(ONES).numpy().tolist() == ONES.numpy().tolist()
+
+
+def test_every_layer_says_which_shapes_it_takes_and_gives():
+    public = [value for value in vars(layers).values() if inspect.isclass(value)
+              and issubclass(value, Layer) and value.__module__ == layers.__name__]
+    general = {layers.Layer, layers.Sequential, layers.Weighted, layers.Dropout}
+    assert len(public) > 12
+    for layer in set(public) - general:
+        assert "->" in layer.__doc__, layer.__name__
+    assert LRN in public and SameMapLRN in public
