@@ -144,20 +144,14 @@ class AlexNet(Layer):
         return self.fc8(gather(top, bottom))                     # layer 8, on the top device
 
 
-class OneTower(Tower):
+class OneTower(Sequential):
     """A net of one row, in which every kernel sees every map and nothing is exchanged."""
 
     def __init__(self, classes, device, recipe):
-        super().__init__(device, recipe, rows=1)
-        self.fc8 = Dense(recipe.neurons[-1], classes, **first_values(recipe, "fc8"))
-        self.fc8.to(device)
+        fc8 = Dense(recipe.neurons[-1], classes, **first_values(recipe, "fc8"))
+        super().__init__(**dict(Tower(device, recipe, rows=1).layers()), fc8=fc8.to(device))
         self.towers, self.devices = (self,), (device, device)
         self.crop = recipe.crop
-
-    def forward(self, image):
-        for _, layer in self.layers():
-            image = layer(image)
-        return image
 
 
 def build(classes, devices, recipe):

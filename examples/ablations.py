@@ -17,7 +17,7 @@ import sys
 import numpy as np
 
 import common
-from common import Net, Pictures, Run, shown
+from common import Pictures, Run, shown
 from tinynet import device, ops
 from tinynet.engine import Tensor
 from tinynet.layers import LRN, Conv2D, Dense, Dropout, Flatten, Layer, MaxPool, ReLU, Sequential
@@ -39,12 +39,11 @@ def block(maps, kernels, size, pool=3, norm=True):
 
 def one_tower(kernels=32, pool=3, norm=True, dropout=0.0, side=4):
     """AlexNet in small: three convolutions, and two layers that see all of a side x side map."""
-    return Net(
+    return Sequential(
         conv1=block(3, kernels, 5, pool, norm),
         conv2=block(kernels, kernels, 5, pool, norm),
         conv3=block(kernels, 64, 3, pool, norm=False),
-        fc4=Sequential(Flatten(), Dense(64 * side ** 2, 256), ReLU(),
-                       Dropout(dropout)),
+        fc4=Sequential(Flatten(), Dense(64 * side ** 2, 256), ReLU(), Dropout(dropout)),
         fc5=Dense(256, 10, std=0.01))
 
 
@@ -53,7 +52,7 @@ class TwoTowers(Layer):
 
     def __init__(self):
         def row():
-            return Net(conv1=block(3, 16, 5), conv2=block(16, 16, 5))
+            return Sequential(conv1=block(3, 16, 5), conv2=block(16, 16, 5))
         self.top, self.bottom = row(), row()
         self.top3, self.bottom3 = block(32, 32, 3, norm=False), block(32, 32, 3, norm=False)
         self.rest = Sequential(Flatten(), Dense(64 * 4 * 4, 256), ReLU(),

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import common
-from common import Net, Pictures, Run, say, shown
+from common import Pictures, Run, say, shown
 from tinynet import device, ops
 from tinynet.engine import Tensor
 from tinynet.layers import (
@@ -49,7 +49,7 @@ def avg_pool():
 
 
 def net_80sec():
-    return Net(
+    return Sequential(
         conv1=Sequential(Conv2D(3, 32, 5, pad=2, std=0.0001), max_pool(), ReLU()),
         conv2=Sequential(Conv2D(32, 32, 5, pad=2, std=0.01), ReLU(), avg_pool()),
         conv3=Sequential(Conv2D(32, 64, 5, pad=2, std=0.01), ReLU(), avg_pool(), Flatten()),
@@ -58,7 +58,7 @@ def net_80sec():
 
 
 def net_19pct(norm=Sequential):
-    return Net(
+    return Sequential(
         conv1=Sequential(Conv2D(3, 32, 5, pad=2, std=0.0001), max_pool(), ReLU(), norm()),
         conv2=Sequential(Conv2D(32, 32, 5, pad=2, std=0.01), ReLU(), avg_pool(), norm()),
         conv3=Sequential(Conv2D(32, 64, 5, pad=2, std=0.01), ReLU(), avg_pool(), Flatten()),
@@ -72,7 +72,7 @@ def net_18pct():
 
 def net_13pct():
     """The paper's "four-layer CNN" (section 3.3); its upper layers share no kernels."""
-    return Net(
+    return Sequential(
         conv1=Sequential(Conv2D(3, 64, 5, pad=2, std=0.0001), max_pool(), ReLU()),
         conv2=Sequential(Conv2D(64, 64, 5, pad=2, std=0.01), max_pool(), ReLU()),
         local3=Sequential(Local2D(64, 32, 3, side=6, pad=1, std=0.04), ReLU()),
@@ -84,7 +84,7 @@ def net_11pct():
     """The same "with normalisation"; and local3 is twice as wide, which the paper leaves out."""
     def norm():
         return LRN(n=9, k=1.0, alpha=0.001 / 9)
-    return Net(
+    return Sequential(
         conv1=Sequential(Conv2D(3, 64, 5, pad=2, std=0.0001), max_pool(), ReLU(), norm()),
         conv2=Sequential(Conv2D(64, 64, 5, pad=2, std=0.01), ReLU(), norm(), max_pool()),
         local3=Sequential(Local2D(64, 64, 3, side=6, pad=1, std=0.04), ReLU()),

@@ -22,7 +22,6 @@ from data import cifar10
 from tinynet import device, ops, rng, store
 from tinynet.engine import Tensor, no_grad
 from tinynet.errors import UserError
-from tinynet.layers import Layer
 from tinynet.progress import Interruptible, Meter, bar, say, shown
 
 RUNS = ROOT / "runs"
@@ -120,19 +119,7 @@ def test(model, pictures, where, views=1, batch_size=500):
     return dict(test_loss=seen["loss"], test_error=seen["top1_error"])
 
 
-# --- nets and runs ----------------------------------------------------------------------
-
-
-class Net(Layer):
-    """Layers by name, one after the other."""
-
-    def __init__(self, **layers):
-        vars(self).update(layers)
-
-    def forward(self, x):
-        for _, layer in self.layers():
-            x = layer(x)
-        return x
+# --- runs -------------------------------------------------------------------------------
 
 
 class Interrupted(Exception):

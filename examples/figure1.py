@@ -14,7 +14,7 @@ import sys
 import numpy as np
 
 import common
-from common import Diverged, Net, Pictures, Run, say, shown
+from common import Diverged, Pictures, Run, say, shown
 from tinynet import device, ops
 from tinynet.engine import Tensor
 from tinynet.layers import AvgPool, Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential, Tanh
@@ -31,7 +31,7 @@ def four_layers(unit):
     """The net of the authors' layers-19pct; first weights fit pixels of about -2 ... 2."""
     def pool(kind):
         return kind(3, stride=2, ceil=True)
-    return Net(
+    return Sequential(
         conv1=Sequential(Conv2D(3, 32, 5, pad=2), unit(), pool(MaxPool)),
         conv2=Sequential(Conv2D(32, 32, 5, pad=2), unit(), pool(AvgPool)),
         conv3=Sequential(Conv2D(32, 64, 5, pad=2), unit(), pool(AvgPool)),

@@ -85,7 +85,7 @@ def test_the_times_of_a_step_add_up_to_the_whole_of_it(work, clock):
 
 
 def test_a_slow_layer_shows_in_its_row_and_nowhere_else(work, clock, monkeypatch):
-    forward, layer = Conv2D.forward, work.model.top.conv4.steps[0]
+    forward, layer = Conv2D.forward, work.model.top.conv4[0]
 
     def slow(self, x):
         if self is layer:

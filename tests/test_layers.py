@@ -201,6 +201,42 @@ def test_parameters_can_be_walked_twice():
     assert [name for name, _ in pairs] == [name for name, _ in pairs] == ["W", "b"]
 
 
+# --- Sequential -------------------------------------------------------------------------
+
+
+def test_steps_may_have_names_which_are_the_first_part_of_the_paths():
+    net = Sequential(conv1=Sequential(Conv2D(1, 2, 3), ReLU()), flat=Flatten(), fc=Dense(8, 2))
+    assert [name for name, _ in net.parameters()] == ["conv1.0.W", "conv1.0.b", "fc.W", "fc.b"]
+    assert net.fc is net[2] is list(net)[-1] and len(net) == 3
+    assert net(Tensor(np.ones((5, 4, 4, 1), np.float32))).shape == (5, 2)
+
+
+def test_steps_may_be_plain_functions():
+    net = Sequential(Dense(4, 3), ops.relu, lambda x: x * 2.0, last=ops.softmax)
+    plain = ops.softmax(ops.relu(net[0](ONES)) * 2.0)
+    assert np.array_equal(net(ONES).numpy(), plain.numpy())
+
+
+def test_a_layer_may_be_two_steps():
+    dense = Dense(4, 4)
+    net = Sequential(dense, ReLU(), dense)
+    assert np.array_equal(net(ONES).numpy(), dense(ops.relu(dense(ONES))).numpy())
+    assert [name for name, _ in net.parameters()] == ["0.W", "0.b"]
+
+
+@pytest.mark.parametrize("steps, says", [
+    (([Dense(4, 2), ReLU()],), r"step 0 is \[.*\], neither a layer"),
+    ((Dense(4, 2), ReLU), "step 1 is <class .*ReLU'>, neither"), ((None,), "step 0 is None")])
+def test_what_is_no_step_is_refused_with_a_sentence(steps, says):
+    with pytest.raises(TypeError, match="^Sequential: " + says):
+        Sequential(*steps)
+
+
+def test_a_step_cannot_take_the_name_of_a_method():
+    with pytest.raises(ValueError, match="^Sequential: the name layers is taken"):
+        Sequential(layers=Dense(4, 2))
+
+
 # --- how to write a layer ---------------------------------------------------------------
 
 
@@ -212,13 +248,13 @@ def test_the_layer_in_the_docstring_works_as_printed():
     exec(textwrap.dedent(example), names)
     net = Sequential(names["Scaled"](4), Dense(4, 2)).initialize()
     assert [name for name, _ in net.parameters()] == ["0.gain", "1.W", "1.b"]
-    assert names["Scaled"](4)(ONES).numpy().tolist() == ONES.numpy().tolist()
+    assert net[0](ONES).numpy().tolist() == ONES.numpy().tolist()
 
 
 def test_every_layer_says_which_shapes_it_takes_and_gives():
     public = [value for value in vars(layers).values() if inspect.isclass(value)
               and issubclass(value, Layer) and value.__module__ == layers.__name__]
-    general = {layers.Layer, layers.Sequential, layers.Weighted, layers.Dropout}
+    general = {layers.Layer, layers.Function, layers.Sequential, layers.Weighted, layers.Dropout}
     assert len(public) > 12
     for layer in set(public) - general:
         assert "->" in layer.__doc__, layer.__name__

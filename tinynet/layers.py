@@ -114,18 +114,45 @@ def _once(pairs):
     return list(found.values())
 
 
-class Sequential(Layer):
-    """One layer after the other."""
+class Function(Layer):
+    """A function of tensors as a layer. Sequential makes one of ops.relu, or of a lambda."""
 
-    def __init__(self, *steps):
-        self.steps = steps
+    def __init__(self, function):
+        self.function = function
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
+
+class Sequential(Layer):
+    """One step after the other: layers, or functions of one tensor.
+
+    Sequential(Dense(4, 8), ops.relu) counts its steps: net[0], "0.W". Names make better paths:
+    Sequential(fc1=Dense(4, 8), relu=ops.relu) has net.fc1 and "fc1.W". Its steps are all its
+    attributes that are layers.
+    """
+
+    def __init__(self, *steps, **named):
+        for name, step in [*enumerate(steps), *named.items()]:
+            if isinstance(step, type) or not callable(step):
+                raise TypeError(f"Sequential: step {name} is {step!r}, neither a layer nor a "
+                                "function: write Sequential(Dense(4, 8), ReLU())")
+            if hasattr(Sequential, str(name)):
+                raise ValueError(f"Sequential: the name {name} is taken; choose another")
+            vars(self)[str(name)] = step if isinstance(step, Layer) else Function(step)
 
     def layers(self):
-        return [(str(i), layer) for i, layer in enumerate(self.steps)]
+        return [(name, step) for name, step in vars(self).items() if isinstance(step, Layer)]
+
+    def __getitem__(self, index):
+        return [step for _, step in self.layers()][index]
+
+    def __len__(self):
+        return len(self.layers())
 
     def forward(self, x):
-        for layer in self.steps:
-            x = layer(x)
+        for _, step in self.layers():
+            x = step(x)
         return x
 
 

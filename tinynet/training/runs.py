@@ -78,7 +78,7 @@ class Run:
 
     def draw_kernels(self):
         """Write kernels.png: what the first layer has learned."""
-        sheet = kernel_sheet(*[tower.conv1.steps[0].W.numpy() for tower in self.model.towers])
+        sheet = kernel_sheet(*[tower.conv1[0].W.numpy() for tower in self.model.towers])
         with self._writing(self.kernels):
             sheet.save(self.kernels)
 
