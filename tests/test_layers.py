@@ -11,8 +11,10 @@ import alexnet
 from tinynet import layers, ops, rng
 from tinynet.device import Device
 from tinynet.engine import Parameter, Tensor, no_grad
+from tinynet.errors import UserError
 from tinynet.layers import (
     LRN,
+    AvgPool,
     Conv2D,
     Dense,
     Dropout,
@@ -83,18 +85,21 @@ def test_two_dropouts_have_masks_of_their_own_also_without_initialize():
     assert not np.array_equal(Dropout()(x).numpy(), Dropout()(x).numpy())
 
 
-@pytest.mark.parametrize("make, inputs", [
-    (lambda **how: Conv2D(2, 4, 3, **how), 18), (lambda **how: Local2D(2, 3, 3, 5, **how), 18),
-    (lambda **how: Dense(6, 4, **how), 6)])
+@pytest.mark.parametrize("layer, inputs", [
+    (Conv2D(2, 4, 3), 3 * 3 * 2), (Conv2D(4, 6, 3, groups=2), 3 * 3 * 2),
+    (Local2D(2, 3, 3, side=5, pad=1), 3 * 3 * 2), (Dense(6, 4), 6)],
+    ids=lambda value: type(value).__name__)
 @pytest.mark.parametrize("std", ["he", 0.01])
-def test_initialize_draws_a_function_of_seed_and_name(make, inputs, std):
-    net = Sequential(Sequential(make(std=std, bias=0.5))).initialize(seed=7)
-    (_, W), (_, b) = net.parameters()
+def test_initialize_draws_a_function_of_seed_and_name(layer, inputs, std):
+    how = {name: getattr(layer, name) for name in inspect.signature(type(layer)).parameters}
+    net = Sequential(conv=Sequential(type(layer)(**{**how, "std": std, "bias": 0.5})))
+    net.initialize(seed=7)
+    W, b = net.conv[0].W, net.conv[0].b
     std = (2 / inputs) ** 0.5 if std == "he" else std
-    expected = rng.gaussian_weights(W.shape, std=std, seed=7, name="0.0.W")
+    expected = rng.gaussian_weights(W.shape, std=std, seed=7, name="conv.0.W")
     assert np.array_equal(W.data, expected) and W.data.dtype == np.float32
     assert np.all(b.data == 0.5) and b.shape == b.data.shape
-    assert [w.name for w in (W, b)] == ["0.0.W", "0.0.b"]
+    assert [w.name for w in (W, b)] == ["conv.0.W", "conv.0.b"]
 
 
 def test_initialize_draws_anew_what_was_trained_and_keeps_what_was_given():
@@ -207,7 +212,7 @@ def test_parameters_can_be_walked_twice():
 def test_steps_may_have_names_which_are_the_first_part_of_the_paths():
     net = Sequential(conv1=Sequential(Conv2D(1, 2, 3), ReLU()), flat=Flatten(), fc=Dense(8, 2))
     assert [name for name, _ in net.parameters()] == ["conv1.0.W", "conv1.0.b", "fc.W", "fc.b"]
-    assert net.fc is net[2] is list(net)[-1] and len(net) == 3
+    assert net.fc is net[2] is list(net)[-1] and len(net) == 3 and net.conv1[0].size == 3
     assert net(Tensor(np.ones((5, 4, 4, 1), np.float32))).shape == (5, 2)
 
 
@@ -235,6 +240,83 @@ def test_what_is_no_step_is_refused_with_a_sentence(steps, says):
 def test_a_step_cannot_take_the_name_of_a_method():
     with pytest.raises(ValueError, match="^Sequential: the name layers is taken"):
         Sequential(layers=Dense(4, 2))
+
+
+# --- what goes wrong says where ---------------------------------------------------------
+
+
+class Fails(Layer):
+    def __init__(self, error):
+        self.error = error
+
+    def forward(self, x):
+        raise self.error
+
+
+@pytest.mark.parametrize("kind", [ValueError, TypeError, RuntimeError, UserError])
+def test_an_error_names_the_innermost_layer_and_keeps_its_kind(kind):
+    net = Sequential(a=Sequential(ReLU(), Sequential(Fails(kind("no way")))))
+    with pytest.raises(kind, match=r"^a\.1\.0 \(Fails\): no way$") as caught:
+        net(ONES)
+    assert type(caught.value) is kind
+    assert caught.traceback[-1].name == "forward"
+
+
+def test_the_whole_path_is_named_where_some_layers_are_only_holders():
+    recipe = RECIPES["quickstart"].changed({"kernels": (4, 8, 8, 8, 8), "neurons": (16, 16),
+                                            "crop": 67})
+    net = alexnet.AlexNet(5, (CPU, CPU), recipe)
+    with pytest.raises(ValueError, match=r"^top\.fc6\.1 \(Dense\): "):
+        net(Tensor(np.ones((2, 131, 131, 3), np.float32)))
+    heads = Blocks()
+    heads.heads["left"] = Fails(ValueError("no"))
+    with pytest.raises(ValueError, match=r"^heads\.left \(Fails\): no$"):
+        heads(ONES)
+
+
+def test_an_error_of_an_op_says_which_layer_called_it():
+    net = Sequential(fc1=Dense(5, 3), fc2=Dense(4, 2))
+    with pytest.raises(ValueError, match=r"^fc1 \(Dense\): "):
+        net(ONES)
+    with pytest.raises(TypeError, match=r"^fc1 \(Dense\): dense takes tensors"):
+        net(np.ones((2, 5), np.float32))
+
+
+def test_other_errors_pass_as_they_are():
+    for error in (KeyError("k"), KeyboardInterrupt(), ValueError(), ValueError("two", "parts"),
+                  UnicodeDecodeError("utf-8", b"x", 0, 1, "why")):
+        args = error.args
+        with pytest.raises(type(error)) as caught:
+            Sequential(Fails(error))(ONES)
+        assert caught.value is error and error.args == args
+
+
+def test_a_layer_on_its_own_adds_nothing():
+    with pytest.raises(ValueError, match="^no$"):
+        Fails(ValueError("no"))(ONES)
+
+
+@pytest.mark.parametrize("make, says", [
+    (lambda: Dense(0, 2), "Dense: inputs is a whole number and at least 1, not 0"),
+    (lambda: Dense(4, 2.0), "Dense: outputs is a whole number and at least 1, not 2.0"),
+    (lambda: Dense("4", 2), "Dense: inputs is .* not '4'"),
+    (lambda: Conv2D(3, -1, 5), "Conv2D: kernels is .* not -1"),
+    (lambda: Conv2D(3, 8, (3, 3)), r"Conv2D: size is .* not \(3, 3\)"),
+    (lambda: Conv2D(3, 8, 3, stride=0), "Conv2D: stride is .* not 0"),
+    (lambda: Conv2D(4, 8, 3, groups=0), "Conv2D: groups is .* not 0"),
+    (lambda: Conv2D(3, 8, 3, groups=2), "Conv2D: 3 channels and 8 kernels do not fall into 2 eq"),
+    (lambda: Local2D(3, 8, 3, side=None), "Local2D: side is .* not None"),
+    (lambda: MaxPool(0), "MaxPool: size is .* not 0"),
+    (lambda: AvgPool(3, stride=1.5), "AvgPool: stride is .* not 1.5"),
+    (lambda: Dropout(1.0), r"Dropout: p is a probability in \[0, 1\), not 1.0"),
+    (lambda: Dropout(-0.1), "Dropout: p is .* not -0.1")])
+def test_sizes_that_cannot_be_are_refused_by_the_constructor(make, says):
+    with pytest.raises(ValueError, match="^" + says):
+        make()
+
+
+def test_numpy_s_whole_numbers_are_sizes():
+    assert Dense(np.int64(4), np.int32(2))(ONES).shape == (2, 2)
 
 
 # --- how to write a layer ---------------------------------------------------------------

@@ -29,13 +29,23 @@ class Layer:
 
     Parameters and layers are found in attributes, also in lists, tuples and dicts there. They
     are named by the way to them: "conv1.0.W", "blocks.0.W", "heads.left.W". What is found
-    twice is listed once, under its first name.
+    twice is listed once, under its first name. A ValueError, TypeError or RuntimeError that
+    forward raises says in which layer it was raised.
     """
 
     training = True
 
     def __call__(self, *inputs):
-        return self.forward(*inputs)
+        try:
+            return self.forward(*inputs)
+        except (ValueError, TypeError, RuntimeError) as error:
+            # Each layer that an error passes says anew where the innermost of them is. The
+            # last to do so is the whole net.
+            innermost, said = vars(error).setdefault("raised_in", (self, error.args))
+            for path, layer in self.named_layers():
+                if layer is innermost and path and len(said) == 1:
+                    error.args = f"{path[:-1]} ({type(layer).__name__}): {said[0]}",
+            raise
 
     def layers(self):
         """[(name, layer), ...] of the layers that this one holds, in definition order."""
@@ -114,6 +124,15 @@ def _once(pairs):
     return list(found.values())
 
 
+def _sizes(layer, **sizes):
+    """Keep whole numbers in attributes of their names. Raises ValueError for other ones."""
+    for name, size in sizes.items():
+        if not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(f"{type(layer).__name__}: {name} is a whole number and at least 1, "
+                             f"not {size!r}")
+    vars(layer).update(sizes)
+
+
 class Function(Layer):
     """A function of tensors as a layer. Sequential makes one of ops.relu, or of a lambda."""
 
@@ -185,10 +204,12 @@ class Conv2D(Weighted):
 
     def __init__(self, channels, kernels, size, stride=1, pad=0, groups=1, form="auto",
                  std="he", bias=0.0):
+        _sizes(self, channels=channels, kernels=kernels, size=size, stride=stride, groups=groups)
         if channels % groups or kernels % groups:
             raise ValueError(f"Conv2D: {channels} channels and {kernels} kernels do not fall "
                              f"into {groups} equal groups")
-        self.stride, self.pad, self.groups, self.form = stride, pad, groups, form
+        both_sides(pad)                                # raises ValueError
+        self.pad, self.form = pad, form
         super().__init__((size, size, channels // groups, kernels), std, bias)
 
     def forward(self, x):
@@ -206,6 +227,7 @@ class Local2D(Weighted):
     """
 
     def __init__(self, channels, kernels, size, side, pad=0, std="he", bias=0.0):
+        _sizes(self, channels=channels, kernels=kernels, size=size, side=side)
         self.pad = pad
         places = out_size(side, size, 1, both_sides(pad))
         super().__init__((size, size, channels, kernels), std, bias, places=(places, places))
@@ -218,6 +240,7 @@ class Dense(Weighted):
     """Every output sees every input. (N, inputs) -> (N, outputs)"""
 
     def __init__(self, inputs, outputs, std="he", bias=0.0):
+        _sizes(self, inputs=inputs, outputs=outputs)
         super().__init__((inputs, outputs), std, bias)
 
     def forward(self, x):
@@ -291,7 +314,7 @@ class MaxPool(Layer):
     """
 
     def __init__(self, size=3, stride=2, ties="first", ceil=False):
-        self.size, self.stride = size, stride
+        _sizes(self, size=size, stride=stride)
         self.ties, self.ceil = ties, ceil
 
     def forward(self, x):
@@ -305,7 +328,7 @@ class AvgPool(Layer):
     """
 
     def __init__(self, size=3, stride=2, ceil=False):
-        self.size, self.stride = size, stride
+        _sizes(self, size=size, stride=stride)
         self.ceil = ceil
 
     def forward(self, x):
