@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import alexnet
-from tinynet import layers, ops, rng
+from tinynet import layers, ops, rng, store
 from tinynet.device import Device
 from tinynet.engine import Parameter, Tensor, no_grad
 from tinynet.errors import UserError
@@ -122,10 +122,17 @@ def test_weights_are_drawn_once_and_not_before_somebody_looks(draws):
     assert sorted(draws) == sorted(name for name in NAMES if name.endswith("W"))
 
 
-def test_the_paper_s_net_is_built_and_shown_without_a_draw(draws):
-    alexnet.AlexNet(5, (CPU, CPU), RECIPES["quickstart"]).initialize(1)
+def test_the_paper_s_net_is_built_and_filled_without_a_draw(draws, tmp_path):
+    small = RECIPES["quickstart"].changed({"kernels": (4, 8, 8, 8, 8), "neurons": (16, 16),
+                                           "crop": 67})
+    first = alexnet.AlexNet(5, (CPU, CPU), small).initialize(1)
+    first.save(tmp_path / "net.npz")
+    assert len(draws) == 15
+    second = alexnet.AlexNet(5, (CPU, CPU), small).initialize(2).load(tmp_path / "net.npz")
     alexnet.main(["show"])
-    assert draws == []
+    assert len(draws) == 15
+    for (_, w), (_, v) in zip(first.parameters(), second.parameters(), strict=True):
+        assert np.array_equal(w.data, v.data)
 
 
 def test_weights_are_drawn_where_the_layer_lives(gpus):
@@ -317,6 +324,38 @@ def test_sizes_that_cannot_be_are_refused_by_the_constructor(make, says):
 
 def test_numpy_s_whole_numbers_are_sizes():
     assert Dense(np.int64(4), np.int32(2))(ONES).shape == (2, 2)
+
+
+# --- files ------------------------------------------------------------------------------
+
+
+def test_a_net_is_saved_and_loaded_to_the_bit(tmp_path):
+    net, other = Blocks().initialize(1), Blocks().initialize(2)
+    net.save(tmp_path / "net.npz")
+    assert other.load(tmp_path / "net.npz") is other
+    for y, z in zip(net(ONES), other(ONES), strict=True):
+        assert np.array_equal(y.numpy(), z.numpy())
+
+
+def test_a_net_and_a_training_checkpoint_read_each_other(tmp_path):
+    net, other = Blocks().initialize(1), Blocks().initialize(2)
+    optimizer = SGD(net.parameters())
+    store.save(tmp_path / "last.npz", store.training_arrays(net, optimizer), {"step": 1})
+    other.load(tmp_path)                                       # a run's folder
+    assert np.array_equal(net.out[0].W.data, other.out[0].W.data)
+    other.initialize(3).save(tmp_path / "net.npz")
+    store.Checkpoint(tmp_path / "net.npz").load_weights(net)
+    assert np.array_equal(net.out[0].W.data, other.out[0].W.data)
+
+
+def test_another_net_is_refused(tmp_path):
+    Dense(4, 2).save(tmp_path / "net.npz")
+    with pytest.raises(UserError, match=r"holds another net: W is \(4, 2\) there and \(4, 3\)"):
+        Dense(4, 3).load(tmp_path / "net.npz")
+    with pytest.raises(UserError, match="holds another net: .* on one side only"):
+        Sequential(Dense(4, 2)).load(tmp_path / "net.npz")
+    with pytest.raises(UserError, match="there is no such checkpoint"):
+        Dense(4, 2).load(tmp_path / "none.npz")
 
 
 # --- how to write a layer ---------------------------------------------------------------

@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tinynet"
 # In the order in which they are read; imports go up this list.
 ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "winograd", "conv",
-          "pool", "norm", "layers", "split", "optim", "store", "progress"]
+          "pool", "norm", "store", "layers", "split", "optim", "progress"]
 WINGS = {"pictures": ["patterns", "images", "packed", "batches"],
          "training": ["schedules", "recipes", "figures", "evaluation", "weights", "stall", "runs"],
          "tools": ["memory", "doctor", "bench"]}

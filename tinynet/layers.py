@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 
-from . import ops, rng
+from . import ops, rng, store
 from .conv import both_sides, conv2d, local2d, out_size
 from .device import Device
 from .engine import Parameter
@@ -104,6 +104,16 @@ class Layer:
         """Switch to test mode, in which dropout keeps everything. Returns the layer."""
         for _, layer in self.named_layers():
             layer.training = False
+        return self
+
+    def save(self, path):
+        """Write all parameters to an .npz file. Raises OSError; an older file is then kept."""
+        store.save(path, {f"weights/{name}": w.numpy() for name, w in self.parameters()}, {})
+
+    def load(self, path):
+        """Read all parameters from a file that save() or a training run wrote. Returns the
+        layer. Raises UserError if there is none, or names or shapes differ."""
+        store.Checkpoint(path).load_weights(self)
         return self
 
 def _find(kind, holder, prefix=""):
