@@ -9,7 +9,7 @@ import pytest
 
 import alexnet
 from tinynet import layers, ops, rng, store
-from tinynet.device import Device
+from tinynet.device import Device, devices
 from tinynet.engine import Parameter, Tensor, no_grad
 from tinynet.errors import UserError
 from tinynet.layers import (
@@ -27,6 +27,7 @@ from tinynet.layers import (
     Sequential,
 )
 from tinynet.optim import SGD
+from tinynet.tools import memory
 from tinynet.training.recipes import RECIPES
 
 CPU = Device("cpu")
@@ -115,7 +116,7 @@ def test_initialize_draws_anew_what_was_trained_and_keeps_what_was_given():
 def test_weights_are_drawn_once_and_not_before_somebody_looks(draws):
     net = Blocks().to("cpu1").initialize(0).to("cpu").initialize(3)
     assert sum(math.prod(w.shape) for _, w in net.parameters()) > 50
-    net.train(), copy.deepcopy(net)
+    repr(net), net.train(), copy.deepcopy(net)
     assert draws == []
     for _ in range(2):
         net(ONES)
@@ -227,6 +228,7 @@ def test_steps_may_be_plain_functions():
     net = Sequential(Dense(4, 3), ops.relu, lambda x: x * 2.0, last=ops.softmax)
     plain = ops.softmax(ops.relu(net[0](ONES)) * 2.0)
     assert np.array_equal(net(ONES).numpy(), plain.numpy())
+    assert repr(net) == "Sequential(Dense(4, 3), relu, <lambda>, last=softmax)"
 
 
 def test_a_layer_may_be_two_steps():
@@ -237,7 +239,7 @@ def test_a_layer_may_be_two_steps():
 
 
 @pytest.mark.parametrize("steps, says", [
-    (([Dense(4, 2), ReLU()],), r"step 0 is \[.*\], neither a layer"),
+    (([Dense(4, 2), ReLU()],), r"step 0 is \[Dense\(4, 2\), ReLU\(\)\], neither a layer"),
     ((Dense(4, 2), ReLU), "step 1 is <class .*ReLU'>, neither"), ((None,), "step 0 is None")])
 def test_what_is_no_step_is_refused_with_a_sentence(steps, says):
     with pytest.raises(TypeError, match="^Sequential: " + says):
@@ -356,6 +358,96 @@ def test_another_net_is_refused(tmp_path):
         Sequential(Dense(4, 2)).load(tmp_path / "net.npz")
     with pytest.raises(UserError, match="there is no such checkpoint"):
         Dense(4, 2).load(tmp_path / "none.npz")
+
+
+# --- what one can print -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [
+    "Dense(4, 2)", "Conv2D(48, 128, 5, pad=2)", "Conv2D(3, 8, 11, stride=4, pad=(0, 3), std=0.01)",
+    "Local2D(3, 8, 3, 5, pad=1)", "Dropout()", "Dropout(p=0.2, classic=False)", "MaxPool()",
+    "AvgPool(size=2, ceil=True)", "LRN(k=1.0)", "SameMapLRN(size=3)", "ReLU()",
+    "Sequential(Dense(4, 8), ReLU())", "Sequential(fc=Dense(4, 8), relu=ReLU())", """\
+Sequential(
+    conv1=Sequential(
+        Conv2D(3, 16, 5, stride=2, pad=2),
+        ReLU(),
+        LRN(),
+        MaxPool(size=2, ceil=True)),
+    fc=Dense(16, 10))"""])
+def test_a_layer_is_printed_as_it_is_written(code):
+    assert repr(eval(code)) == code
+
+
+def test_a_layer_that_does_not_keep_its_arguments_can_be_printed():
+    class Scaled(Layer):
+        def __init__(self, channels, factor=2):
+            self.gain = Parameter(np.ones(channels))
+
+    assert repr(Scaled(3)) == "Scaled()"
+    assert repr(Sequential(Scaled(3))) == "Sequential(Scaled())"
+
+
+def rows_of(summary):
+    return [line.split() for line in summary.splitlines()]
+
+
+def test_a_summary_counts_what_a_pass_needs():
+    net = Sequential(conv=Sequential(Conv2D(4, 6, 3, pad=1, groups=2), ops.relu, MaxPool(2)),
+                     local=Local2D(6, 3, 3, side=4), out=Sequential(Flatten(), Dense(12, 5)))
+    expected = """
+        layer                output  parameters  multiply-adds
+        conv.0   Conv2D      8x8x6    114        6912
+        conv.1   Function    8x8x6    0          0
+        conv.2   MaxPool     4x4x6    0          0
+        local    Local2D     2x2x3    660        648
+        out.0    Flatten     12       0          0
+        out.1    Dense       5        65         60
+        total                         839        7620"""
+    expected = rows_of(expected)[1:]
+    array = np.zeros((3, 8, 8, 4), np.float32)
+    for x in (1, 8, 8, 4), array, Tensor(array):
+        assert rows_of(net.summary(x).replace(",", "")) == expected
+
+
+def test_the_summary_of_the_paper_s_net_has_the_paper_s_numbers():
+    net = memory.without_weights(alexnet.AlexNet(1000, devices("cpu,cpu"), RECIPES["paper"]))
+    text = net.summary((1, 227, 227, 3))
+    assert text.splitlines()[-1].split() == ["total", "60,965,224", "724,406,816"]
+    assert max(map(len, text.splitlines())) < 80
+
+
+def test_a_summary_leaves_the_net_as_it_was(draws):
+    net = Sequential(Dense(4, 8), Dropout(), Sequential(Dropout(), Dense(8, 2)).eval())
+    net.initialize(1)
+    net[1](ONES)
+    net.summary((2, 4))
+    with pytest.raises(ValueError):
+        net.summary((2, 5))
+    assert [layer.training for _, layer in net.named_layers()] == [True] * 3 + [False] * 3
+    assert net[1].step == 1 and not any("forward" in vars(layer)
+                                        for _, layer in net.named_layers())
+    assert np.array_equal(net[0].W.data, Sequential(Dense(4, 8)).initialize(1)[0].W.data)
+
+
+def test_a_summary_counts_shared_weights_once():
+    dense = Dense(4, 4)
+    assert rows_of(Sequential(dense, dense).summary((1, 4)))[-1] == ["total", "20", "32"]
+
+
+def test_watched_layers_compute_what_they_are_told_and_are_themselves_again():
+    net, seen = Sequential(Dense(4, 2), ReLU()), []
+
+    def doubled(name, forward, x):
+        seen.append((name, x.shape))
+        return forward(x) * 2.0
+
+    plain = net(ONES).numpy()
+    with layers.watched({"first": net[0]}, doubled):
+        assert np.array_equal(net(ONES).numpy(), 2 * plain)
+    with pytest.raises(RuntimeError), layers.watched({"first": net[0]}, doubled):
+        raise RuntimeError
+    assert np.array_equal(net(ONES).numpy(), plain) and seen == [("first", (2, 4))]
 
 
 # --- how to write a layer ---------------------------------------------------------------

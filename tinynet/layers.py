@@ -5,14 +5,17 @@ of the same name. `parameters()` finds them by walking the attributes in the ord
 they were written down; there is no registration.
 """
 import functools
+import inspect
 import itertools
+import math
+from contextlib import contextmanager
 
 import numpy as np
 
 from . import ops, rng, store
 from .conv import both_sides, conv2d, local2d, out_size
 from .device import Device
-from .engine import Parameter
+from .engine import Parameter, Tensor, no_grad
 from .norm import lrn, lrn_same_map
 from .pool import avg_pool, max_pool
 
@@ -34,6 +37,7 @@ class Layer:
     """
 
     training = True
+    multiply_adds = 0                  # for one place of the output; of a dense layer: for all
 
     def __call__(self, *inputs):
         try:
@@ -46,6 +50,20 @@ class Layer:
                 if layer is innermost and path and len(said) == 1:
                     error.args = f"{path[:-1]} ({type(layer).__name__}): {said[0]}",
             raise
+
+    def __repr__(self):
+        """The code that makes it: its layers, or else those of its arguments that are not the
+        defaults, read from attributes of the same names."""
+        parts = [f"{'' if name.isdigit() else name + '='}{layer!r}"
+                 for name, layer in self.layers()]
+        for name, argument in () if parts else inspect.signature(type(self)).parameters.items():
+            value, default = getattr(self, name, argument.default), argument.default
+            if repr(value) != repr(default):
+                parts.append(repr(value) if default is argument.empty else f"{name}={value!r}")
+        text = ", ".join(parts)
+        if len(text) > 60 or "\n" in text:
+            text = "\n" + ",\n".join(parts)
+        return f"{type(self).__name__}({text})".replace("\n", "\n    ")
 
     def layers(self):
         """[(name, layer), ...] of the layers that this one holds, in definition order."""
@@ -116,6 +134,44 @@ class Layer:
         store.Checkpoint(path).load_weights(self)
         return self
 
+    def summary(self, x):
+        """A table of the layers that compute, in their order, as text.
+
+        x: a Tensor, an array, or the shape of one, batch axis included. Output and
+        multiply-adds are those of one row of the batch; the latter are counted for the layers
+        of this file. Weights that several layers share count once in the total. The net is
+        left as it was.
+        """
+        layers = dict(self.named_layers())
+        modes = [layer.training for layer in layers.values()]
+        rows = []
+
+        def measured(path, forward, *inputs):
+            y, layer = forward(*inputs), layers[path]
+            rows.append((path[:-1], type(layer).__name__, "x".join(map(str, y.shape[1:])),
+                         _count(_find(Parameter, vars(layer))),
+                         math.prod(y.shape[1:-1]) * layer.multiply_adds))
+            return y
+
+        if not isinstance(x, Tensor):
+            place = next((w.device for _, w in self.parameters()), "cpu")
+            x = Tensor(np.zeros(getattr(x, "shape", x), np.float32), place)
+        computing = {path: layer for path, layer in layers.items()
+                     if not layer.layers() or any(_find(Parameter, vars(layer)))}
+        try:
+            with watched(computing, measured), no_grad():
+                self.eval()(x)
+        finally:
+            for layer, training in zip(layers.values(), modes, strict=True):
+                layer.training = training
+        rows.append(("total", "", "", _count(self.parameters()), sum(row[-1] for row in rows)))
+        width = max(len(row[0]) for row in rows)
+        lines = [f"{'layer':{width + 12}}{'output':>13}{'parameters':>13}{'multiply-adds':>16}"]
+        for path, kind, output, size, macs in rows:
+            lines.append(f"{path:{width}}  {kind:10}{output:>13}{size:>13,}{macs:>16,}")
+        return "\n".join(lines)
+
+
 def _find(kind, holder, prefix=""):
     """(name, value) for every Layer, or Parameter, in a dict, list or tuple, and in those that
     it holds."""
@@ -143,11 +199,32 @@ def _sizes(layer, **sizes):
     vars(layer).update(sizes)
 
 
+def _count(named):
+    """How many numbers there are in (name, Parameter) pairs."""
+    return sum(math.prod(parameter.shape) for _, parameter in named)
+
+
+@contextmanager
+def watched(layers, around):
+    """Inside, every layer computes around(name, forward, *inputs), where forward is its own: to
+    look at what goes in and comes out, or at the clock. layers: {name: layer}."""
+    for name, layer in layers.items():                 # hides the method of its class
+        layer.forward = functools.partial(around, name, layer.forward)
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            del layer.forward
+
+
 class Function(Layer):
     """A function of tensors as a layer. Sequential makes one of ops.relu, or of a lambda."""
 
     def __init__(self, function):
         self.function = function
+
+    def __repr__(self):
+        return getattr(self.function, "__name__", repr(self.function))
 
     def forward(self, *inputs):
         return self.function(*inputs)
@@ -195,7 +272,7 @@ class Weighted(Layer):
     """
 
     def __init__(self, shape, std, bias, places=()):
-        self.std, self.bias = std, bias
+        self.std, self.bias, self.multiply_adds = std, bias, math.prod(shape)
         std = (2.0 / np.prod(shape[:-1])) ** 0.5 if std == "he" else float(std)
         self.W = Parameter(functools.partial(rng.gaussian_weights, std=std),
                            shape=(*places, *shape))
