@@ -112,19 +112,14 @@ class AlexNet(Layer):
         return self.fc8(gather(top, bottom))                     # layer 8, on the top device
 
 
-class OneTower(Tower):
+class OneTower(Sequential):
     """A net of one row, in which every kernel sees every map and nothing is exchanged."""
 
     def __init__(self, classes, device, recipe):
-        super().__init__(device, recipe, rows=1)
-        self.fc8 = Bricks(recipe).last(recipe.neurons[-1], classes).to(device)
+        fc8 = Bricks(recipe).last(recipe.neurons[-1], classes).to(device)
+        super().__init__(**dict(Tower(device, recipe, rows=1).layers()), fc8=fc8)
         self.towers, self.devices = (self,), (device, device)
         self.crop = recipe.crop
-
-    def forward(self, image):
-        for _, layer in self.layers():
-            image = layer(image)
-        return image
 
 
 def build(classes, devices, recipe):
@@ -252,7 +247,7 @@ def finish(run, folder, validation):
             print(f"{len(loader.skipped)} unreadable pictures in {loader.pictures.root} were "
                   "skipped")
     kernels = run.folder / "kernels.png"
-    figures.save(figures.kernel_sheet(*[tower.conv1.steps[0].W.numpy() for tower in run.model.towers]),
+    figures.save(figures.kernel_sheet(*[tower.conv1[0].W.numpy() for tower in run.model.towers]),
                  kernels)
     following = ("test", run.best, folder, "--views", "10")
     if isinstance(validation.pictures, dataset.Pictures):  # else they have no files of their own
@@ -368,7 +363,8 @@ def show(args):
     """Print the layer table, the crossings and the memory, all read off a pass of one image."""
     recipe = options.chosen_recipe(args)
     devices = options.two_devices(args.device, recipe.towers)
-    model = (ungrouped if args.ungrouped else build)(args.classes, devices, recipe)
+    model = memory.without_weights(
+        (ungrouped if args.ungrouped else build)(args.classes, devices, recipe))
     image = Tensor(np.zeros((1, recipe.crop, recipe.crop, 3), np.float32), devices[0])
     print(*anatomy.lines(model.eval()(image), recipe.batch_size), "", "memory of a training step:",
           *memory.table(memory.of_model(model), recipe.batch_size), sep="\n")

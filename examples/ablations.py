@@ -46,7 +46,7 @@ def block(maps, kernels, size, pool=3, norm=True):
     """A convolution with its ReLU, norm and pool, which halves the map: 32, 16, 8, 4."""
     # LRN squares its input: for pixels that are 64 times smaller the paper's 1e-4 is 0.41.
     norms = [LRN(alpha=1e-4 / SCALE ** 2)] if norm else []
-    return Sequential(Conv2D(maps, kernels, size, pad=size // 2, std="he"), ReLU(), *norms,
+    return Sequential(Conv2D(maps, kernels, size, pad=size // 2), ReLU(), *norms,
                       MaxPool(pool, stride=2, ceil=True))
 
 
@@ -56,9 +56,8 @@ def one_tower(kernels=32, pool=3, norm=True, dropout=0.0, side=4):
         conv1=block(3, kernels, 5, pool, norm),
         conv2=block(kernels, kernels, 5, pool, norm),
         conv3=block(kernels, 64, 3, pool, norm=False),
-        fc4=Sequential(Flatten(), Dense(64 * side ** 2, 256, std="he"), ReLU(),
-                       Dropout(dropout)),
-        fc5=Dense(256, 10))
+        fc4=Sequential(Flatten(), Dense(64 * side ** 2, 256), ReLU(), Dropout(dropout)),
+        fc5=Dense(256, 10, std=0.01))
 
 
 class TwoTowers(Layer):
@@ -69,8 +68,7 @@ class TwoTowers(Layer):
             return Sequential(conv1=block(3, 16, 5), conv2=block(16, 16, 5))
         self.top, self.bottom = row(), row()
         self.top3, self.bottom3 = block(32, 32, 3, norm=False), block(32, 32, 3, norm=False)
-        self.rest = Sequential(Flatten(), Dense(64 * 4 * 4, 256, std="he"), ReLU(),
-                               Dense(256, 10))
+        self.rest = Sequential(Flatten(), Dense(64 * 4 * 4, 256), ReLU(), Dense(256, 10, std=0.01))
 
     def forward(self, image):
         top, bottom = send_to_both(image, image.device, image.device)

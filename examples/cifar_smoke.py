@@ -42,10 +42,10 @@ class Tower(Layer):
     """One row of Figure 2 for pictures of 32 x 32 pixels."""
 
     def __init__(self, where):
-        self.conv1 = Sequential(Conv2D(3, 16, 5, pad=2, std="he"), ReLU(), LRN(), MaxPool())
-        self.conv2 = Sequential(Conv2D(16, 32, 3, pad=1, std="he"), ReLU(), LRN(), MaxPool())
-        self.conv3 = Sequential(Conv2D(64, 32, 3, pad=1, std="he"), ReLU(), MaxPool())
-        self.fc4 = Sequential(Flatten(), Dense(64 * 3 * 3, 64, std="he"), ReLU())
+        self.conv1 = Sequential(Conv2D(3, 16, 5, pad=2), ReLU(), LRN(), MaxPool())
+        self.conv2 = Sequential(Conv2D(16, 32, 3, pad=1), ReLU(), LRN(), MaxPool())
+        self.conv3 = Sequential(Conv2D(64, 32, 3, pad=1), ReLU(), MaxPool())
+        self.fc4 = Sequential(Flatten(), Dense(64 * 3 * 3, 64), ReLU())
         self.to(where)
 
 
@@ -54,7 +54,7 @@ class TwoTowers(Layer):
 
     def __init__(self, top, bottom):
         self.top, self.bottom = Tower(top), Tower(bottom)
-        self.fc5 = Dense(2 * 64, 10).to(top)
+        self.fc5 = Dense(2 * 64, 10, std=0.01).to(top)
         self.devices = top, bottom
 
     def forward(self, image):

@@ -45,9 +45,9 @@ def four_layers(unit):
     def pool(kind):
         return kind(3, stride=2, ceil=True)
     return Sequential(
-        conv1=Sequential(Conv2D(3, 32, 5, pad=2, std="he"), unit(), pool(MaxPool)),
-        conv2=Sequential(Conv2D(32, 32, 5, pad=2, std="he"), unit(), pool(AvgPool)),
-        conv3=Sequential(Conv2D(32, 64, 5, pad=2, std="he"), unit(), pool(AvgPool)),
+        conv1=Sequential(Conv2D(3, 32, 5, pad=2), unit(), pool(MaxPool)),
+        conv2=Sequential(Conv2D(32, 32, 5, pad=2), unit(), pool(AvgPool)),
+        conv3=Sequential(Conv2D(32, 64, 5, pad=2), unit(), pool(AvgPool)),
         fc4=Sequential(Flatten(), Dense(64 * 4 * 4, 10, std=0.01)))
 
 

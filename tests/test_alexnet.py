@@ -71,9 +71,9 @@ def test_the_kernels_are_those_of_section_3_5(net):
 
 def test_relu_comes_before_lrn_and_lrn_before_pooling(net):
     for layer in (net.top.conv1, net.bottom.conv2):
-        assert [type(step).__name__ for step in layer.steps] == [
+        assert [type(step).__name__ for step in layer] == [
             "Conv2D", "ReLU", "LRN", "MaxPool"]
-    norm = net.top.conv1.steps[2]
+    norm = net.top.conv1[2]
     assert (norm.n, norm.k, norm.alpha, norm.beta) == (5, 2.0, 1e-4, 0.75)
 
 
@@ -105,7 +105,7 @@ def test_without_overlap_the_maps_are_those_of_run_147():
     with no_grad():
         x, sides = Tensor(np.zeros((1, 227, 227, 3), np.float32)), []
         for layer in ("conv1", "conv2"):
-            for step in getattr(model.top, layer).steps:
+            for step in getattr(model.top, layer):
                 x = step(x)
                 sides.append(x.shape[1])
     assert sides == [55, 55, 55, 28, 26, 26, 26, 13]
@@ -116,27 +116,27 @@ def test_without_overlap_the_maps_are_those_of_run_147():
 
 def test_a_crop_of_224_gives_55_as_in_the_2012_program():
     assert alexnet.map_sides(PAPER.changed({"crop": 224})) == (55, 6)
-    conv1 = alexnet.build(10, (CPU, CPU), RECIPES["2012"]).top.conv1.steps[0]
+    conv1 = alexnet.build(10, (CPU, CPU), RECIPES["2012"]).top.conv1[0]
     assert conv1(Tensor(np.zeros((1, 224, 224, 3), np.float32))).shape == (1, 55, 55, 48)
     assert conv1.pad == (0, 3)
 
 
 def test_the_recipe_2012_is_what_the_program_did():
     model = alexnet.build(1000, (CPU, CPU), RECIPES["2012"])
-    kinds = [[type(step).__name__ for step in layer.steps]
+    kinds = [[type(step).__name__ for step in layer]
              for layer in (model.top.conv1, model.bottom.conv2)]
     assert kinds == [["Conv2D", "LRN", "MaxPool", "ReLU"],
                      ["Conv2D", "ReLU", "LRN", "SameMapLRN", "MaxPool"]]
-    norm, same, pool = model.top.conv1.steps[1], *model.top.conv2.steps[3:]
+    norm, same, pool = model.top.conv1[1], *model.top.conv2[3:]
     assert (norm.k, norm.alpha) == (2.0, pytest.approx(2e-5))
     assert (same.size, same.k, same.alpha, pool.ties) == (5, 1.0, 4e-5, "all")
-    spread = [layer.std for layer in model.every_layer() if hasattr(layer, "std")]
+    spread = [layer.std for _, layer in model.named_layers() if hasattr(layer, "std")]
     assert spread == 2 * [0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01] + [0.01]
 
 
 def test_no_norm_means_neither_of_them():
     model = alexnet.build(10, (CPU, CPU), RECIPES["2012"].changed({"lrn": "none"}))
-    assert not [layer for layer in model.every_layer() if "LRN" in type(layer).__name__]
+    assert not [layer for _, layer in model.named_layers() if "LRN" in type(layer).__name__]
 
 
 def test_the_recipe_reaches_the_layers():
@@ -144,15 +144,15 @@ def test_the_recipe_reaches_the_layers():
                                 lrn_k=3.0, dropout=0.25, dropout_kind="inverted",
                                 conv="im2col"))
     small = alexnet.AlexNet(3, (CPU, CPU), recipe)
-    norm, drop = small.bottom.conv2.steps[2], small.top.fc7.steps[-1]
-    assert {small.top.conv1.steps[0].form, small.bottom.conv5.steps[0].form} == {"im2col"}
+    norm, drop = small.bottom.conv2[2], small.top.fc7[-1]
+    assert {small.top.conv1[0].form, small.bottom.conv5[0].form} == {"im2col"}
     assert (norm.alpha, norm.k, drop.keep, drop.classic) == (0.5, 3.0, 0.75, False)
 
 
 def test_dropout_follows_fc6_and_fc7_only(net):
-    assert [type(step) is Dropout for step in net.top.fc6.steps] == [False] * 3 + [True]
-    assert [type(step) is Dropout for step in net.top.fc7.steps] == [False] * 3 + [True]
-    assert sum(type(layer) is Dropout for layer in net.every_layer()) == 4
+    assert [type(step) is Dropout for step in net.top.fc6] == [False] * 3 + [True]
+    assert [type(step) is Dropout for step in net.top.fc7] == [False] * 3 + [True]
+    assert sum(type(layer) is Dropout for _, layer in net.named_layers()) == 4
 
 
 def test_first_weights_have_standard_deviation_0_01_and_biases_1_where_the_paper_says(net):
@@ -166,7 +166,7 @@ def test_first_weights_have_standard_deviation_0_01_and_biases_1_where_the_paper
 
 
 def test_the_two_towers_start_differently(net):
-    assert not np.any(net.top.conv2.steps[0].W.data == net.bottom.conv2.steps[0].W.data)
+    assert not np.any(net.top.conv2[0].W.data == net.bottom.conv2[0].W.data)
 
 
 def test_224_with_three_zeros_on_the_far_side_is_also_55():

@@ -12,7 +12,7 @@ from tinynet.engine import graph
 from tinynet.layers import Conv2D
 from tinynet.optim import SGD
 from tinynet.pictures import dataset
-from tinynet.tools import anatomy, bench
+from tinynet.tools import anatomy, bench, memory
 from tinynet.training.recipes import RECIPES
 
 BATCH, CLASSES = 4, 10
@@ -52,7 +52,7 @@ def test_operations_are_two_a_multiply_add_of_both_towers(result, layer, op, mul
 
 
 def test_a_step_of_the_paper_has_the_operations_of_its_table():
-    model = alexnet.AlexNet(1000, devices("cpu"), RECIPES["paper"]).name_parameters()
+    model = memory.without_weights(alexnet.AlexNet(1000, devices("cpu"), RECIPES["paper"]))
     output = model(alexnet.Tensor(np.zeros((1, 227, 227, 3), np.float32)))
     forward = sum(bench.gflop(node)[0] for node in graph(output))
     assert forward == pytest.approx(2 * 724_406_816 / 1e9)
@@ -84,7 +84,7 @@ def test_the_times_of_a_step_add_up_to_the_whole_of_it(work, clock):
 
 
 def test_a_slow_layer_shows_in_its_row_and_nowhere_else(work, clock, monkeypatch):
-    forward, layer = Conv2D.forward, work.model.top.conv4.steps[0]
+    forward, layer = Conv2D.forward, work.model.top.conv4[0]
 
     def slow(self, x):
         if self is layer:
@@ -99,7 +99,7 @@ def test_a_slow_layer_shows_in_its_row_and_nowhere_else(work, clock, monkeypatch
 
 def test_a_measured_net_is_left_as_it_was(work):
     work.step_by_op()
-    assert not any("forward" in vars(layer) for layer in work.model.every_layer())
+    assert not any("forward" in vars(layer) for _, layer in work.model.named_layers())
 
 
 def test_speeds_follow_from_the_times_and_shares_from_the_ceilings(result):

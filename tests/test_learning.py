@@ -15,10 +15,10 @@ class SmallTower(Layer):
     """One row of Figure 2 for pictures of 32 x 32 pixels."""
 
     def __init__(self, device):
-        self.conv1 = Sequential(Conv2D(3, 8, 5, pad=2, std="he"), ReLU(), LRN(), MaxPool())
-        self.conv2 = Sequential(Conv2D(8, 16, 3, pad=1, std="he"), ReLU(), LRN(), MaxPool())
-        self.conv3 = Sequential(Conv2D(32, 32, 3, pad=1, std="he"), ReLU(), MaxPool())
-        self.fc4 = Sequential(Flatten(), Dense(2 * 32 * 3 * 3, 64, std="he"), ReLU())
+        self.conv1 = Sequential(Conv2D(3, 8, 5, pad=2), ReLU(), LRN(), MaxPool())
+        self.conv2 = Sequential(Conv2D(8, 16, 3, pad=1), ReLU(), LRN(), MaxPool())
+        self.conv3 = Sequential(Conv2D(32, 32, 3, pad=1), ReLU(), MaxPool())
+        self.fc4 = Sequential(Flatten(), Dense(2 * 32 * 3 * 3, 64), ReLU())
         self.to(device)
 
 
@@ -27,7 +27,7 @@ class SmallNet(Layer):
 
     def __init__(self, top, bottom):
         self.top, self.bottom = SmallTower(top), SmallTower(bottom)
-        self.fc5 = Dense(128, 10).to(top)
+        self.fc5 = Dense(128, 10, std=0.01).to(top)
         self.devices = top, bottom
 
     def forward(self, image):

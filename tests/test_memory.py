@@ -16,7 +16,8 @@ MB = 10 ** 6
 
 def needs(names, recipe="quickstart", classes=10, **options):
     recipe = RECIPES[recipe].changed(options)
-    return memory.of_model(alexnet.AlexNet(classes, devices(names), recipe))
+    model = memory.without_weights(alexnet.AlexNet(classes, devices(names), recipe))
+    return memory.of_model(model)
 
 
 def test_weights_velocities_and_gradients_are_four_bytes_a_parameter():

@@ -328,7 +328,7 @@ def test_inverted_dropout_doubles_in_training_and_does_nothing_in_tests():
 def test_dropout_masks_differ_by_step_and_layer_and_return_with_the_step():
     x = Tensor(np.ones((50, 50)))
     net = layers.Sequential(layers.Dropout(), layers.Dropout()).initialize(seed=1)
-    one, other = net.steps
+    one, other = net
     masks = [one(x).numpy(), one(x).numpy(), other(x).numpy()]
     assert not np.array_equal(masks[0], masks[1])
     assert not np.array_equal(masks[0], masks[2])

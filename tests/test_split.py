@@ -86,7 +86,7 @@ def test_the_towers_equal_one_net_with_grouped_convolutions():
     top, bottom = model.top, model.bottom
 
     def merged(name, groups):
-        one, other = (getattr(tower, name).steps[0] for tower in (top, bottom))
+        one, other = (getattr(tower, name)[0] for tower in (top, bottom))
         maps, kernels = one.W.shape[2] * groups, 2 * one.W.shape[3]
         both = Conv2D(maps, kernels, one.W.shape[0], one.stride, one.pad, groups)
         both.W.data = np.concatenate([one.W.data, other.W.data], axis=3)
@@ -96,14 +96,14 @@ def test_the_towers_equal_one_net_with_grouped_convolutions():
     image = Tensor(IMAGES)
     maps = merged("conv1", 1)(image)              # both towers see the whole image
     t, b = send_to_both(image, *model.devices)
-    t, b = top.conv1.steps[0](t), bottom.conv1.steps[0](b)
+    t, b = top.conv1[0](t), bottom.conv1[0](b)
     assert gather(t, b).numpy() == pytest.approx(maps.numpy(), abs=1e-4)
     maps = merged("conv2", 2)(maps)               # each kernel sees its own half
-    t, b = top.conv2.steps[0](t), bottom.conv2.steps[0](b)
+    t, b = top.conv2[0](t), bottom.conv2[0](b)
     assert gather(t, b).numpy() == pytest.approx(maps.numpy(), abs=1e-3)
     maps = merged("conv3", 1)(maps)               # each kernel sees everything
     t, b = exchange(t, b)
-    t, b = top.conv3.steps[0](t), bottom.conv3.steps[0](b)
+    t, b = top.conv3[0](t), bottom.conv3[0](b)
     assert gather(t, b).numpy() == pytest.approx(maps.numpy(), abs=1e-3, rel=1e-4)
 
 

@@ -106,11 +106,11 @@ def test_every_layer_has_a_row_in_the_order_of_computing(after_a_step):
 @pytest.mark.parametrize("device", ["cpu", "cpu0,cpu1"])
 def test_the_numbers_of_a_layer_are_what_plain_loops_find(after_a_step, device):
     net = after_a_step(device=device)
-    net.model.top.conv2.steps[0].b.data[:3] = -1e6               # these three die
+    net.model.top.conv2[0].b.data[:3] = -1e6                     # these three die
     rows = examine(net.model, net.optimizer, net.batch.images)
     tower = net.model.eval().top
     y = tower.conv1(Tensor(net.batch.images, net.model.devices[0]))
-    for layer in tower.conv2.steps[:2]:                          # as far as the ReLU
+    for layer in tower.conv2[:2]:                                # as far as the ReLU
         y = layer(y)
     y = y.numpy().astype(float)
     dead = [not any(y[n, i, j, unit] > 0 for n in range(16) for i in range(y.shape[1])
@@ -146,15 +146,15 @@ def test_the_net_is_left_as_it_was(after_a_step, training):
         arrays = [array for name, w in net.model.parameters()
                   for array in (w.data, w.grad, net.optimizer.velocity[name])]
         others = [{key: value for key, value in vars(layer).items() if np.isscalar(value)
-                   or callable(value)} for layer in net.model.every_layer()]
+                   or callable(value)} for _, layer in net.model.named_layers()]
         return [array.copy() for array in arrays], others
 
     arrays, others = state()
     said(net)
     arrays_after, others_after = state()
     assert all(map(np.array_equal, arrays, arrays_after)) and others == others_after
-    assert {layer.training for layer in net.model.every_layer()} == {training}
-    assert not any("forward" in vars(layer) for layer in net.model.every_layer())
+    assert {layer.training for _, layer in net.model.named_layers()} == {training}
+    assert not any("forward" in vars(layer) for _, layer in net.model.named_layers())
 
 
 @pytest.mark.parametrize("changes, says", [

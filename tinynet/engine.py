@@ -155,11 +155,39 @@ def graph(output):
 
 
 class Parameter(Tensor):
-    """A tensor that is learned. `name` says where it sits in the net: "top.conv1.0.W"."""
+    """A tensor that is learned. `name` says where it sits in the net: "top.conv1.0.W".
 
-    def __init__(self, data, device="cpu"):
-        super().__init__(data, device, requires_grad=True)
-        self.name = ""
+    data: as for a Tensor. Or a function draw(shape, seed=..., name=...) that returns the first
+    values, and their shape. They are drawn when somebody first looks at `data`: so no net is
+    without weights, and one that is only counted, or filled from a file, draws none.
+    `initialize` says seed and name; until then it is seed 0, and a name unlike all others.
+    """
+
+    def __init__(self, data, device="cpu", shape=None):
+        self.draw = data if callable(data) else None
+        super().__init__(0.0 if self.draw else data, device, requires_grad=True)
+        self.seed, self.name = 0, f"parameter {self.order}"
+        self._shape = shape
+        if self.draw:
+            del self.data
+
+    @functools.cached_property
+    def data(self):
+        return self.device.put(self.draw(self._shape, seed=self.seed, name=self.name))
+
+    @property
+    def is_drawn(self):
+        return "data" in vars(self)    # where cached_property, and whoever sets data, leave it
+
+    @property
+    def shape(self):
+        return self.data.shape if self.is_drawn else self._shape
+
+    def initialize(self, seed, name):
+        """Draw first values, as a function of seed and name. Data that were given stay."""
+        self.seed, self.name = seed, name
+        if self.draw:
+            vars(self).pop("data", None)
 
 
 @contextmanager

@@ -4,144 +4,300 @@ A layer holds parameters and other layers as plain attributes, and calls the low
 of the same name. `parameters()` finds them by walking the attributes in the order in which
 they were written down; there is no registration.
 """
+import functools
+import inspect
+import itertools
+import math
+from contextlib import contextmanager
+
 import numpy as np
 
-from . import ops, rng
+from . import ops, rng, store
 from .conv import both_sides, conv2d, local2d, out_size
-from .engine import Parameter
+from .device import Device
+from .engine import Parameter, Tensor, no_grad
 from .norm import lrn, lrn_same_map
 from .pool import avg_pool, max_pool
 
 
 class Layer:
-    """What all layers can do. Subclasses write __init__ and forward."""
+    """What all layers can do. A subclass writes __init__ and forward, and calls no super():
+
+        class Scaled(Layer):
+            def __init__(self, channels):
+                self.gain = Parameter(np.ones(channels, np.float32))
+
+            def forward(self, x):
+                return x * self.gain
+
+    Parameters and layers are found in attributes, also in lists, tuples and dicts there. They
+    are named by the way to them: "conv1.0.W", "blocks.0.W", "heads.left.W". What is found
+    twice is listed once, under its first name. A ValueError, TypeError or RuntimeError that
+    forward raises says in which layer it was raised.
+    """
 
     training = True
+    multiply_adds = 0                  # for one place of the output; of a dense layer: for all
 
     def __call__(self, *inputs):
-        return self.forward(*inputs)
+        try:
+            return self.forward(*inputs)
+        except (ValueError, TypeError, RuntimeError) as error:
+            # Each layer that an error passes says anew where the innermost of them is. The
+            # last to do so is the whole net.
+            innermost, said = vars(error).setdefault("raised_in", (self, error.args))
+            for path, layer in self.named_layers():
+                if layer is innermost and path and len(said) == 1:
+                    error.args = f"{path[:-1]} ({type(layer).__name__}): {said[0]}",
+            raise
+
+    def __repr__(self):
+        """The code that makes it: its layers, or else those of its arguments that are not the
+        defaults, read from attributes of the same names."""
+        parts = [f"{'' if name.isdigit() else name + '='}{layer!r}"
+                 for name, layer in self.layers()]
+        for name, argument in () if parts else inspect.signature(type(self)).parameters.items():
+            value, default = getattr(self, name, argument.default), argument.default
+            if repr(value) != repr(default):
+                parts.append(repr(value) if default is argument.empty else f"{name}={value!r}")
+        text = ", ".join(parts)
+        if len(text) > 60 or "\n" in text:
+            text = "\n" + ",\n".join(parts)
+        return f"{type(self).__name__}({text})".replace("\n", "\n    ")
 
     def layers(self):
-        """(name, layer) for every layer inside this one, in definition order."""
-        return [(name, value) for name, value in vars(self).items()
-                if isinstance(value, Layer)]
+        """[(name, layer), ...] of the layers that this one holds, in definition order."""
+        found = _once(_find(Layer, vars(self)))
+        return [(name, layer) for name, layer in found if layer is not self]
 
-    def parameters(self, prefix=""):
-        """(dotted name, Parameter) for every parameter, in definition order."""
-        for name, value in vars(self).items():
-            if isinstance(value, Parameter):
-                yield prefix + name, value
+    def named_layers(self, path=""):
+        """[(path, layer), ...] of this layer and all inside it, however deep, each before those
+        that it holds. A path ends in a dot: "top.conv1.0."; this layer's own is ""."""
+        found = [(path, self)]
         for name, layer in self.layers():
-            yield from layer.parameters(f"{prefix}{name}.")
+            found += layer.named_layers(f"{path}{name}.")
+        return _once(found)
 
-    def every_layer(self):
-        """This layer and all layers inside it, however deep."""
-        yield self
-        for _, layer in self.layers():
-            yield from layer.every_layer()
+    def parameters(self):
+        """[(dotted name, Parameter), ...] of this layer and all inside it."""
+        return _once((path + name, parameter) for path, layer in self.named_layers()
+                     for name, parameter in _find(Parameter, vars(layer)))
 
     def to(self, device):
-        """Move every parameter to a device (a Device or its name); returns the layer."""
+        """Move every parameter to a device (a Device or its name). Returns the layer."""
+        device = Device(device) if isinstance(device, str) else device
         for _, parameter in self.parameters():
-            moved = Parameter(parameter.data, device)
-            parameter.data, parameter.device = moved.data, moved.device
-            parameter.grad = None
+            if parameter.is_drawn:
+                parameter.data = device.put(parameter.data)
+            parameter.device, parameter.grad = device, None
         return self
 
     def initialize(self, seed=0):
-        """Draw first weights, a function of the seed and each parameter's name.
+        """Draw all first weights, as a function of the seed and of each parameter's name.
 
-        Also names the parameters and numbers the dropout layers, so that no two of them
-        share a mask. Returns the layer.
+        The parameters learn their names by this. The dropout layers are numbered, so that no
+        two of them share a mask. A net that nobody initialized starts with weights as good, but
+        which they are depends on the layers made before. Returns the layer.
         """
-        for name, layer in self.named_layers():
-            layer.first_values(seed, name)
-        self.name_parameters()
-        dropouts = [layer for layer in self.every_layer() if isinstance(layer, Dropout)]
+        for name, parameter in self.parameters():
+            parameter.initialize(seed, name)
+        dropouts = [layer for _, layer in self.named_layers() if isinstance(layer, Dropout)]
         for number, layer in enumerate(dropouts):
             layer.seed, layer.number = seed, number
         return self
 
-    def name_parameters(self):
-        """Tell every parameter where it sits: "top.conv1.0.W". Returns the layer."""
-        for name, parameter in self.parameters():
-            parameter.name = name
-        return self
-
-    def named_layers(self, prefix=""):
-        """(path, layer) for this layer and all inside it: "top.conv1.0." names a Conv2D."""
-        yield prefix, self
-        for name, layer in self.layers():
-            yield from layer.named_layers(f"{prefix}{name}.")
-
-    def first_values(self, seed, name):
-        """Fill this layer's own parameters. Most layers have none."""
-
     def train(self, step=None):
-        """Training mode: dropout drops. step: which masks come next (default: go on)."""
-        for layer in self.every_layer():
+        """Switch to training mode, in which dropout drops. Returns the layer.
+
+        step: the number of the batch that comes next, of which the masks are a function.
+        Without it every dropout layer goes on counting.
+        """
+        for _, layer in self.named_layers():
             layer.training = True
             if step is not None and isinstance(layer, Dropout):
                 layer.step = step
         return self
 
     def eval(self):
-        """Test mode: dropout keeps everything."""
-        for layer in self.every_layer():
+        """Switch to test mode, in which dropout keeps everything. Returns the layer."""
+        for _, layer in self.named_layers():
             layer.training = False
         return self
 
+    def save(self, path):
+        """Write all parameters to an .npz file. Raises OSError; an older file is then kept."""
+        store.save(path, {f"weights/{name}": w.numpy() for name, w in self.parameters()}, {})
+
+    def load(self, path):
+        """Read all parameters from a file that save() or a training run wrote. Returns the
+        layer. Raises UserError if there is none, or names or shapes differ."""
+        store.Checkpoint(path).load_weights(self)
+        return self
+
+    def summary(self, x):
+        """A table of the layers that compute, in their order, as text.
+
+        x: a Tensor, an array, or the shape of one, batch axis included. Output and
+        multiply-adds are those of one row of the batch; the latter are counted for the layers
+        of this file. Weights that several layers share count once in the total. The net is
+        left as it was.
+        """
+        layers = dict(self.named_layers())
+        modes = [layer.training for layer in layers.values()]
+        rows = []
+
+        def measured(path, forward, *inputs):
+            y, layer = forward(*inputs), layers[path]
+            rows.append((path[:-1], type(layer).__name__, "x".join(map(str, y.shape[1:])),
+                         _count(_find(Parameter, vars(layer))),
+                         math.prod(y.shape[1:-1]) * layer.multiply_adds))
+            return y
+
+        if not isinstance(x, Tensor):
+            place = next((w.device for _, w in self.parameters()), "cpu")
+            x = Tensor(np.zeros(getattr(x, "shape", x), np.float32), place)
+        computing = {path: layer for path, layer in layers.items()
+                     if not layer.layers() or any(_find(Parameter, vars(layer)))}
+        try:
+            with watched(computing, measured), no_grad():
+                self.eval()(x)
+        finally:
+            for layer, training in zip(layers.values(), modes, strict=True):
+                layer.training = training
+        rows.append(("total", "", "", _count(self.parameters()), sum(row[-1] for row in rows)))
+        width = max(len(row[0]) for row in rows)
+        lines = [f"{'layer':{width + 12}}{'output':>13}{'parameters':>13}{'multiply-adds':>16}"]
+        for path, kind, output, size, macs in rows:
+            lines.append(f"{path:{width}}  {kind:10}{output:>13}{size:>13,}{macs:>16,}")
+        return "\n".join(lines)
+
+
+def _find(kind, holder, prefix=""):
+    """(name, value) for every Layer, or Parameter, in a dict, list or tuple, and in those that
+    it holds."""
+    for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+        if isinstance(value, kind):
+            yield f"{prefix}{key}", value
+        elif isinstance(value, (list, tuple, dict)):
+            yield from _find(kind, value, f"{prefix}{key}.")
+
+
+def _once(pairs):
+    """[(name, value), ...] without the values that came before under another name."""
+    found = {}
+    for name, value in pairs:
+        found.setdefault(id(value), (name, value))
+    return list(found.values())
+
+
+def _sizes(layer, **sizes):
+    """Keep whole numbers in attributes of their names. Raises ValueError for other ones."""
+    for name, size in sizes.items():
+        if not isinstance(size, (int, np.integer)) or size < 1:
+            raise ValueError(f"{type(layer).__name__}: {name} is a whole number and at least 1, "
+                             f"not {size!r}")
+    vars(layer).update(sizes)
+
+
+def _count(named):
+    """How many numbers there are in (name, Parameter) pairs."""
+    return sum(math.prod(parameter.shape) for _, parameter in named)
+
+
+@contextmanager
+def watched(layers, around):
+    """Inside, every layer computes around(name, forward, *inputs), where forward is its own: to
+    look at what goes in and comes out, or at the clock. layers: {name: layer}."""
+    for name, layer in layers.items():                 # hides the method of its class
+        layer.forward = functools.partial(around, name, layer.forward)
+    try:
+        yield
+    finally:
+        for layer in layers.values():
+            del layer.forward
+
+
+class Function(Layer):
+    """A function of tensors as a layer. Sequential makes one of ops.relu, or of a lambda."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __repr__(self):
+        return getattr(self.function, "__name__", repr(self.function))
+
+    def forward(self, *inputs):
+        return self.function(*inputs)
+
 
 class Sequential(Layer):
-    """One layer after the other."""
+    """One step after the other: layers, or functions of one tensor.
 
-    def __init__(self, *steps):
-        self.steps = steps
+    Sequential(Dense(4, 8), ops.relu) counts its steps: net[0], "0.W". Names make better paths:
+    Sequential(fc1=Dense(4, 8), relu=ops.relu) has net.fc1 and "fc1.W". Its steps are all its
+    attributes that are layers.
+    """
+
+    def __init__(self, *steps, **named):
+        for name, step in [*enumerate(steps), *named.items()]:
+            if isinstance(step, type) or not callable(step):
+                raise TypeError(f"Sequential: step {name} is {step!r}, neither a layer nor a "
+                                "function: write Sequential(Dense(4, 8), ReLU())")
+            if hasattr(Sequential, str(name)):
+                raise ValueError(f"Sequential: the name {name} is taken; choose another")
+            vars(self)[str(name)] = step if isinstance(step, Layer) else Function(step)
 
     def layers(self):
-        return [(str(i), layer) for i, layer in enumerate(self.steps)]
+        return [(name, step) for name, step in vars(self).items() if isinstance(step, Layer)]
+
+    def __getitem__(self, index):
+        return [step for _, step in self.layers()][index]
+
+    def __len__(self):
+        return len(self.layers())
 
     def forward(self, x):
-        for layer in self.steps:
-            x = layer(x)
+        for _, step in self.layers():
+            x = step(x)
         return x
 
 
 class Weighted(Layer):
     """What layers with weights share: weights W, biases b, and their first values.
 
-    shape: that of a set of kernels; places: how many sets there are, where every place has
-    its own. std: the spread of the Gaussian that W is drawn from; "he" means
-    sqrt(2 / inputs). bias: what b starts from.
+    shape: that of a set of kernels. places: how many sets there are, where every place has
+    its own. std: the standard deviation of the Gaussian that W is drawn from. "he" means
+    sqrt(2 / inputs), with which ReLUs pass on a signal as large as it came in (He and others,
+    2015). bias: what b starts from.
     """
 
     def __init__(self, shape, std, bias, places=()):
-        self.W = Parameter(np.zeros((*places, *shape), np.float32))
-        self.b = Parameter(np.zeros((*places, shape[-1]), np.float32))
-        self.std = (2.0 / np.prod(shape[:-1])) ** 0.5 if std == "he" else std
-        self.bias = bias
-
-    def first_values(self, seed, name):
-        W = rng.gaussian_weights(self.W.shape, std=self.std, seed=seed, name=name + "W")
-        self.W.data = self.W.device.put(W)
-        self.b.data = self.b.device.put(np.full(self.b.shape, self.bias, np.float32))
+        self.std, self.bias, self.multiply_adds = std, bias, math.prod(shape)
+        std = (2.0 / np.prod(shape[:-1])) ** 0.5 if std == "he" else float(std)
+        self.W = Parameter(functools.partial(rng.gaussian_weights, std=std),
+                           shape=(*places, *shape))
+        self.b = Parameter(lambda shape, **_: np.full(shape, bias, np.float32),
+                           shape=(*places, shape[-1]))
 
 
 class Conv2D(Weighted):
-    """`kernels` kernels of size x size over `maps` maps. (N, H, W, maps) -> (N, OH, OW, kernels)
+    """Kernels of size x size pixels, slid over a picture.
+    (N, H, W, channels) -> (N, OH, OW, kernels)
 
-    pad: pixels of zeros on every side, or (before, after). groups: cut maps and kernels
+    pad: pixels of zeros on every side, or (before, after). groups: cut channels and kernels
     into that many groups that do not see each other. AlexNet has no need of it, since its
     towers are separate layers; the tests compare the two. form: as conv2d has it.
     """
 
-    def __init__(self, maps, kernels, size, stride=1, pad=0, groups=1, form="auto", std=0.01,
-                 bias=0.0):
-        if maps % groups or kernels % groups:
-            raise ValueError(f"{maps} maps and {kernels} kernels do not fall into "
-                             f"{groups} equal groups")
-        super().__init__((size, size, maps // groups, kernels), std, bias)
-        self.stride, self.pad, self.groups, self.form = stride, both_sides(pad), groups, form
+    def __init__(self, channels, kernels, size, stride=1, pad=0, groups=1, form="auto",
+                 std="he", bias=0.0):
+        _sizes(self, channels=channels, kernels=kernels, size=size, stride=stride, groups=groups)
+        if channels % groups or kernels % groups:
+            raise ValueError(f"Conv2D: {channels} channels and {kernels} kernels do not fall "
+                             f"into {groups} equal groups")
+        both_sides(pad)                                # raises ValueError
+        self.pad, self.form = pad, form
+        super().__init__((size, size, channels // groups, kernels), std, bias)
 
     def forward(self, x):
         how = dict(stride=self.stride, pad=self.pad, form=self.form)
@@ -153,15 +309,15 @@ class Conv2D(Weighted):
 
 
 class Local2D(Weighted):
-    """Conv2D without sharing: each of the places of a side x side map has its own kernels.
-
-    (N, side, side, maps) -> (N, side, side, kernels) for pad = (size - 1) / 2.
+    """Conv2D without sharing: each place of a map of side x side pixels has its own kernels.
+    (N, side, side, channels) -> (N, OH, OH, kernels)
     """
 
-    def __init__(self, maps, kernels, size, side, pad=0, std=0.01, bias=0.0):
-        self.pad = both_sides(pad)
-        places = out_size(side, size, 1, self.pad)
-        super().__init__((size, size, maps, kernels), std, bias, places=(places, places))
+    def __init__(self, channels, kernels, size, side, pad=0, std="he", bias=0.0):
+        _sizes(self, channels=channels, kernels=kernels, size=size, side=side)
+        self.pad = pad
+        places = out_size(side, size, 1, both_sides(pad))
+        super().__init__((size, size, channels, kernels), std, bias, places=(places, places))
 
     def forward(self, x):
         return local2d(x, self.W, self.b, pad=self.pad)
@@ -170,7 +326,8 @@ class Local2D(Weighted):
 class Dense(Weighted):
     """Every output sees every input. (N, inputs) -> (N, outputs)"""
 
-    def __init__(self, inputs, outputs, std=0.01, bias=0.0):
+    def __init__(self, inputs, outputs, std="he", bias=0.0):
+        _sizes(self, inputs=inputs, outputs=outputs)
         super().__init__((inputs, outputs), std, bias)
 
     def forward(self, x):
@@ -182,14 +339,17 @@ class Dropout(Layer):
 
     classic: training drops and does not rescale; testing multiplies by 1 - p, as in 2012.
     Otherwise inverted: training divides by 1 - p, testing does nothing. `step` counts the
-    batches seen; the mask is a function of (seed, step, which dropout layer).
+    batches seen; the mask is a function of (seed, step, number), where the number tells apart
+    the dropout layers of a net.
     """
+
+    numbers = itertools.count()        # for layers that nobody has initialized
 
     def __init__(self, p=0.5, classic=True):
         if not 0 <= p < 1:
-            raise ValueError(f"dropout probability must be in [0, 1), not {p}")
-        self.keep, self.classic = 1.0 - p, classic
-        self.seed = self.number = self.step = 0
+            raise ValueError(f"Dropout: p is a probability in [0, 1), not {p!r}")
+        self.p, self.classic, self.keep = p, classic, 1.0 - p
+        self.seed, self.number, self.step = 0, next(self.numbers), 0
 
     def forward(self, x):
         if not self.training:
@@ -202,50 +362,69 @@ class Dropout(Layer):
 
 
 class ReLU(Layer):
+    """max(x, 0) (paper, section 3.1). Any shape -> the same shape"""
+
     def forward(self, x):
         return ops.relu(x)
 
 
 class Tanh(Layer):
+    """The nonlinearity that the ReLU took the place of. Any shape -> the same shape"""
+
     def forward(self, x):
         return ops.tanh(x)
 
 
 class Softmax(Layer):
+    """Probabilities of the classes. (N, classes) -> (N, classes)
+
+    A net that is trained with ops.softmax_cross_entropy ends before it: the loss holds one.
+    """
+
     def forward(self, x):
         return ops.softmax(x)
 
 
 class Flatten(Layer):
+    """Maps as the inputs of a dense layer. (N, H, W, C) -> (N, H * W * C)"""
+
     def forward(self, x):
         return ops.flatten(x)
 
 
 class MaxPool(Layer):
-    """size x size windows every `stride` pixels; they overlap when stride < size.
+    """The largest pixel of each window. (N, H, W, C) -> (N, OH, OW, C)
 
-    ceil: they may hang over the last pixels, so that every pixel is seen.
+    A window of size x size pixels stands every `stride` pixels; windows overlap where stride <
+    size (paper, section 3.4). ceil: the last ones may hang over the edge, so that every pixel is
+    seen. ties: as max_pool has it.
     """
 
     def __init__(self, size=3, stride=2, ties="first", ceil=False):
-        self.size, self.stride, self.ties, self.ceil = size, stride, ties, ceil
+        _sizes(self, size=size, stride=stride)
+        self.ties, self.ceil = ties, ceil
 
     def forward(self, x):
         return max_pool(x, size=self.size, stride=self.stride, ties=self.ties, ceil=self.ceil)
 
 
 class AvgPool(Layer):
-    """The same with the mean of the pixels that a window sees."""
+    """The mean of the pixels that a window sees. (N, H, W, C) -> (N, OH, OW, C)
+
+    Its arguments are those of MaxPool.
+    """
 
     def __init__(self, size=3, stride=2, ceil=False):
-        self.size, self.stride, self.ceil = size, stride, ceil
+        _sizes(self, size=size, stride=stride)
+        self.ceil = ceil
 
     def forward(self, x):
         return avg_pool(x, size=self.size, stride=self.stride, ceil=self.ceil)
 
 
 class LRN(Layer):
-    """Local response normalisation (paper, section 3.3), with the paper's constants."""
+    """Local response normalisation over n neighbouring channels (paper, section 3.3), with the
+    paper's constants. (N, H, W, C) -> (N, H, W, C)"""
 
     def __init__(self, n=5, k=2.0, alpha=1e-4, beta=0.75):
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
@@ -255,7 +434,8 @@ class LRN(Layer):
 
 
 class SameMapLRN(Layer):
-    """LRN over the pixels around in the same map, as in the 2012 program's layer 2."""
+    """LRN over size x size neighbouring pixels of the same channel, as in layer 2 of the 2012
+    program. (N, H, W, C) -> (N, H, W, C)"""
 
     def __init__(self, size=5, k=1.0, alpha=4e-5, beta=0.75):
         self.size, self.k, self.alpha, self.beta = size, k, alpha, beta

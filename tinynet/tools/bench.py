@@ -15,6 +15,7 @@ from PIL import Image
 from ..cores import in_place, matmul
 from ..device import Device
 from ..engine import Tensor, graph, no_grad
+from ..layers import watched
 from ..ops import softmax_cross_entropy
 from ..optim import SGD
 from ..pictures.batches import Loader, measure
@@ -210,15 +211,17 @@ class Work:
         """A step in which every op is waited for: a row for each op of each layer, in order,
         both towers together, and a last one for all that is no op: the update above all."""
         seconds = {}                                   # node -> [forward, backward]
-        leaves = [layer for layer in self.model.every_layer() if not layer.layers()]
-        for layer in leaves:
-            layer.forward = _clocked_layer(layer.forward, seconds)
-        try:
-            losses = []
+        leaves = {path: layer for path, layer in self.model.named_layers() if not layer.layers()}
+
+        def clocked(_, forward, x):
+            y = []
+            spent = timed(lambda: y.append(forward(x)), [x.device])
+            seconds[y[0].node] = [spent, 0.0]
+            return y[0]
+
+        losses = []
+        with watched(leaves, clocked):
             forward = timed(lambda: losses.append(self.loss()), self.devices)
-        finally:
-            for layer in leaves:
-                del layer.forward
         rows = {}
         for node, layer in layers_of(losses[0]).items():
             clock = seconds.setdefault(node, [0.0, 0.0])
@@ -229,15 +232,6 @@ class Work:
                 for i, total in enumerate((forward, backward))]
         rows["", "update and the rest"] = [(rest, (0.0, 0.0))]
         return [_row(*name, *zip(*parts, strict=True)) for name, parts in rows.items()]
-
-
-def _clocked_layer(forward, seconds):
-    def clocked(x):
-        y = []
-        spent = timed(lambda: y.append(forward(x)), [x.device])
-        seconds[y[0].node] = [spent, 0.0]
-        return y[0]
-    return clocked
 
 
 def _clocked_gradient(grad_fn, clock, device):

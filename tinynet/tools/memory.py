@@ -50,6 +50,15 @@ def of_model(model):
     return needs(loss_of)
 
 
+def without_weights(model):
+    """Name the parameters and make them zeros, for a pass that is only about shapes: the zeros
+    take no time to draw, and hardly any memory as long as nobody writes to them."""
+    for name, w in model.parameters():
+        with w.device:
+            w.name, w.data = name, w.device.xp.zeros(w.shape, np.float32)
+    return model
+
+
 def needs(loss_of):
     """{device: Need} of a training step. loss_of(count): the loss of a batch of so many images.
 

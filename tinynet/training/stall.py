@@ -5,14 +5,13 @@ StallWatch notices it; diagnosis looks at every layer, and says what usually hel
 """
 import math
 import re
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
 from .. import device
 from ..engine import Tensor, no_grad
-from ..layers import ReLU, Weighted
+from ..layers import ReLU, Weighted, watched
 
 DEAD = 0.5                     # a layer is sick if so many of its units are dead,
 TINY = 1e-3                    # if its outputs are so small,
@@ -128,10 +127,17 @@ def examine(model, optimizer, images):
         if isinstance(layer, (Weighted, ReLU)):        # a ReLU wins over the layer before it
             outputs[name] = layer
     seen = {}
+
+    def listening(name, forward, *inputs):
+        output = forward(*inputs)
+        with output.device:
+            seen[name] = _numbers(output.data)
+        return output
+
     training = model.training
     model.eval()
     try:
-        with listening(outputs, seen), no_grad():
+        with watched(outputs, listening), no_grad():
             model(Tensor(images, model.devices[0]))
     finally:
         (model.train if training else model.eval)()
@@ -142,23 +148,6 @@ def examine(model, optimizer, images):
         rows[name] = Row(dead if isinstance(outputs[name], ReLU) else None, mean, std,
                          spread / (math.hypot(mean, std) or 1.0), step, gradient)
     return rows
-
-
-@contextmanager
-def listening(layers, seen):
-    """Inside, every one of these layers leaves the numbers on its output in seen[name]."""
-    for name, layer in layers.items():
-        def forward(*inputs, name=name, forward=layer.forward):
-            output = forward(*inputs)
-            with output.device:
-                seen[name] = _numbers(output.data)
-            return output
-        layer.forward = forward                        # hides the method of its class
-    try:
-        yield
-    finally:
-        for layer in layers.values():
-            del layer.forward
 
 
 def _numbers(y):
