@@ -2,23 +2,13 @@
 import numpy as np
 import pytest
 
-from alexnet import AlexNet
+from helpers import IMAGES, LABELS, net
 from tinynet import ops
 from tinynet.device import Device, devices, to_host
 from tinynet.engine import Tensor, copy_to, graph
 from tinynet.layers import Conv2D
 from tinynet.optim import SGD
 from tinynet.split import crossings, exchange, gather, send_to_both
-from tinynet.training.recipes import RECIPES
-
-SMALL = RECIPES["paper"].changed(dict(
-    kernels=(6, 8, 12, 12, 8), neurons=(16, 16), crop=67, std=("he",), bias=(0.1,)))
-IMAGES = np.random.default_rng(0).standard_normal((9, 67, 67, 3)).astype(np.float32)
-LABELS = np.arange(9) % 5
-
-
-def net(places, recipe=SMALL):
-    return AlexNet(5, places, recipe).initialize(seed=1)
 
 
 def losses_and_net(places, steps=3):
@@ -39,7 +29,8 @@ def test_two_cpu_devices_equal_one_to_the_bit():
     one, model_on_one = losses_and_net(devices("cpu,cpu"))
     two, model_on_two = losses_and_net(devices("cpu0,cpu1"))
     assert one == two and len(set(one)) == 3
-    for (name, w), (_, v) in zip(model_on_one.parameters(), model_on_two.parameters()):
+    for (name, w), (_, v) in zip(model_on_one.parameters(), model_on_two.parameters(),
+                                strict=True):
         assert np.array_equal(w.data, v.data), name
         assert np.array_equal(w.grad, v.grad), name
 
@@ -107,7 +98,7 @@ def test_the_towers_equal_one_net_with_grouped_convolutions():
 
 def test_exchange_gives_both_towers_the_same_order(pair):
     top, bottom = Tensor([[1.0, 2.0]], pair[0]), Tensor([[3.0, 4.0]], pair[1])
-    for tensor, home in zip(exchange(top, bottom), pair):
+    for tensor, home in zip(exchange(top, bottom), pair, strict=True):
         assert tensor.device == home
         assert tensor.numpy().tolist() == [[1, 2, 3, 4]]
 

@@ -2,12 +2,11 @@
 import ast
 import io
 import tokenize
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "tinynet"
+from helpers import PACKAGE, ROOT
+
 # In the order in which they are read; imports go up this list.
 ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "winograd", "conv",
           "pool", "norm", "layers", "split", "optim", "store", "progress"]
@@ -91,3 +90,13 @@ def test_activations_change_device_in_one_file():
              for node in ast.walk(ast.parse(p.read_text(encoding="utf-8")))
              if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "copy_to"}
     assert calls == {"split.py", "engine.py"}      # engine.py: Tensor.copy_to itself
+
+
+def test_no_test_imports_a_test():
+    """What two files of tests need is in helpers.py; conftest.py is pytest's."""
+    for path in (ROOT / "tests").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in getattr(node, "names", [])
+                     if isinstance(node, ast.Import)] or [getattr(node, "module", "") or ""]
+            for name in names:
+                assert name != "conftest" and not name.startswith("test_"), path.name
