@@ -19,6 +19,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import sys
 import warnings
 from dataclasses import fields, replace
@@ -55,8 +56,7 @@ from tinynet.training.schedules import Plateau, set_rates
 from tinynet.training.stall import StallWatch, diagnosis
 from tinynet.training.weights import load_safetensors, save_safetensors, split_layers, whole_layers
 
-HERE = Path(__file__).resolve().parent
-PATTERNS = HERE / "data" / "patterns"
+PATTERNS = Path("data", "patterns")
 LAYERS = "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"
 
 
@@ -532,7 +532,7 @@ def predict(args):
             picture = images.read(path)
         except images.BrokenPicture as error:
             broken += 1
-            print(f"alexnet.py: error: {error}", file=sys.stderr)
+            print(f"{program_name()}: error: {error}", file=sys.stderr)
             continue
         image = np.empty((1, prepare.crop, prepare.crop, 3), np.float32)
         prepare.for_testing(picture, image[0])
@@ -657,7 +657,7 @@ def chosen_recipe(args, saved=None):
 def training_folder(args, saved):
     """DIR; or where the checkpoint's pictures were; or freshly drawn patterns."""
     folder = Path(args.dir or (saved.meta["data"] if saved else PATTERNS))
-    if folder == PATTERNS:
+    if folder.resolve() == PATTERNS.resolve():
         if args.command == "train" and not saved:
             print(f"no DIR was given: ten classes of patterns are drawn into "
                   f"{shown(PATTERNS)}, and a net learns them;\n"
@@ -672,7 +672,23 @@ def training_folder(args, saved):
 
 def command(*words):
     """A command of this program as it can be typed from here."""
-    return shlex.join([shown(sys.executable), shown(__file__), *map(shown_if_path, words)])
+    return shlex.join([*program(), *map(shown_if_path, words)])
+
+
+def program():
+    """How this program was started: as `python alexnet.py`, `python -m tinynet` or `alexnet`."""
+    python, file = shown(sys.executable), Path(sys.argv[0])
+    if file.parts[-2:] == ("tinynet", "__main__.py"):
+        return [python, "-m", "tinynet"]
+    if file.stem == "alexnet" and file.suffix != ".py":        # what pip has installed
+        return ["alexnet" if shutil.which("alexnet") else shown(file)]
+    return [python, shown(__file__)]
+
+
+def program_name():
+    """The same for messages: alexnet.py, python -m tinynet or alexnet."""
+    *before, last = program()
+    return "python -m tinynet" if "-m" in before else Path(last).name
 
 
 def shown_if_path(word):
@@ -680,7 +696,7 @@ def shown_if_path(word):
 
 
 def parser():
-    main = argparse.ArgumentParser(description=__doc__,
+    main = argparse.ArgumentParser(prog=program_name(), description=__doc__,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
@@ -819,14 +835,14 @@ def main(argv=None):
         sys.stdout = open(os.devnull, "w")
         return 1
     except (UserError, OSError) as error:
-        print(f"alexnet.py: error: {error}", file=sys.stderr)
+        print(f"{program_name()}: error: {error}", file=sys.stderr)
         return 1
     except MemoryError as error:
         error.with_traceback(None)         # which holds the arrays of the step
-        print(f"alexnet.py: error: {out_of_memory(args)}", file=sys.stderr)
+        print(f"{program_name()}: error: {out_of_memory(args)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nalexnet.py: interrupted", file=sys.stderr)
+        print(f"\n{program_name()}: interrupted", file=sys.stderr)
         return 130
 
 
