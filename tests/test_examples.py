@@ -4,11 +4,11 @@ import csv
 import os
 import signal
 
-import ablations
 import numpy as np
 import pytest
 from PIL import Image
 
+import ablations
 import cifar10
 import cifar_smoke
 import common

@@ -1,6 +1,9 @@
 """The habits that keep the engine small enough to be read in an afternoon."""
 import ast
+import importlib.util
 import io
+import subprocess
+import sys
 import tokenize
 
 import pytest
@@ -100,3 +103,10 @@ def test_no_test_imports_a_test():
                      if isinstance(node, ast.Import)] or [getattr(node, "module", "") or ""]
             for name in names:
                 assert name != "conftest" and not name.startswith("test_"), path.name
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff is not installed")
+def test_ruff_finds_nothing_to_say():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stdout
