@@ -50,6 +50,7 @@ from tinynet.training.schedules import Plateau, set_rates
 from tinynet.training.stall import StallWatch, diagnosis
 
 PATTERNS = Path("data", "patterns")
+NAME = options.program_name(__file__)
 
 
 # --- the net ----------------------------------------------------------------------------
@@ -262,10 +263,8 @@ def finish(run, folder, validation):
 
 def command(*words):
     """A command of this program as it can be typed from here."""
-    program = ["alexnet"] if Path(sys.argv[0]).name == "alexnet" else [
-        shown(sys.executable), shown(__file__)]
-    return shlex.join([*program, *(shown(word) if isinstance(word, Path) else word
-                                   for word in words)])
+    return shlex.join([*options.program(__file__), *(
+        shown(word) if isinstance(word, Path) else word for word in words)])
 
 
 # --- what a trained net can be asked ------------------------------------------------------
@@ -331,7 +330,7 @@ def predict(args):
         try:
             picture = images.read(path)
         except images.BrokenPicture as error:
-            print(f"alexnet.py: error: {error}", file=sys.stderr)
+            print(f"{NAME}: error: {error}", file=sys.stderr)
             status = 1
             continue
         image = np.empty((1, prepare.crop, prepare.crop, 3), np.float32)
@@ -399,12 +398,12 @@ def doctor(args):
 
 def parser():
     commands = train, test, predict, export, show, bench, doctor
-    return options.parser(__doc__, commands, PATTERNS, tinynet.__version__)
+    return options.parser(NAME, __doc__, commands, PATTERNS, tinynet.__version__)
 
 
 def main(argv=None):
     args = parser().parse_args(argv)
-    return exit_status("alexnet.py", lambda: args.run(args), lambda: args.out_of_memory())
+    return exit_status(NAME, lambda: args.run(args), lambda: args.out_of_memory())
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ import argparse
 import sys
 import time
 
-from compare_with_torch import Elsewhere, F, nn, torch
-
 import common
 from cifar10 import BATCH, CONFIGS, phase_at, scaled, sgd
+from compare_with_torch import Elsewhere, F, nn, torch
 from tinynet import device, ops
 from tinynet.engine import Tensor
 from tinynet.split import layer_of

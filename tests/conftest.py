@@ -8,9 +8,9 @@ import pytest
 
 import strict_cupy
 from data.cifar10 import TEST, TRAIN
+from helpers import GPUS
 from tinynet import cores, device
 
-GPUS = device.gpu_count()
 NO_GPU = pytest.mark.skipif(GPUS < 1, reason="no GPU answers here (CuPy and a driver needed)")
 TWO_GPUS = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, found {GPUS}")
 
@@ -66,14 +66,6 @@ def few(tmp_path_factory):
     folder.mkdir()
     rows = np.random.default_rng(0).integers(0, 256, (6, 8, 3073)).astype(np.uint8)
     rows[:, :, 0] %= 10
-    for name, part in zip((*TRAIN, TEST), rows):
+    for name, part in zip((*TRAIN, TEST), rows, strict=True):
         (folder / f"{name}.bin").write_bytes(part.tobytes())
     return str(folder)
-
-
-def distinct(*shape, seed=0):
-    """Different numbers in random order, at least 0.001 apart and none near zero, so that no
-    kink of relu or max_pool is within reach of a gradient check's small step."""
-    count = int(np.prod(shape))
-    values = (np.arange(count) - count / 2 + 0.25) * max(2 / count, 0.001)
-    return np.random.default_rng(seed).permutation(values).reshape(shape)

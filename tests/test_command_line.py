@@ -19,6 +19,7 @@ from PIL import Image
 
 import alexnet
 import tinynet
+from helpers import ROOT, environment
 from tinynet import store
 from tinynet.pictures import dataset, images, patterns
 from tinynet.store import Checkpoint
@@ -27,7 +28,6 @@ from tinynet.training import runs
 from tinynet.training.saved import Saved
 from tinynet.training.weights import load_safetensors
 
-ROOT = Path(alexnet.__file__).parent
 NET = ["--recipe", "quickstart", "--kernels", "4,8,8,8,8", "--neurons", "16,16",
        "--crop", "67", "-b", "8", "--lr", "0.01"]
 SMALL = [*NET, "--epochs", "2", "--schedule", "constant", "--device", "cpu"]
@@ -126,9 +126,8 @@ def is_clean_error(done, *words):
 
 def started(*argv, program="import alexnet, sys; sys.exit(alexnet.main())"):
     """The same in another process."""
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {program}"
     return subprocess.Popen([sys.executable, "-c", program, *map(str, argv)], text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def ended(process):
@@ -240,56 +239,13 @@ alexnet.main()""")
     assert progress(tmp_path / "run")["step"] == 2
 
 
-KILLER = """
-import os, shutil, signal, sys, time
-from pathlib import Path
-import numpy as np
-import alexnet
-
-folder, words = Path(sys.argv[1]), sys.argv[2:]
-devnull = os.open(os.devnull, os.O_WRONLY)
-
-def child(seconds=None):
-    # A whole process each time, without the time of its imports.
-    start, pid = time.perf_counter(), os.fork()
-    if pid == 0:
-        os.dup2(devnull, 1)
-        os._exit(alexnet.main([*words, "--output-dir", str(folder), "--resume", "auto"]))
-    if seconds is not None:
-        time.sleep(seconds)
-        os.kill(pid, signal.SIGKILL)
-    assert os.waitpid(pid, 0)[1] in (0, signal.SIGKILL)
-    return time.perf_counter() - start
-
-def net():
-    with np.load(folder / "last.npz") as file:
-        return {name: file[name].tobytes() for name in file.files if name != "meta"}
-
-def step():
-    with np.load(folder / "last.npz") as file:
-        return alexnet.json.loads(str(file["meta"]))["progress"]["step"]
-
-child()
-shutil.rmtree(folder)
-whole = child()                                # the first one has compiled and cached
-expected, last, half = net(), step(), 0
-shutil.rmtree(folder)
-for share in np.random.default_rng(0).random(20):
-    child(share * whole)
-    half += (folder / "last.npz").exists() and step() < last
-    child()
-    assert step() == last and net() == expected, share
-    shutil.rmtree(folder)
-print(half)
-"""
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_killed_at_any_moment_training_goes_on_to_the_same_bits(data, tmp_path):
     signal.alarm(120)
     done = subprocess.run(
-        [sys.executable, "-c", KILLER, tmp_path / "run", "train", data, *SMALL, "--epochs", "1",
-         "--save-freq", "1", "--dropout", "0.5"], cwd=ROOT, text=True, capture_output=True)
+        [sys.executable, ROOT / "tests" / "killer.py", tmp_path / "run", "train", data, *SMALL,
+         "--epochs", "1", "--save-freq", "1", "--dropout", "0.5"], env=environment(), text=True,
+        capture_output=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 3                # else it was never killed half-way
 
@@ -474,10 +430,8 @@ def test_an_unreadable_validation_set_costs_no_epoch(run, data, tmp_path):
 
 
 def test_two_runs_at_once_take_two_folders(data, tmp_path):
-    program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + \
-        "import alexnet; sys.exit(alexnet.main())"
-    runs = [subprocess.Popen([sys.executable, "-c", program, "train", str(data),
-                              *map(str, SMALL)], cwd=tmp_path, stdout=subprocess.PIPE)
+    runs = [subprocess.Popen([sys.executable, ROOT / "alexnet.py", "train", data, *SMALL],
+                             cwd=tmp_path, env=environment(), stdout=subprocess.PIPE)
             for _ in range(2)]
     for process in runs:
         process.communicate()

@@ -1,13 +1,14 @@
 """The whole net against PyTorch, by the program that compares their speed."""
 import json
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_style import ROOT
 
+from helpers import ROOT, environment
 from tinynet.device import to_host
 from tinynet.training.recipes import RECIPES
 
@@ -19,12 +20,8 @@ SMALL = ["--recipe", "quickstart", "--classes", "10", "-b", "2", "--rounds", "1"
 @pytest.fixture(scope="module")
 def example():
     pytest.importorskip("torch", reason="PyTorch is not installed")
-    sys.path.insert(0, str(SCRIPT.parent))             # also for the process it starts
-    try:
-        import compare_with_torch
-        yield compare_with_torch
-    finally:
-        sys.path.remove(str(SCRIPT.parent))
+    import compare_with_torch
+    return compare_with_torch
 
 
 def both(example, recipe, dtype=np.float32, norm="one call", args=ARGS):
@@ -106,7 +103,8 @@ def test_it_times_with_lrn_and_without(example, capsys):
 
 def test_without_pytorch_it_says_what_to_install(tmp_path):
     (tmp_path / "torch.py").write_text("raise ImportError")
-    done = subprocess.run([sys.executable, SCRIPT], env={"PYTHONPATH": str(tmp_path)}, text=True,
+    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+    done = subprocess.run([sys.executable, SCRIPT], env=environment(PYTHONPATH=path), text=True,
                           capture_output=True, timeout=60)
     assert done.returncode == 1
     assert done.stderr == "this comparison needs PyTorch: pip install torch\n"

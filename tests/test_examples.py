@@ -5,11 +5,11 @@ import os
 import re
 import signal
 
-import ablations
 import numpy as np
 import pytest
 from PIL import Image
 
+import ablations
 import cifar10
 import cifar_smoke
 import common

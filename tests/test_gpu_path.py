@@ -10,28 +10,23 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
-from test_gradients import TABLE
-from test_split import IMAGES, LABELS, net
 
 import alexnet
 import strict_cupy
-from conftest import GPUS
+from helpers import GPUS, IMAGES, LABELS, ROOT, net
 from strict_cupy import Copy, Doubled, Mixed, NotInCuPy, Strided, WrongDevice
 from tinynet import ops
-from tinynet.device import Device, devices, to_host
+from tinynet.device import Device, devices
 from tinynet.engine import Tensor
-from tinynet.gradcheck import contract
 from tinynet.optim import SGD
 from tinynet.pictures import patterns
 from tinynet.tools.anatomy import crossings
 from tinynet.training.evaluation import Meter
 from tinynet.training.options import two_devices
 
-ROOT = Path(alexnet.__file__).parent
 PLACES = ["gpu0", "gpu0:a,gpu0:b", "gpu0,gpu1"]
 BATCH = 8
 COMMAND = ["--recipe", "quickstart", "--kernels", "6,8,12,12,8", "--neurons", "16,16", "--crop",
@@ -51,7 +46,7 @@ def two_steps(places):
     for step in range(2):
         seen = dict(batch=[], forward=[], backward=[], rest=[])
 
-        def note(phase):
+        def note(phase, seen=seen):
             seen[phase] = [*strict_cupy.copies]
             strict_cupy.copies.clear()
 
@@ -98,7 +93,8 @@ def test_two_steps_on_gpus_give_the_losses_weights_and_errors_of_the_cpu(gpus, p
     expected, losses_there, _, _, meter_there = two_steps("cpu")
     model, losses, _, _, meter = two_steps(places)
     assert losses == pytest.approx(losses_there, rel=1e-6)
-    for (name, w), (_, v) in zip(model.parameters(), expected.parameters()):
+    for (name, w), (_, v) in zip(model.parameters(), expected.parameters(),
+                                strict=True):
         assert w.data.dtype == w.grad.dtype == np.float32, name
         assert w.numpy() == pytest.approx(v.numpy(), rel=1e-5, abs=1e-7), name
     for key in "loss", "top1_error", "top5_error":
@@ -164,26 +160,6 @@ def test_ten_views_and_predictions_are_those_of_the_cpu(gpus, data, tmp_path, ca
         said.append(capsys.readouterr().out)
     assert said[0].count("%") >= 9                     # errors twice, and five classes
     assert said[1:] == said[:1] * len(PLACES)
-
-
-# --- ops in float32 ---------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", TABLE)
-def test_an_op_stays_in_float32_and_agrees_with_the_cpu(gpus, name):
-    """The gradient checks run in float64, where no slip into float64 shows."""
-    function, *shapes = TABLE[name]
-    arrays = [np.random.default_rng(i).standard_normal(shape).astype(np.float32)
-              for i, shape in enumerate(shapes)]
-    results = []
-    for place in "cpu", "gpu1":
-        inputs = [Tensor(array, place, requires_grad=True) for array in arrays]
-        y = function(*inputs)
-        contract(y, u=np.ones(y.shape, np.float32)).backward()
-        results.append([y.data, *[x.grad for x in inputs]])
-    for here, there in zip(*results):
-        assert here.dtype == there.dtype == np.float32
-        assert np.abs(to_host(there) - here).max() < 1e-4 * np.abs(here).max()
 
 
 # --- names ------------------------------------------------------------------------------

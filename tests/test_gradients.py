@@ -8,10 +8,11 @@ import copy
 import numpy as np
 import pytest
 
-from conftest import distinct
+from helpers import distinct
 from tinynet import conv, engine, layers, norm, ops, pool
-from tinynet.engine import op
-from tinynet.gradcheck import gradcheck
+from tinynet.device import to_host
+from tinynet.engine import Tensor, op
+from tinynet.gradcheck import contract, gradcheck
 
 LABELS = np.array([3, 0, 6, 2])
 
@@ -90,6 +91,23 @@ def test_the_gradient_of_an_op_is_the_slope(name, place):
     function, *shapes = TABLE[name]
     arrays = [distinct(*shape, seed=i) for i, shape in enumerate(shapes)]
     assert gradcheck(function, *arrays, device=place) < 1e-7
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_an_op_stays_in_float32_and_agrees_with_the_cpu(gpus, name):
+    """The gradient checks run in float64, where no slip into float64 shows."""
+    function, *shapes = TABLE[name]
+    arrays = [np.random.default_rng(i).standard_normal(shape).astype(np.float32)
+              for i, shape in enumerate(shapes)]
+    results = []
+    for place in "cpu", "gpu1":
+        inputs = [Tensor(array, place, requires_grad=True) for array in arrays]
+        y = function(*inputs)
+        contract(y, u=np.ones(y.shape, np.float32)).backward()
+        results.append([y.data, *[x.grad for x in inputs]])
+    for here, there in zip(*results):
+        assert here.dtype == there.dtype == np.float32
+        assert np.abs(to_host(there) - here).max() < 1e-4 * np.abs(here).max()
 
 
 def test_the_table_names_every_op():

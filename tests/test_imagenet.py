@@ -12,10 +12,9 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
-from test_images import reference, smooth
-from test_style import ROOT
 
 from data import imagenet, layouts, matlab
+from helpers import ROOT, environment, reference, smooth
 from tinynet.errors import UserError
 from tinynet.pictures import images, packed
 
@@ -723,7 +722,8 @@ def test_two_at_once_do_not_fill_one_folder(tmp_path):
 
 def command(*arguments, **how):
     return subprocess.run([sys.executable, ROOT / "data" / "imagenet.py", *map(str, arguments)],
-                          cwd=sys.prefix, text=True, capture_output=True, timeout=60, **how)
+                          cwd=sys.prefix, env=environment(), text=True, capture_output=True,
+                          timeout=60, **how)
 
 
 def test_the_command_prepares_what_a_net_learns_from(tmp_path):
@@ -783,8 +783,8 @@ def test_a_full_disk_is_a_clean_error_and_what_is_finished_stays(tmp_path):
 def test_ctrl_c_leaves_with_130_and_keeps_finished_files(tmp_path):
     source, target = lay_out(tmp_path / "source", train_files(60)), tmp_path / "target"
     process = subprocess.Popen([sys.executable, ROOT / "data" / "imagenet.py", source, target,
-                                "--per-file", "2"], text=True, stderr=subprocess.PIPE,
-                               stdout=subprocess.DEVNULL)
+                                "--per-file", "2"], env=environment(), text=True,
+                               stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     while not (target / "train-00001.npz").exists():
         assert process.poll() is None
     process.send_signal(signal.SIGINT)

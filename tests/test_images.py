@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import environment, reference, smooth
 from tinynet.errors import UserError
 from tinynet.pictures import dataset, images
 from tinynet.training.recipes import Recipe
@@ -16,13 +17,6 @@ COLOURED = (200, 100, 50)
 
 def plain(mode="RGB", size=(320, 280), colour=COLOURED):
     return Image.new(mode, size, colour)
-
-
-def smooth(width, height):
-    """A picture without edges: three slow waves, (height, width, 3) float64."""
-    y, x = np.mgrid[0:height, 0:width] / min(width, height)
-    waves = np.sin(2 * x + y), np.cos(x - 3 * y), np.sin(3 * x * y)
-    return 127.5 + 120 * np.stack(waves, axis=-1)
 
 
 def saved(picture, path, **how):
@@ -171,34 +165,6 @@ def test_an_empty_folder_is_no_data_set(tmp_path):
 # --- files ----------------------------------------------------------------------------
 
 
-def shrinking(count, size, start):
-    """256 rows of weights: pixel start + i of `size` is the mean of what it covers."""
-    edges = (start + np.arange(images.SIDE + 1)[:, None]) * count / size
-    pixel = np.arange(count)
-    covered = np.minimum(edges[1:], pixel + 1) - np.maximum(edges[:-1], pixel)
-    return np.maximum(covered, 0) * size / count
-
-
-def enlarging(count, size, start):
-    """256 rows of weights: cubic interpolation (Keys, 1981) at pixel start + i."""
-    place = (start + np.arange(images.SIDE)[:, None] + 0.5) * count / size - 0.5
-    x = np.abs(place - np.arange(count))
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    weights = np.where(x < 1, near, np.where(x < 2, far, 0))
-    return weights / weights.sum(axis=1, keepdims=True)
-
-
-def reference(pixels):
-    """Shorter side to 256, the central square, in float64."""
-    shorter = min(pixels.shape[:2])
-    weights = shrinking if shorter > images.SIDE else enlarging
-    for _ in range(2):
-        size = round(len(pixels) * images.SIDE / shorter)
-        rows = weights(len(pixels), size, (size - images.SIDE) // 2)
-        pixels = np.tensordot(rows, pixels, axes=1).swapaxes(0, 1)
-    return np.clip(pixels, 0, 255)
-
-
 @pytest.mark.parametrize("size", [
     (500, 375), (375, 500), (300, 300), (256, 256), (256, 400), (1000, 257), (64, 64),
     (90, 64), (3, 2), (1, 1)], ids=lambda size: f"{size[0]}x{size[1]}")
@@ -307,7 +273,7 @@ def test_a_long_strip_does_not_fill_the_memory(tmp_path):
                "resource.setrlimit(resource.RLIMIT_AS, (4 << 30, 4 << 30)); "
                f"print(images.read({str(tmp_path / 'strip.png')!r}).shape)")
     done = subprocess.run([sys.executable, "-c", program], capture_output=True,
-                          text=True, cwd=images.__file__.rpartition("tinynet")[0])
+                          text=True, env=environment())
     assert done.stdout == "(256, 256, 3)\n", done.stderr
 
 

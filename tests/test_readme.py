@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_style import PACKAGE, ROOT
 
 import alexnet
+from helpers import PACKAGE, ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -6,7 +6,7 @@ forward is right.
 import numpy as np
 import pytest
 
-from conftest import distinct
+from helpers import distinct, naive_conv2d, naive_windows
 from tinynet import cores, layers, ops
 from tinynet.conv import FORMS, conv2d, im2col, local2d, out_size, padded, windows
 from tinynet.device import to_host
@@ -18,29 +18,6 @@ from tinynet.pool import avg_pool, max_pool
 
 def forward(function, *arrays, device="cpu", **options):
     return function(*[Tensor(array, device) for array in arrays], **options).numpy()
-
-
-def naive_windows(x, KH, KW, stride):
-    """(n, oh, ow, window) for every window of KH x KW pixels."""
-    N, H, W, C = x.shape
-    for n in range(N):
-        for oh in range((H - KH) // stride + 1):
-            for ow in range((W - KW) // stride + 1):
-                top, left = oh * stride, ow * stride
-                yield n, oh, ow, x[n, top:top + KH, left:left + KW]
-
-
-def naive_conv2d(x, W, b, stride=1, pad=(0, 0), groups=1):
-    KH, KW, C, O = W.shape
-    x = np.pad(x, ((0, 0), pad, pad, (0, 0)))
-    rows = (x.shape[1] - KH) // stride + 1, (x.shape[2] - KW) // stride + 1
-    y = np.zeros((len(x), *rows, O))
-    for n, oh, ow, window in naive_windows(x, KH, KW, stride):
-        for o in range(O):
-            group = o // (O // groups)
-            seen = window[:, :, group * C:(group + 1) * C]
-            y[n, oh, ow, o] = np.sum(seen * W[:, :, :, o]) + b[o]
-    return y
 
 
 def naive_local2d(x, W, b, pad):

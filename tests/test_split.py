@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from alexnet import AlexNet
+from helpers import IMAGES, LABELS, net
 from tinynet import ops
 from tinynet.device import Device, devices, to_host
 from tinynet.engine import Tensor, copy_to, graph
@@ -10,16 +10,6 @@ from tinynet.layers import Conv2D
 from tinynet.optim import SGD
 from tinynet.split import exchange, gather, send_to_both
 from tinynet.tools.anatomy import crossings
-from tinynet.training.recipes import RECIPES
-
-SMALL = RECIPES["paper"].changed(dict(
-    kernels=(6, 8, 12, 12, 8), neurons=(16, 16), crop=67, std=("he",), bias=(0.1,)))
-IMAGES = np.random.default_rng(0).standard_normal((9, 67, 67, 3)).astype(np.float32)
-LABELS = np.arange(9) % 5
-
-
-def net(places, recipe=SMALL):
-    return AlexNet(5, places, recipe).initialize(seed=1)
 
 
 def losses_and_net(places, steps=3):

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import ROOT
 from tinynet import store
 from tinynet.errors import UserError
 from tinynet.store import Checkpoint
 
-ROOT = Path(store.__file__).parent.parent
 SHAPES = {"conv.W": (11, 11, 3, 8), "conv.b": (8,), "empty": (0, 3), "one": ()}
 META = {"classes": ["cat", "Käfer"], "lr": 0.1 + 0.2, "step": 7, "best": float("inf"),
         "nested": {"kernels": [48, 128], "none": None}}

@@ -1,13 +1,15 @@
 """The habits that keep the engine small enough to be read in an afternoon."""
 import ast
+import importlib.util
 import io
+import subprocess
+import sys
 import tokenize
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "tinynet"
+from helpers import PACKAGE, ROOT
+
 # In the order in which they are read; imports go up this list.
 ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "winograd", "conv",
           "pool", "norm", "store", "layers", "split", "optim", "progress"]
@@ -106,3 +108,20 @@ def test_activations_change_device_in_one_file():
     found = {p.name for p in everything if "copy_to" in names_in(p.read_text(encoding="utf-8"))}
     # engine.py: copy_to itself. __init__.py: the face, which only hands it on.
     assert found - {"__init__.py"} == {"split.py", "engine.py"}
+
+
+def test_no_test_imports_a_test():
+    """What two files of tests need is in helpers.py; conftest.py is pytest's."""
+    for path in (ROOT / "tests").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in getattr(node, "names", [])
+                     if isinstance(node, ast.Import)] or [getattr(node, "module", "") or ""]
+            for name in names:
+                assert name != "conftest" and not name.startswith("test_"), path.name
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ruff") is None, reason="ruff is not installed")
+def test_ruff_finds_nothing_to_say():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", ROOT], text=True,
+                          capture_output=True)
+    assert done.returncode == 0, done.stdout

@@ -2,9 +2,8 @@
 one to rounding."""
 import numpy as np
 import pytest
-from test_reference import naive_conv2d
 
-from conftest import distinct
+from helpers import distinct, naive_conv2d
 from tinynet import conv, cores, winograd
 from tinynet.conv import conv2d
 from tinynet.engine import Tensor

@@ -9,3 +9,4 @@ from .gradcheck import gradcheck
 
 __all__ = ["Device", "Parameter", "Tensor", "UserError", "copy_to", "gradcheck", "no_grad",
            "op"]
+__version__ = "0.2.0"

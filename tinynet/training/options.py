@@ -1,5 +1,6 @@
 """What can be typed behind `alexnet.py`, and what does it mean?"""
 import argparse
+import shutil
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -7,6 +8,7 @@ from textwrap import fill
 
 from .. import device
 from ..errors import UserError
+from ..progress import shown
 from . import recipes
 from .saved import Saved, latest_folder
 
@@ -41,19 +43,36 @@ def at_least(least, most=sys.maxsize):
                  + (f" and at most {most}" if most < sys.maxsize else ""))
 
 
+def program(file):
+    """The words with which alexnet.py was started: python alexnet.py, python -m tinynet, or the
+    command that pip installs. file: where alexnet.py is."""
+    python, started = shown(sys.executable), Path(sys.argv[0])
+    if started.parts[-2:] == ("tinynet", "__main__.py"):
+        return [python, "-m", "tinynet"]
+    if started.stem == "alexnet" and started.suffix != ".py":
+        return ["alexnet" if shutil.which("alexnet") else shown(started)]
+    return [python, shown(file)]
+
+
+def program_name(file):
+    """The same for messages: alexnet.py, python -m tinynet or alexnet."""
+    *before, last = program(file)
+    return "python -m tinynet" if "-m" in before else Path(last).name
+
+
 SEED = at_least(0, 2 ** 56 - 1)            # what rng.words takes
 
 
 # --- the options of alexnet.py --------------------------------------------------------------
 
 
-def parser(about, commands, patterns, version):
+def parser(name, about, commands, patterns, version):
     """The parser of alexnet.py.
 
-    about: its help. commands: its functions, called train, test, ... patterns: the folder in
+    name: of the program. about: its help. commands: its functions, called train, test, ... patterns: the folder in
     which `bench --input` draws pictures if it is given none.
     """
-    main = Parser(prog="alexnet.py", description=about)
+    main = Parser(prog=name, description=about)
     main.add_argument("--version", action="version", version=f"tinynet {version}")
     subs = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for function in commands:
