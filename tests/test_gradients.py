@@ -10,10 +10,14 @@ import pytest
 
 from conftest import distinct
 from tinynet import conv, engine, layers, norm, ops, pool
-from tinynet.engine import op
+from tinynet.engine import Tensor, op
 from tinynet.gradcheck import gradcheck
 
 LABELS = np.array([3, 0, 6, 2])
+OPS = {name: value for module in (engine, ops, conv, pool, norm)
+       for name, value in vars(module).items()
+       if hasattr(value, "__wrapped__") and value.__module__ == module.__name__
+       and name != "no_grad"}
 
 
 def using(function, **options):
@@ -25,15 +29,57 @@ TABLE = {
     "add, repeated": (engine.add, (4, 3), (3,)),
     "subtract": (engine.subtract, (4, 1), (4, 3)),
     "multiply": (engine.multiply, (4, 3), (1, 3)),
+    "divide": (engine.divide, (4, 3), (4, 3)),
+    "divide, repeated": (engine.divide, (3,), (2, 4, 3)),
+    "divide, one number": (engine.divide, (4, 3), ()),
+    "scale": (using(engine.scale, by=0.5), (4, 5)),
+    "power": (using(engine.power, by=3), (4, 5)),
+    "power, a quotient": (using(engine.power, by=-2), (4, 5)),
+    "power, of nothing": (using(engine.power, by=0), (4, 5)),
+    "power, a root": (lambda x: engine.power(x * x, by=0.5), (4, 5)),
     "matmul": (engine.matmul, (4, 3), (3, 5)),
     "matmul, large": (engine.matmul, (150, 70), (70, 130)),
-    "flatten": (ops.flatten, (3, 4, 5, 2)),
-    "concat": (ops.concat, (3, 4, 2), (3, 4, 5)),
-    "part": (using(ops.part, index=1, of=3), (2, 3, 6)),
+    "matmul, a batch": (engine.matmul, (6, 4, 3), (6, 3, 5)),
+    "matmul, a batch and a matrix": (engine.matmul, (2, 6, 4, 3), (3, 5)),
+    "matmul, a matrix and a batch": (engine.matmul, (4, 3), (6, 3, 5)),
+    "matmul, batches of one": (engine.matmul, (6, 1, 4, 3), (1, 2, 3, 5)),
     "relu": (ops.relu, (4, 5, 5, 3)),
     "relu, many slices": (ops.relu, (40, 30, 30, 3)),
+    "relu, one number": (ops.relu, ()),
     "tanh": (ops.tanh, (4, 5, 5, 3)),
-    "scale": (using(ops.scale, by=0.5), (4, 5)),
+    "tanh, one number": (ops.tanh, ()),
+    "exp": (ops.exp, (4, 5)),
+    "log": (lambda x: ops.log(x * x), (4, 5)),
+    "reshape": (using(ops.reshape, shape=(4, -1)), (3, 8)),
+    "reshape, to one number": (lambda x: x.reshape(()), (1, 1)),
+    "flatten": (ops.flatten, (3, 4, 5, 2)),
+    "flatten, one number": (ops.flatten, ()),
+    "transpose": (ops.transpose, (3, 4, 5)),
+    "transpose, in a circle": (using(ops.transpose, axes=(1, 2, 0)), (3, 4, 5)),
+    "transpose, counted from the end": (using(ops.transpose, axes=(0, -1, -2)), (3, 4, 5)),
+    "sum": (ops.sum, (4, 3)),
+    "sum, one axis": (using(ops.sum, axis=0), (4, 3, 2)),
+    "sum, two axes": (using(ops.sum, axis=(0, -1)), (4, 3, 2)),
+    "sum, axes that stay": (using(ops.sum, axis=(1, 2), keepdims=True), (4, 3, 2)),
+    "sum, an axis of one": (using(ops.sum, axis=1), (1, 4, 1)),
+    "sum, one number": (ops.sum, ()),
+    "mean": (ops.mean, (4, 3)),
+    "mean, two axes": (using(ops.mean, axis=(0, 1)), (4, 3, 2)),
+    "mean, an axis that stays": (using(ops.mean, axis=-1, keepdims=True), (4, 3, 2)),
+    "max": (ops.max, (4, 3)),
+    "max, one axis": (using(ops.max, axis=1), (4, 3, 2)),
+    "max, axes that stay": (using(ops.max, axis=(0, 2), keepdims=True), (4, 3, 2)),
+    "take, a number": (using(ops.take, key=-1), (4, 3)),
+    "take, one element": (using(ops.take, key=(1, 2)), (4, 3)),
+    "take, slices": (using(ops.take, key=(slice(None, None, -2), slice(1, 3))), (5, 4)),
+    "take, an axis more": (using(ops.take, key=(..., None, 0)), (4, 3)),
+    "take, twice the same": (using(ops.take, key=[2, 0, 2, 2]), (4, 3)),
+    "take, rows and columns": (using(ops.take, key=(np.array([0, 1, 1]), [2, 0, 0])), (4, 3)),
+    "take, an array among slices":
+        (using(ops.take, key=(slice(1, 3), ..., np.array([[1, 1], [0, -1]]))), (4, 2, 3)),
+    "take, a mask": (using(ops.take, key=np.arange(12).reshape(4, 3) % 5 < 2), (4, 3)),
+    "part": (using(ops.part, index=1, of=3), (2, 3, 6)),
+    "concat": (ops.concat, (3, 4, 2), (3, 4, 5)),
     "dense": (ops.dense, (4, 6), (6, 3), (3,)),
     "dropout": (using(ops.dropout, keep=0.6, scale=1 / 0.6, seed=1, step=2, layer=3), (9, 7)),
     "softmax": (ops.softmax, (4, 7)),
@@ -91,10 +137,13 @@ def test_the_gradient_of_an_op_is_the_slope(name, place):
 
 
 def test_the_table_names_every_op():
-    public = {name for module in (engine, ops, conv, pool, norm) for name, value in vars(module).items()
-              if hasattr(value, "__wrapped__") and value.__module__ == module.__name__
-              and name != "no_grad"}
-    assert public == {name.partition(",")[0] for name in TABLE}
+    composed = {"flatten", "mean", "part"}             # of other ops
+    assert {*OPS, *composed} == {name.partition(",")[0] for name in TABLE}
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_the_docstring_of_an_op_says_what_shape_becomes_of_what_shape(name):
+    assert "->" in OPS[name].__doc__
 
 
 LAYERS = {
@@ -128,7 +177,7 @@ def test_the_gradient_of_a_layer_is_the_slope(name, place):
     parameters = dict(layer.parameters())
 
     def run(x, *weights):
-        for (path, old), new in zip(parameters.items(), weights):
+        for path, new in zip(parameters, weights, strict=True):
             holder = layer
             *owners, attribute = path.split(".")
             for owner in owners:
@@ -141,6 +190,12 @@ def test_the_gradient_of_a_layer_is_the_slope(name, place):
 
     arrays = [distinct(*shape)] + [p.numpy() for p in parameters.values()]
     assert gradcheck(run, *arrays, device=place) < 1e-7
+
+
+def test_the_largest_share_their_gradient():
+    x = Tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]], requires_grad=True)
+    x.max(axis=1).sum().backward()
+    assert x.grad == pytest.approx(np.array([[0, 1 / 2, 1 / 2], [1 / 3, 1 / 3, 1 / 3]]))
 
 
 def test_the_check_itself_finds_a_wrong_gradient():

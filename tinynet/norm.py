@@ -9,7 +9,7 @@ from .engine import op
 def lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
     """Divide each map by a power of the energy of its n neighbours (paper, section 3.3).
 
-    x (N, H, W, C); y = x / (k + alpha * sum of x^2 over n adjacent maps) ** beta. alpha
+    x (N, H, W, C) -> same; y = x / (k + alpha * sum of x^2 over n adjacent maps) ** beta. alpha
     multiplies the plain sum, as the paper prints it. The 2012 program, Caffe and PyTorch
     divide it by n first: their 1e-4 is 2e-5 here.
 
@@ -83,7 +83,7 @@ def window_sum(flat, n):
 def lrn_same_map(x, *, size=5, k=1.0, alpha=4e-5, beta=0.75):
     """The same, with the neighbours in a size x size square of the same map.
 
-    x (N, H, W, C); size is odd; pixels beyond the edge count as zero. The 2012 program has
+    x (N, H, W, C) -> same; size is odd; pixels beyond the edge count as zero. The 2012 program has
     it in layer 2, after `lrn`, and the CIFAR-10 nets have it after their pools; the paper
     leaves it out. alpha multiplies the plain sum (the program's 1e-3 / 25).
     """
