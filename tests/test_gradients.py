@@ -207,6 +207,42 @@ def test_the_check_itself_finds_a_wrong_gradient():
     assert gradcheck(wrong, distinct(4, 5)) > 1e-5
 
 
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("at", [0.0, 3.0, 8.0, -12.0, 40.0])
+def test_the_check_itself_accuses_no_right_gradient_where_a_function_is_flat(at, seed):
+    """There the slope is smaller than the rounding of the two values that are subtracted."""
+    assert gradcheck(ops.tanh, at, seed=seed) < 1e-6
+    assert gradcheck(ops.softmax, [[at, 0.0, -at]], seed=seed) < 1e-6
+
+
+@pytest.mark.parametrize("at", [0.5, 3.0, 7.0])
+def test_the_check_itself_finds_a_wrong_gradient_where_a_function_is_nearly_flat(at):
+    @op
+    def wrong(x):
+        y = np.tanh(x)
+        def dx(dy): return dy * (1 - y * y) * 1.01
+        return y, dx
+
+    assert gradcheck(wrong, at) > 1e-3
+
+
+def test_the_check_itself_is_not_content_with_nan():
+    @op
+    def wrong(x):
+        def dx(dy): return dy * np.nan
+        return x * 1, dx
+
+    assert not gradcheck(wrong, [1.0, 2.0]) < 1e-6
+
+
+def test_the_check_takes_numbers_and_lists():
+    assert gradcheck(engine.multiply, 3, [1, 2]) < 1e-9
+
+
+def test_the_check_knows_that_an_input_may_not_matter():
+    assert gradcheck(lambda x, y: x * 2, 3.0, [1.0, 2.0]) < 1e-9
+
+
 def test_the_check_itself_refuses_an_op_that_writes_into_dy():
     @op
     def rude(x):
