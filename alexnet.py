@@ -30,7 +30,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinynet import SGD, Layer, Tensor, UserError, no_grad, ops, store
+from tinynet import SGD, Layer, Sequential, Tensor, UserError, no_grad, ops, store
 from tinynet.errors import exit_status
 from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure

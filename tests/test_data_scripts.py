@@ -3,9 +3,9 @@ import subprocess
 import sys
 
 import pytest
-from test_style import ROOT
 
 from data import cifar10, md5
+from test_style import ROOT
 from tinynet.errors import UserError
 from tinynet.pictures import patterns
 

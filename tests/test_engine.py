@@ -1,4 +1,4 @@
-"""The graph: who gets which gradient, what is kept, what is refused."""
+"""The tensor and its graph: who gets which gradient, what is kept, what is refused."""
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -6,20 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from tinynet import ops
+from tinynet import cores, ops
 from tinynet.device import Device, to_host
-from tinynet.engine import Tensor, add, copy_to, graph, no_grad, op
+from tinynet.engine import Tensor, add, copy_to, graph, matmul, no_grad, op
 
 
 def leaf(*values, device="cpu"):
     return Tensor(np.array(values), device, requires_grad=True)
-
-
-@op
-def total(x):
-    shape = x.shape
-    def dx(dy): return np.broadcast_to(dy, shape)
-    return x.sum(), dx
 
 
 def test_a_tensor_used_twice_gets_both_gradients():
@@ -40,11 +33,11 @@ def test_a_diamond_is_visited_from_the_newest_tensor_on():
 
 def test_the_operators_are_those_of_arithmetic():
     a, b = leaf(2.0), leaf(5.0)
-    y = 3 * a - b * a + (1 - b) - (-a)
-    assert y.item() == 6 - 10 - 4 + 2
+    y = 3 * a - b * a + (1 - b) - (-a) + 10 / a - b / 4 + a ** 3
+    assert y.item() == 6 - 10 - 4 + 2 + 5 - 1.25 + 8
     y.backward()
-    assert a.grad == 3 - 5 + 1
-    assert b.grad == -2 - 1
+    assert a.grad == 3 - 5 + 1 - 10 / 4 + 3 * 4
+    assert b.grad == -2 - 1 - 0.25
 
 
 def test_gradients_of_two_backwards_add_up():
@@ -56,7 +49,7 @@ def test_gradients_of_two_backwards_add_up():
 
 def test_a_gradient_is_summed_over_what_was_repeated():
     a, b = leaf(1.0, 2.0), Tensor(np.ones((3, 2)), requires_grad=True)
-    total(a * b).backward()
+    (a * b).sum().backward()
     assert a.grad.tolist() == [3, 3]
     assert b.grad.tolist() == [[1, 2]] * 3
 
@@ -86,7 +79,7 @@ def test_a_graph_that_shares_a_used_part_is_refused_before_it_changes_a_gradient
 
 
 def test_backward_starts_from_one_number():
-    with pytest.raises(ValueError, match=r"shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"shape \(2,\): take the sum"):
         (leaf(1.0, 2.0) * 2).backward()
 
 
@@ -108,7 +101,7 @@ def test_only_wanted_gradients_are_computed():
         return x * y, dx, dy_
 
     b = leaf(3.0)
-    product(Tensor([2.0]), b).backward()
+    product(Tensor(np.array([2.0])), b).backward()
     assert b.grad == 2
 
 
@@ -118,7 +111,7 @@ def test_what_is_saved_is_what_the_gradient_functions_mention():
     before = weakref.ref(hidden.data)
     y = ops.relu(hidden)                      # relu's gradient mentions its output only
     after = weakref.ref(y.data)
-    y = total(y)
+    y = y.sum()
     del hidden
     assert before() is None and after() is not None
     y.backward()
@@ -221,7 +214,7 @@ def test_gradients_are_added_on_the_device_of_the_tensor(pair):
             return super().__enter__()
 
     x.device = Watched(str(here))
-    y = copy_to(x, there) * Tensor([2.0], there) + copy_to(x, there)
+    y = copy_to(x, there) * Tensor(np.array([2.0]), there) + copy_to(x, there)
     places.clear()
     y.backward()
     assert to_host(x.grad) == 3
@@ -249,5 +242,153 @@ def test_an_array_times_a_tensor_is_a_tensor():
 
 
 def test_integers_are_refused_instead_of_rounded():
-    with pytest.raises(TypeError, match="multiply takes floating-point numbers, not int64"):
-        Tensor(np.array([1, 2])) * 0.5
+    with pytest.raises(TypeError, match=r"add takes floating-point .* int64, int64: .*astype"):
+        Tensor(np.array([1, 2])) + Tensor(np.array([1, 2]))
+
+
+SINGLE, DOUBLE = np.ones((3, 2), np.float32), np.ones((2, 5))
+
+
+@pytest.mark.parametrize("function, arrays", [
+    (add, (SINGLE, SINGLE.astype(float))), (matmul, (SINGLE, DOUBLE)),
+    (matmul, (np.ones((7, 2), np.float32), DOUBLE)), (matmul, (np.ones((7, 2)), SINGLE.T)),
+    (ops.dense, (SINGLE.astype(float), SINGLE.T, np.ones(3, np.float32))),
+    (ops.concat, (SINGLE, SINGLE.astype(np.float16)))])
+def test_floats_of_two_widths_are_refused_whatever_their_shapes(function, arrays):
+    with pytest.raises(TypeError, match=r"of one width, not float.*Tensor\(x.astype\(np.float32"):
+        function(*map(Tensor, arrays))
+
+
+@pytest.mark.parametrize("rows", [2, 20])
+def test_a_product_of_two_widths_has_the_wider_one_whatever_its_shape(rows):
+    """Of arrays, that is: tensors never get so far."""
+    assert cores.matmul(np.ones((rows, 2), np.float32), DOUBLE).dtype == np.float64
+    assert cores.matmul(np.ones((rows, 2)), DOUBLE.astype(np.float32)).dtype == np.float64
+
+
+def test_numbers_and_lists_become_float32_and_arrays_stay_what_they_are():
+    assert [Tensor(x).dtype for x in (3, 3.0, [1, 2], [[1.0], [2.0]], [True])] == [np.float32] * 5
+    assert Tensor(np.ones(2)).dtype == Tensor(np.float64(1)).dtype == np.float64
+    assert Tensor(np.array([1, 2])).dtype == np.int64
+
+
+@pytest.mark.parametrize("data", [None, [1.0, None], "three", ["1"]])
+def test_what_is_no_number_makes_no_tensor(data):
+    with pytest.raises(TypeError, match="a tensor is made of numbers"):
+        Tensor(data)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_arithmetic_with_numbers_keeps_the_dtype(dtype):
+    x = Tensor(np.array([1.0, 2.0], dtype), requires_grad=True)
+    for number in (2, 2.0, True, np.float64(2), np.float32(2), np.int64(2)):
+        for y in (x * number, number * x, x + number, 1 - x, x - number, x / number, 2 / x,
+                  x ** number, -x, x + [1, 2], ops.scale(x, by=number)):
+            assert isinstance(y, Tensor) and y.dtype == dtype
+    (x * np.float64(2) + x ** np.float64(2)).sum().backward()
+    assert x.grad.dtype == dtype and x.grad.tolist() == [4, 6]
+
+
+def test_a_number_that_multiplies_is_never_an_array_on_the_device(gpus):
+    x = Tensor(np.ones(3, np.float32), "gpu0")
+    gpus.clear()
+    2 * (-x * 0.5) ** 2
+    assert gpus == []
+
+
+def test_an_exponent_is_a_number():
+    with pytest.raises(TypeError, match=r"power: the exponent is a number, not Tensor; .*exp\("):
+        leaf(2.0) ** leaf(3.0)
+
+
+def test_a_batch_of_products_is_the_product_of_each(place):
+    a, b = np.arange(24.0).reshape(2, 3, 4), np.arange(40.0).reshape(2, 4, 5)
+    y = Tensor(a, place) @ Tensor(b, place)
+    assert np.array_equal(y.numpy(), np.stack([a[0] @ b[0], a[1] @ b[1]]))
+
+
+@pytest.mark.parametrize("left, right", [((3,), (3,)), ((2, 3), (3,)), ((3,), (3, 2)),
+                                         ((), (2, 2)), ((2, 3), (2, 3)), ((5, 2, 3), (5, 2, 3))])
+def test_what_does_not_fit_is_not_multiplied(left, right):
+    with pytest.raises(ValueError, match=r"matmul: \(.*\) @ \(.*\), where \(..., N, K\)"):
+        Tensor(np.ones(left)) @ Tensor(np.ones(right))
+
+
+def test_a_tensor_shows_its_numbers_while_they_are_few():
+    x = Tensor([[1.0, 2.5], [3, 4]], requires_grad=True)
+    assert repr(Tensor(7.0)) == "Tensor(7., float32, cpu)"
+    assert repr(x) == "Tensor([[1. , 2.5],\n        [3. , 4. ]], float32, cpu)"
+    assert repr(x * 2).endswith("float32, cpu, scale)")
+    assert repr(Tensor(np.zeros((3, 50)), "cpu1")) == "Tensor(shape (3, 50), float64, cpu1)"
+    assert repr(Tensor(np.zeros((0, 2)))) == "Tensor(shape (0, 2), float64, cpu)"
+
+
+def test_a_tensor_says_what_an_array_says(place):
+    x = Tensor(np.arange(6.0).reshape(2, 3), place)
+    assert (x.shape, x.ndim, x.size, x.dtype, len(x)) == ((2, 3), 2, 6, np.float64, 2)
+    assert float(x[1, 2]) == 5.0 and x.T.shape == (3, 2)
+    assert np.array_equal(np.asarray(x), x.numpy())
+    assert np.asarray(x, np.float32).dtype == np.float32
+    assert f"{Tensor(2.5).item():.1f}" == "2.5"
+
+
+def test_np_array_of_a_tensor_is_a_copy():
+    x = Tensor([1.0, 2.0])
+    np.array(x)[:] = 0
+    assert x.numpy().tolist() == [1, 2]
+
+
+def test_a_tensor_ends_when_it_is_iterated():
+    assert [row.numpy().tolist() for row in leaf(1.0, 2.0)] == [1, 2]
+    with pytest.raises(TypeError):
+        list(Tensor(3.0))
+    with pytest.raises(IndexError):
+        leaf(1.0, 2.0)[2]
+
+
+def test_methods_are_those_of_numpy(place):
+    array = np.arange(1.0, 25.0).reshape(2, 3, 4)
+    x = Tensor(array, place)
+    for ours, theirs in [
+            (x.sum(), array.sum()), (x.sum(0), array.sum(0)), (x.sum(axis=(0, -1), keepdims=True),
+             array.sum((0, -1), keepdims=True)), (x.mean(axis=1), array.mean(1)),
+            (x.max(2), array.max(2)), (x.exp(), np.exp(array)), (x.log(), np.log(array)),
+            ((x - 9).relu(), np.maximum(array - 9, 0)), (x.reshape(4, -1), array.reshape(4, -1)),
+            (x.reshape((6, 4)), array.reshape(6, 4)), (x.transpose(), array.transpose()),
+            (x.transpose(0, 2, 1), array.transpose(0, 2, 1)), (x.T, array.T),
+            (x.transpose((2, 0, 1)), array.transpose(2, 0, 1)), (x[0], array[0]),
+            (x[..., 1:, [0, 2]], array[..., 1:, [0, 2]]), (x[:, None], array[:, None])]:
+        assert ours.numpy() == pytest.approx(theirs, rel=1e-14) and ours.shape == theirs.shape
+
+
+# --- an op that was written wrong ----------------------------------------------------------
+
+
+@pytest.mark.parametrize("made, found", [
+    (lambda x, w: (x * w, lambda dy: dy * w), "function"), (lambda x, w: x * w, "nothing"),
+    (lambda x, w: (x * w, *[lambda dy: dy] * 3), "function, function, function"),
+    (lambda x, w: (x * w, w, x), "ndarray, ndarray")])
+def test_an_op_without_a_gradient_function_for_every_tensor_is_refused_at_once(made, found):
+    made.__name__ = "mine"
+    with pytest.raises(TypeError, match=rf"mine: .* here 2; after the value came {found}$"):
+        op(made)(leaf(1.0), leaf(2.0))
+
+
+def test_a_gradient_function_that_returns_nothing_is_named():
+    @op
+    def forgetful(x):
+        def dx(dy): dy * 2
+        return x * 2, dx
+
+    with pytest.raises(ValueError, match="forgetful: a gradient of shape None"):
+        forgetful(leaf(1.0)).sum().backward()
+
+
+@pytest.mark.parametrize("call, written", [
+    (lambda x: ops.softmax_cross_entropy(x, [0]), r"softmax_cross_entropy\(x, labels=...\)"),
+    (lambda x: ops.dense(x, x), r"2 came by position; write dense\(x, W, b\)"),
+    (lambda x: ops.relu(), r"0 came by position; write relu\(x\)"),
+    (lambda x: ops.concat(), r"write concat\(parts, ...\)")])
+def test_an_op_says_how_it_is_called(call, written):
+    with pytest.raises(TypeError, match=written):
+        call(leaf(1.0))

@@ -183,6 +183,7 @@ def test_every_name_and_keyword_after_xp_is_one_of_cupys():
     calls = [*calls_on_xp()]
     assert len(calls) > 20
     for where, name, keywords in calls:
+        name = name.replace("add.", "ufunc.")          # add.at is a method of a ufunc
         assert name in strict_cupy.names, f"{where}: CuPy has no {name}"
         for keyword in keywords:
             assert f" {keyword}=" in strict_cupy.names[name], f"{where}: {name}({keyword}=)"

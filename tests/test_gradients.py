@@ -15,6 +15,10 @@ from tinynet.engine import Tensor, op
 from tinynet.gradcheck import contract, gradcheck
 
 LABELS = np.array([3, 0, 6, 2])
+OPS = {name: value for module in (engine, ops, conv, pool, norm)
+       for name, value in vars(module).items()
+       if hasattr(value, "__wrapped__") and value.__module__ == module.__name__
+       and name != "no_grad"}
 
 
 def using(function, **options):
@@ -26,15 +30,57 @@ TABLE = {
     "add, repeated": (engine.add, (4, 3), (3,)),
     "subtract": (engine.subtract, (4, 1), (4, 3)),
     "multiply": (engine.multiply, (4, 3), (1, 3)),
+    "divide": (engine.divide, (4, 3), (4, 3)),
+    "divide, repeated": (engine.divide, (3,), (2, 4, 3)),
+    "divide, one number": (engine.divide, (4, 3), ()),
+    "scale": (using(engine.scale, by=0.5), (4, 5)),
+    "power": (using(engine.power, by=3), (4, 5)),
+    "power, a quotient": (using(engine.power, by=-2), (4, 5)),
+    "power, of nothing": (using(engine.power, by=0), (4, 5)),
+    "power, a root": (lambda x: engine.power(x * x, by=0.5), (4, 5)),
     "matmul": (engine.matmul, (4, 3), (3, 5)),
     "matmul, large": (engine.matmul, (150, 70), (70, 130)),
-    "flatten": (ops.flatten, (3, 4, 5, 2)),
-    "concat": (ops.concat, (3, 4, 2), (3, 4, 5)),
-    "part": (using(ops.part, index=1, of=3), (2, 3, 6)),
+    "matmul, a batch": (engine.matmul, (6, 4, 3), (6, 3, 5)),
+    "matmul, a batch and a matrix": (engine.matmul, (2, 6, 4, 3), (3, 5)),
+    "matmul, a matrix and a batch": (engine.matmul, (4, 3), (6, 3, 5)),
+    "matmul, batches of one": (engine.matmul, (6, 1, 4, 3), (1, 2, 3, 5)),
     "relu": (ops.relu, (4, 5, 5, 3)),
     "relu, many slices": (ops.relu, (40, 30, 30, 3)),
+    "relu, one number": (ops.relu, ()),
     "tanh": (ops.tanh, (4, 5, 5, 3)),
-    "scale": (using(ops.scale, by=0.5), (4, 5)),
+    "tanh, one number": (ops.tanh, ()),
+    "exp": (ops.exp, (4, 5)),
+    "log": (lambda x: ops.log(x * x), (4, 5)),
+    "reshape": (using(ops.reshape, shape=(4, -1)), (3, 8)),
+    "reshape, to one number": (lambda x: x.reshape(()), (1, 1)),
+    "flatten": (ops.flatten, (3, 4, 5, 2)),
+    "flatten, one number": (ops.flatten, ()),
+    "transpose": (ops.transpose, (3, 4, 5)),
+    "transpose, in a circle": (using(ops.transpose, axes=(1, 2, 0)), (3, 4, 5)),
+    "transpose, counted from the end": (using(ops.transpose, axes=(0, -1, -2)), (3, 4, 5)),
+    "sum": (ops.sum, (4, 3)),
+    "sum, one axis": (using(ops.sum, axis=0), (4, 3, 2)),
+    "sum, two axes": (using(ops.sum, axis=(0, -1)), (4, 3, 2)),
+    "sum, axes that stay": (using(ops.sum, axis=(1, 2), keepdims=True), (4, 3, 2)),
+    "sum, an axis of one": (using(ops.sum, axis=1), (1, 4, 1)),
+    "sum, one number": (ops.sum, ()),
+    "mean": (ops.mean, (4, 3)),
+    "mean, two axes": (using(ops.mean, axis=(0, 1)), (4, 3, 2)),
+    "mean, an axis that stays": (using(ops.mean, axis=-1, keepdims=True), (4, 3, 2)),
+    "max": (ops.max, (4, 3)),
+    "max, one axis": (using(ops.max, axis=1), (4, 3, 2)),
+    "max, axes that stay": (using(ops.max, axis=(0, 2), keepdims=True), (4, 3, 2)),
+    "take, a number": (using(ops.take, key=-1), (4, 3)),
+    "take, one element": (using(ops.take, key=(1, 2)), (4, 3)),
+    "take, slices": (using(ops.take, key=(slice(None, None, -2), slice(1, 3))), (5, 4)),
+    "take, an axis more": (using(ops.take, key=(..., None, 0)), (4, 3)),
+    "take, twice the same": (using(ops.take, key=[2, 0, 2, 2]), (4, 3)),
+    "take, rows and columns": (using(ops.take, key=(np.array([0, 1, 1]), [2, 0, 0])), (4, 3)),
+    "take, an array among slices":
+        (using(ops.take, key=(slice(1, 3), ..., np.array([[1, 1], [0, -1]]))), (4, 2, 3)),
+    "take, a mask": (using(ops.take, key=np.arange(12).reshape(4, 3) % 5 < 2), (4, 3)),
+    "part": (using(ops.part, index=1, of=3), (2, 3, 6)),
+    "concat": (ops.concat, (3, 4, 2), (3, 4, 5)),
     "dense": (ops.dense, (4, 6), (6, 3), (3,)),
     "dropout": (using(ops.dropout, keep=0.6, scale=1 / 0.6, seed=1, step=2, layer=3), (9, 7)),
     "softmax": (ops.softmax, (4, 7)),
@@ -111,10 +157,13 @@ def test_an_op_stays_in_float32_and_agrees_with_the_cpu(gpus, name):
 
 
 def test_the_table_names_every_op():
-    public = {name for module in (engine, ops, conv, pool, norm) for name, value in vars(module).items()
-              if hasattr(value, "__wrapped__") and value.__module__ == module.__name__
-              and name != "no_grad"}
-    assert public == {name.partition(",")[0] for name in TABLE}
+    composed = {"flatten", "mean", "part"}             # of other ops
+    assert {*OPS, *composed} == {name.partition(",")[0] for name in TABLE}
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_the_docstring_of_an_op_says_what_shape_becomes_of_what_shape(name):
+    assert "->" in OPS[name].__doc__
 
 
 LAYERS = {
@@ -148,7 +197,7 @@ def test_the_gradient_of_a_layer_is_the_slope(name, place):
     parameters = dict(layer.parameters())
 
     def run(x, *weights):
-        for (path, old), new in zip(parameters.items(), weights):
+        for path, new in zip(parameters, weights, strict=True):
             holder = layer
             *owners, attribute = path.split(".")
             for owner in owners:
@@ -163,6 +212,12 @@ def test_the_gradient_of_a_layer_is_the_slope(name, place):
     assert gradcheck(run, *arrays, device=place) < 1e-7
 
 
+def test_the_largest_share_their_gradient():
+    x = Tensor([[1.0, 3.0, 3.0], [2.0, 2.0, 2.0]], requires_grad=True)
+    x.max(axis=1).sum().backward()
+    assert x.grad == pytest.approx(np.array([[0, 1 / 2, 1 / 2], [1 / 3, 1 / 3, 1 / 3]]))
+
+
 def test_the_check_itself_finds_a_wrong_gradient():
     @op
     def wrong(x):
@@ -170,6 +225,42 @@ def test_the_check_itself_finds_a_wrong_gradient():
         return x * x, dx
 
     assert gradcheck(wrong, distinct(4, 5)) > 1e-5
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("at", [0.0, 3.0, 8.0, -12.0, 40.0])
+def test_the_check_itself_accuses_no_right_gradient_where_a_function_is_flat(at, seed):
+    """There the slope is smaller than the rounding of the two values that are subtracted."""
+    assert gradcheck(ops.tanh, at, seed=seed) < 1e-6
+    assert gradcheck(ops.softmax, [[at, 0.0, -at]], seed=seed) < 1e-6
+
+
+@pytest.mark.parametrize("at", [0.5, 3.0, 7.0])
+def test_the_check_itself_finds_a_wrong_gradient_where_a_function_is_nearly_flat(at):
+    @op
+    def wrong(x):
+        y = np.tanh(x)
+        def dx(dy): return dy * (1 - y * y) * 1.01
+        return y, dx
+
+    assert gradcheck(wrong, at) > 1e-3
+
+
+def test_the_check_itself_is_not_content_with_nan():
+    @op
+    def wrong(x):
+        def dx(dy): return dy * np.nan
+        return x * 1, dx
+
+    assert not gradcheck(wrong, [1.0, 2.0]) < 1e-6
+
+
+def test_the_check_takes_numbers_and_lists():
+    assert gradcheck(engine.multiply, 3, [1, 2]) < 1e-9
+
+
+def test_the_check_knows_that_an_input_may_not_matter():
+    assert gradcheck(lambda x, y: x * 2, 3.0, [1.0, 2.0]) < 1e-9
 
 
 def test_the_check_itself_refuses_an_op_that_writes_into_dy():

@@ -4,6 +4,7 @@ import pytest
 
 from tinynet.device import Device
 from tinynet.engine import Parameter
+from tinynet.layers import Dense, ReLU
 from tinynet.optim import SGD
 
 
@@ -104,3 +105,26 @@ def test_a_large_array_is_updated_everywhere_in_place():
     w.grad = np.ones((1000, 700), np.float32).T            # not contiguous, as dW may be
     SGD([("W", w)], lr=1.0, momentum=0.0, weight_decay=0.0).step()
     assert w.data is data and np.all(data == 0) and data.dtype == np.float32
+
+
+def test_a_net_may_be_given_whole():
+    net = Dense(2, 3)
+    assert list(SGD(net).parameters) == ["W", "b"] == list(SGD(net.parameters()).parameters)
+
+
+def test_a_generator_that_was_read_before_is_not_taken_for_a_net():
+    parameters = Dense(2, 3).parameters()
+    list(parameters)
+    with pytest.raises(ValueError, match="SGD: no parameters: .* generator that had been read"):
+        SGD(parameters)
+
+
+def test_a_net_without_weights_has_nothing_to_learn():
+    with pytest.raises(ValueError, match="SGD: no parameters"):
+        SGD(ReLU())
+
+
+@pytest.mark.parametrize("parameters", [[Parameter([1.0, 2.0])], {"W": Parameter([1.0])}])
+def test_a_parameter_has_a_name(parameters):
+    with pytest.raises(TypeError, match=r"SGD takes a net, or \(name, Parameter\) pairs"):
+        SGD(parameters)

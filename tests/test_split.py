@@ -108,8 +108,8 @@ def test_gradients_of_an_exchange_come_home(pair):
     top = Tensor(np.array([[1.0, 2.0]]), pair[0], requires_grad=True)
     bottom = Tensor(np.array([[3.0, 4.0]]), pair[1], requires_grad=True)
     left, right = exchange(top, bottom)
-    seen_by_top = left @ Tensor([[1.0], [10], [100], [1000]], pair[0])
-    seen_by_bottom = right @ Tensor([[2.0], [20], [200], [2000]], pair[1])
+    seen_by_top = left @ Tensor(np.array([[1.0], [10], [100], [1000]]), pair[0])
+    seen_by_bottom = right @ Tensor(np.array([[2.0], [20], [200], [2000]]), pair[1])
     (seen_by_top + copy_to(seen_by_bottom, pair[0])).backward()
     assert to_host(top.grad).tolist() == [[3, 30]]
     assert to_host(bottom.grad).tolist() == [[300, 3000]]

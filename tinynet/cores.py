@@ -80,12 +80,14 @@ def sum_over_batch(f, *arrays, scratch=None, least=1):
 
 
 def matmul(a, b):
-    """a @ b for matrices, in blocks along the longer side of the result."""
+    """a @ b. For two matrices, in blocks along the longer side of the result."""
     xp = get_array_module(a)
+    if a.ndim > 2 or b.ndim > 2:
+        return xp.matmul(a, b)
     if a.shape[0] < b.shape[1]:
         return xp.ascontiguousarray(matmul(b.T, a.T).T)
     return over_batch(lambda a, out: xp.matmul(a, b, out=out), a, scratch=0,
-                      out=xp.empty((a.shape[0], b.shape[1]), a.dtype))
+                      out=xp.empty((a.shape[0], b.shape[1]), xp.result_type(a, b)))
 
 
 def part_of_product(array, size, others, least):
@@ -98,7 +100,7 @@ def part_of_product(array, size, others, least):
     return size if is_on_gpu(array) else _part_of_product(size, others, least)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _part_of_product(size, others, least):
     most = min(size, SMALL_PRODUCT // max(others, 1))
     return max((part for part in range(least, most + 1) if size % part == 0), default=size)
@@ -137,6 +139,8 @@ def scratch(device):
 
 
 def _slices(arrays, scratch, least=1):
+    if arrays[0].ndim == 0:
+        return [...]                   # one number: array[...] is all of it
     count = arrays[0].shape[0]
     row = max(1, sum(array.nbytes for array in arrays) // max(count, 1))
     fits = count if scratch == 0 else most_scratch(arrays[0]) // (scratch or row)

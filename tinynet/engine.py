@@ -1,16 +1,33 @@
 """How does a program differentiate itself?
 
-Running an op on tensors records it: its inputs, and one gradient function per input. From
-the last tensor (the loss) `backward` walks this record from the newest tensor to the
-oldest, and leaves in every leaf that asked for it the gradient of the loss.
+By the chain rule. Let x be an input of an op, y its output, and the loss a number that is
+computed from y. If x grows by a little h, y grows by h * (the slope of y along x), and the
+loss by that * (the slope of the loss along y). So the slope of the loss along x is the product
+of the two. If x is used in several places, each adds its share, and the slopes are summed.
+
+This makes every op a matter of its own. Its gradient function is given `dy`, the gradient of
+the loss with respect to the output y: an array of the shape of y, one slope for every number.
+It multiplies by the slopes of this op alone, and returns `dx`, the same for the input x:
+
+    y = x * x        dx(dy) = dy * 2 * x
+
+Running an op on tensors records it: its inputs, and one gradient function per input. From the
+last tensor (the loss, whose own dy is 1) `backward` walks this record from the newest tensor
+to the oldest. In every leaf that asked for it, it leaves the gradient of the loss.
 """
 import functools
+import inspect
 import itertools
 import threading
 from contextlib import contextmanager
+from numbers import Real
+
+import numpy as np
 
 from . import cores
-from . import device as dev
+from .device import Device, get_array_module, to_host
+
+FEW = 16                           # numbers of a tensor that are worth printing
 
 _clock = itertools.count()
 _local = threading.local()         # .silent: inside no_grad()
@@ -19,39 +36,55 @@ _local = threading.local()         # .silent: inside no_grad()
 class Tensor:
     """An array that knows its device and how it was computed.
 
-    data: a NumPy or CuPy array, or anything that can become one; a copy is made.
-    device: a Device or its name; the data are put there.
-    requires_grad: whether backward should leave d(loss)/d(this) in `.grad`, an array that
-    may share its memory with other gradients: read it, do not write into it.
+    data: an array, of which a copy is made, or a number or a list of numbers, which become
+    float32. device: a Device or its name; the data are put there. requires_grad: whether
+    backward should leave d(loss)/d(this) in `.grad`, an array that may share its memory with
+    other gradients: read it, do not write into it.
+
+    Operators and methods mean what they mean in NumPy. The operators stand here; `x[...]`,
+    `x.T` and methods such as `x.sum(axis=0)` are given to this class in ops.py, where their
+    ops are. There are no comparisons: nothing could be differentiated through them.
     """
 
     __array_ufunc__ = None         # array * tensor is our business, not NumPy's
     op, inputs, grad_fns = "", (), ()
 
     def __init__(self, data, device="cpu", requires_grad=False):
-        self.device = dev.Device(device) if isinstance(device, str) else device
-        self.data = self.device.put(data)
-        self.requires_grad = requires_grad
+        device = _device(device)
+        self._set(device.put(_array(data, np.float32)), device, requires_grad)
+
+    def _set(self, data, device, requires_grad, computed_by=None):
+        """Make this tensor, new or the output of an op, of data that are in their place."""
+        self.data, self.device, self.requires_grad = data, device, requires_grad
         self.grad = None
         self.order = next(_clock)
-        self._computed_by = None
+        self._computed_by = computed_by
+        return self
 
     @property
     def node(self):
         """What stands for this tensor in the graph: how it was computed, or itself."""
+        # The graph holds nodes and not tensors, so that data which no gradient function needs
+        # are freed during the forward pass. A leaf was not computed: it is its own node, and
+        # backward finds it there to leave its gradient. (`self.node = self` would be a circle
+        # of references, whose memory waits for the garbage collector.)
         return self._computed_by or self
 
     def __repr__(self):
+        numbers = f"shape {self.shape}"
+        if 0 < self.size <= FEW:
+            numbers = np.array2string(self.numpy(), separator=", ", prefix="Tensor(")
         made_by = f", {self.node.op}" if self.node.op else ""
-        return f"Tensor({self.shape}, {self.data.dtype}, {self.device}{made_by})"
+        return f"Tensor({numbers}, {self.dtype}, {self.device}{made_by})"
 
-    @property
-    def shape(self):
-        return self.data.shape
+    shape = property(lambda self: self.data.shape)
+    dtype = property(lambda self: self.data.dtype)
+    ndim = property(lambda self: self.data.ndim)
+    size = property(lambda self: self.data.size)
 
     def numpy(self):
         """The data as a NumPy array on the host."""
-        return dev.to_host(self.data)
+        return to_host(self.data)
 
     def item(self):
         """The one number in this tensor, as a Python number. Waits for the device."""
@@ -60,6 +93,18 @@ class Tensor:
     def copy_to(self, device):
         return copy_to(self, device)
 
+    def __array__(self, dtype=None, copy=None):
+        """What np.asarray(tensor) gives: the numbers, without their history."""
+        return np.array(self.numpy(), dtype, copy=copy)
+
+    __float__ = item
+
+    def __len__(self):
+        return len(self.data)
+
+    def __iter__(self):
+        return (self[i] for i in range(len(self)))
+
     def __add__(self, other):
         return add(self, _tensor(other, self))
 
@@ -67,19 +112,30 @@ class Tensor:
         return subtract(self, _tensor(other, self))
 
     def __mul__(self, other):
+        if isinstance(other, Real):
+            return scale(self, by=other)
         return multiply(self, _tensor(other, self))
 
-    def __neg__(self):
-        return multiply(self, _tensor(-1.0, self))
+    def __truediv__(self, other):
+        return divide(self, _tensor(other, self))
+
+    def __pow__(self, exponent):
+        return power(self, by=exponent)
 
     def __matmul__(self, other):
         return matmul(self, _tensor(other, self))
+
+    def __neg__(self):
+        return scale(self, by=-1)
 
     __radd__ = __add__
     __rmul__ = __mul__
 
     def __rsub__(self, other):
         return subtract(_tensor(other, self), self)
+
+    def __rtruediv__(self, other):
+        return divide(_tensor(other, self), self)
 
     def backward(self):
         """Send d(self)/d(everything) back through the graph, newest tensor first.
@@ -93,7 +149,8 @@ class Tensor:
         had saved is freed as we go, and a second backward raises RuntimeError.
         """
         if self.data.size != 1:
-            raise ValueError(f"backward starts from one number, not from shape {self.shape}")
+            raise ValueError(f"backward starts from one number, not from shape {self.shape}: "
+                             "take the sum() or the mean() of it")
         if not self.requires_grad:
             raise RuntimeError("nothing to differentiate: no input of this tensor requires "
                                "a gradient, or it was computed under no_grad()")
@@ -102,7 +159,7 @@ class Tensor:
                 raise RuntimeError(f"the graph behind this {node.op} was already used by "
                                    "backward(); run the forward pass again")
         with self.device:
-            xp = dev.get_array_module(self.data)
+            xp = get_array_module(self.data)
             pending = {self.node: xp.ones_like(self.data)}
         while pending:
             node = max(pending, key=lambda node: node.order)
@@ -111,13 +168,14 @@ class Tensor:
                 with node.device:
                     node.grad = dy if node.grad is None else node.grad + dy
                 continue
-            for x, grad_fn in zip(node.inputs, node.grad_fns):
+            for x, grad_fn in zip(node.inputs, node.grad_fns, strict=True):
                 if not x.requires_grad:
                     continue
                 with node.device:
                     dx = grad_fn(dy)
-                if dx.shape != x.shape:
-                    raise ValueError(f"{node.op}: a gradient of shape {dx.shape} for an "
+                shape = getattr(dx, "shape", None)     # None: no array; a `return` forgotten?
+                if shape != x.shape:
+                    raise ValueError(f"{node.op}: a gradient of shape {shape} for an "
                                      f"input of shape {x.shape}")
                 # Mind the device: behind a crossing dx lives over there, with x, and is
                 # added there. `a + b`, never `+=`: two inputs may share one gradient.
@@ -208,57 +266,86 @@ def op(function):
     and runs with their device current. What its gradient functions mention is kept for
     backward; there is no other list of saved tensors.
     """
+    name, spec = function.__name__, inspect.getfullargspec(function)
 
     @functools.wraps(function)
     def run(*inputs, **options):
-        for x in inputs:
-            if not isinstance(x, Tensor):
-                raise TypeError(f"{function.__name__} takes tensors, not "
-                                f"{type(x).__name__}: wrap it in Tensor(..., device)")
-            if x.data.dtype.kind != "f":
-                raise TypeError(f"{function.__name__} takes floating-point numbers, not "
-                                f"{x.data.dtype}: convert them before Tensor(...)")
+        _check_inputs(name, spec, inputs)
         device = inputs[0].device
-        if any(x.device != device for x in inputs):
-            places = ", ".join(str(x.device) for x in inputs)
-            raise RuntimeError(f"{function.__name__}: inputs live on {places}; "
-                               "bring them together with copy_to")
         with device:
-            value, *grad_fns = function(*[x.data for x in inputs], **options)
-        return _record(function.__name__, value, device, inputs, grad_fns)
+            result = function(*[x.data for x in inputs], **options)
+        _check_result(name, len(inputs), result)
+        value, *grad_fns = result
+        return _record(name, value, device, inputs, grad_fns)
 
     return run
 
 
+def _check_inputs(name, spec, inputs):
+    """spec: what `inspect` says of the arguments of the op's function."""
+    if not inputs or len(inputs) != len(spec.args) and not spec.varargs:
+        tensors = spec.args or [f"{spec.varargs}, ..."]
+        call = ", ".join([*tensors, *(f"{option}=..." for option in spec.kwonlyargs)])
+        raise TypeError(f"{name}: {len(inputs)} came by position; write {name}({call})")
+    for x in inputs:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name} takes tensors, not {type(x).__name__}: "
+                            "wrap it in Tensor(..., device)")
+    if len({x.dtype for x in inputs}) > 1 or inputs[0].dtype.kind != "f":
+        kinds = ", ".join(str(x.dtype) for x in inputs)
+        raise TypeError(f"{name} takes floating-point numbers of one width, not {kinds}: "
+                        "convert them first, Tensor(x.astype(np.float32))")
+    if any(x.device != inputs[0].device for x in inputs):
+        places = ", ".join(str(x.device) for x in inputs)
+        raise RuntimeError(f"{name}: inputs live on {places}; bring them together with copy_to")
+
+
+def _check_result(name, count, result):
+    grad_fns = result[1:] if isinstance(result, tuple) else ()
+    if len(grad_fns) != count or not all(map(callable, grad_fns)):
+        found = ", ".join(type(f).__name__ for f in grad_fns) or "nothing"
+        raise TypeError(f"{name}: an op returns its value, then one gradient function per "
+                        f"tensor, here {count}; after the value came {found}")
+
+
 def _record(name, value, device, inputs, grad_fns):
-    tensor = Tensor.__new__(Tensor)        # no put: the value is already where it belongs
-    tensor.data, tensor.device, tensor.grad = value, device, None
-    recording = not getattr(_local, "silent", False)
-    tensor.requires_grad = recording and any(x.requires_grad for x in inputs)
-    tensor._computed_by = None
-    if tensor.requires_grad:
-        nodes = tuple(x.node for x in inputs)
-        tensor._computed_by = Node(name, device, value, nodes, tuple(grad_fns))
-    tensor.order = next(_clock)
-    return tensor
+    """The output of an op. The graph keeps how it was computed, if a gradient is wanted."""
+    silent = getattr(_local, "silent", False)
+    node = None
+    if not silent and any(x.requires_grad for x in inputs):
+        node = Node(name, device, value, tuple(x.node for x in inputs), tuple(grad_fns))
+    return Tensor.__new__(Tensor)._set(value, device, node is not None, node)
 
 
 def copy_to(x, device):
     """Move a tensor to another device, and its gradient back: the one op whose output
     lives elsewhere than its input. To the same device it is the tensor itself."""
-    device = dev.Device(device) if isinstance(device, str) else device
-    if device == x.device:
+    home, device = x.device, _device(device)
+    if device == home:
         return x
-    home = x.device
     return _record("copy_to", device.put(x.data), device, (x,), (lambda dy: home.put(dy),))
 
 
+def _device(device):
+    return Device(device) if isinstance(device, str) else device
+
+
+def _array(data, dtype):
+    """Numbers and lists of numbers as an array of this dtype. An array keeps its own."""
+    if hasattr(data, "dtype"):
+        return data
+    array = np.asarray(data)
+    if array.dtype.kind not in "bif":
+        raise TypeError(f"a tensor is made of numbers, not of {array.dtype}")
+    return array.astype(dtype)
+
+
 def _tensor(value, like):
+    """The other operand beside the tensor `like`. A number takes the dtype of the tensor."""
     if isinstance(value, Tensor):
         return value
-    xp = like.device.xp
-    with like.device:
-        return Tensor(xp.asarray(value, dtype=like.data.dtype), like.device)
+    value = float(value) if isinstance(value, Real) else value
+    return Tensor(_array(value, like.dtype), like.device)
 
 
 def _unbroadcast(dy, shape):
@@ -271,6 +358,7 @@ def _unbroadcast(dy, shape):
 
 @op
 def add(a, b):
+    """a + b        broadcast as in NumPy: (4, 3), (3,) -> (4, 3)"""
     def da(dy): return _unbroadcast(dy, a.shape)
     def db(dy): return _unbroadcast(dy, b.shape)
     return a + b, da, db
@@ -278,6 +366,7 @@ def add(a, b):
 
 @op
 def subtract(a, b):
+    """a - b        broadcast as in NumPy: (4, 3), (3,) -> (4, 3)"""
     def da(dy): return _unbroadcast(dy, a.shape)
     def db(dy): return _unbroadcast(-dy, b.shape)
     return a - b, da, db
@@ -285,14 +374,46 @@ def subtract(a, b):
 
 @op
 def multiply(a, b):
+    """a * b        broadcast as in NumPy: (4, 3), (3,) -> (4, 3)"""
     def da(dy): return _unbroadcast(dy * b, a.shape)
     def db(dy): return _unbroadcast(dy * a, b.shape)
     return a * b, da, db
 
 
 @op
+def divide(a, b):
+    """a / b        broadcast as in NumPy: (4, 3), (3,) -> (4, 3)"""
+    y = a / b
+    def da(dy): return _unbroadcast(dy / b, a.shape)
+    def db(dy): return _unbroadcast(-dy * y / b, b.shape)
+    return y, da, db
+
+
+@op
+def scale(x, *, by):
+    """x times a number: (...) -> (...)"""
+    by = float(by)                     # a NumPy number could make the result wider than x
+    def dx(dy): return dy * by
+    return x * by, dx
+
+
+@op
+def power(x, *, by):
+    """x to the power of a number: (...) -> (...)"""
+    if not isinstance(by, Real):
+        raise TypeError(f"power: the exponent is a number, not {type(by).__name__}; "
+                        "for a tensor y write (y * x.log()).exp()")
+    by = float(by)
+    def dx(dy): return dy * (by * x ** (by - 1) if by else 0.0)
+    return x ** by, dx
+
+
+@op
 def matmul(a, b):
-    """a @ b        a (N, K), b (K, M) -> (N, M)"""
-    def da(dy): return cores.matmul(dy, b.T)
-    def db(dy): return cores.matmul(a.T, dy)
+    """a @ b        a (..., N, K), b (..., K, M) -> (..., N, M)"""
+    if min(a.ndim, b.ndim) < 2 or a.shape[-1] != b.shape[-2]:
+        raise ValueError(f"matmul: {a.shape} @ {b.shape}, where (..., N, K) @ (..., K, M) "
+                         "is wanted")
+    def da(dy): return _unbroadcast(cores.matmul(dy, b.swapaxes(-1, -2)), a.shape)
+    def db(dy): return _unbroadcast(cores.matmul(a.swapaxes(-1, -2), dy), b.shape)
     return cores.matmul(a, b), da, db

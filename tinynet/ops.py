@@ -2,20 +2,137 @@
 
 Every op returns its value and one gradient function per tensor: given dy, the gradient of
 the loss with respect to the value, `dx(dy)` is the gradient with respect to x.
+
+`over_batch(f, x)` is f(x), some rows at a time, each core its own; read it as f(x). The ops
+behind + - * / ** @ are in engine.py; convolution, pools and norms have files of their own.
 """
 import math
 
-from . import device, rng
-from .cores import matmul, over_batch
-from .device import get_array_module
-from .engine import op
+import numpy as np
+
+from . import cores, rng
+from .cores import over_batch
+from .device import get_array_module, is_on_gpu
+from .engine import Tensor, op, scale
 
 
 @op
+def relu(x):
+    """max(x, 0): (...) -> (...), paper, section 3.1. The gradient passes where y is positive."""
+    xp = get_array_module(x)
+    y = over_batch(lambda x, y: xp.maximum(x, 0, out=y), x, out=xp.empty_like(x))
+
+    def dx(dy):
+        return over_batch(lambda y, dy, dx: xp.multiply(dy, y > 0, out=dx), y, dy,
+                          out=xp.empty_like(y))
+
+    return y, dx
+
+
+@op
+def tanh(x):
+    """The saturating nonlinearity that section 3.1 compares with: (...) -> (...)"""
+    y = over_batch(get_array_module(x).tanh, x)
+    def dx(dy): return dy * (1 - y * y)
+    return y, dx
+
+
+@op
+def exp(x):
+    """e to the power of x: (...) -> (...)"""
+    y = get_array_module(x).exp(x)
+    def dx(dy): return dy * y
+    return y, dx
+
+
+@op
+def log(x):
+    """The natural logarithm: (...) -> (...)"""
+    def dx(dy): return dy / x
+    return get_array_module(x).log(x), dx
+
+
+@op
+def reshape(x, *, shape):
+    """The same numbers in another shape: (6, 4) -> shape, such as (2, 3, 4) or (-1, 8)"""
+    before = x.shape
+    def dx(dy): return dy.reshape(before)
+    return x.reshape(*shape), dx
+
+
 def flatten(x):
     """(N, ...) -> (N, rest)"""
-    def dx(dy): return dy.reshape(x.shape)
-    return x.reshape(x.shape[0], math.prod(x.shape[1:])), dx
+    return reshape(x, shape=(*x.shape[:1], math.prod(x.shape[1:])))
+
+
+@op
+def transpose(x, *, axes=()):
+    """The axes in another order, last first if none is given: (2, 3, 4) -> (4, 3, 2)"""
+    axes = [int(axis) % x.ndim for axis in np.ravel(axes)] or range(x.ndim)[::-1]
+    def dx(dy): return dy.transpose([axes.index(axis) for axis in range(dy.ndim)])
+    return x.transpose(axes), dx
+
+
+@op
+def sum(x, *, axis=None, keepdims=False):
+    """The sum along an axis, along several, or of all: (4, 3) -> (3,) for axis=0
+
+    keepdims: axes that were summed stay, with length 1.
+    """
+    xp, shape = get_array_module(x), x.shape
+    y = x.sum(axis=axis, keepdims=True)
+    def dx(dy): return xp.broadcast_to(dy.reshape(y.shape), shape)
+    return y if keepdims else y.squeeze(axis), dx
+
+
+def mean(x, *, axis=None, keepdims=False):
+    """The mean, with the options of `sum`: (4, 3) -> (3,) for axis=0"""
+    total = sum(x, axis=axis, keepdims=keepdims)
+    return scale(total, by=total.size / x.size)
+
+
+@op
+def max(x, *, axis=None, keepdims=False):
+    """The largest, with the options of `sum`: (4, 3) -> (3,) for axis=0
+
+    If several are the largest, each gets an equal part of the gradient.
+    """
+    y = x.max(axis=axis, keepdims=True)
+
+    def dx(dy):
+        largest = (x == y).astype(x.dtype)
+        return largest * (dy.reshape(y.shape) / largest.sum(axis=axis, keepdims=True))
+
+    return y if keepdims else y.squeeze(axis), dx
+
+
+@op
+def take(x, *, key):
+    """x[key], for every key that NumPy has: (4, 3) -> (3,) for x[0]
+
+    A number that is taken several times gets the sum of these gradients.
+    """
+    xp, shape, dtype = get_array_module(x), x.shape, x.dtype
+    keys = key if isinstance(key, tuple) else (key,)
+    keys = tuple(xp.asarray(k) if hasattr(k, "__len__") else k for k in keys)
+
+    def dx(dy):
+        dx = xp.zeros(shape, dtype)
+        if any(hasattr(k, "__len__") for k in keys):   # an array may name a number twice
+            xp.add.at(dx, keys, dy)
+        else:
+            dx[keys] = dy
+        return dx
+
+    return x[keys], dx
+
+
+def part(x, *, index, of):
+    """The index-th of `of` equal parts of the last axis: (..., C) -> (..., C / of)"""
+    size, rest = divmod(x.shape[-1], of)
+    if rest or not 0 <= index < of:
+        raise ValueError(f"part: {x.shape[-1]} channels in {of} equal parts have no part {index}")
+    return take(x, key=(..., slice(index * size, (index + 1) * size)))
 
 
 @op
@@ -32,74 +149,24 @@ def concat(*parts):
 
 
 @op
-def part(x, *, index, of):
-    """The index-th of `of` equal parts of the last axis: the other way round of concat."""
-    size, rest = divmod(x.shape[-1], of)
-    if rest:
-        raise ValueError(f"part: {x.shape[-1]} maps do not fall into {of} equal parts")
-    channels = slice(index * size, (index + 1) * size)
-    shape, dtype = x.shape, x.dtype
-
-    def dx(dy):
-        xp = get_array_module(dy)
-        zeros = xp.zeros(shape, dtype)
-        zeros[..., channels] = dy
-        return zeros
-
-    return x[..., channels], dx
-
-
-@op
-def relu(x):
-    """max(x, 0) (paper, section 3.1). The gradient passes where the output is positive."""
-    xp = get_array_module(x)
-    y = over_batch(lambda x, y: xp.maximum(x, 0, out=y), x, out=xp.empty_like(x))
-
-    def dx(dy):
-        return over_batch(lambda y, dy, dx: xp.multiply(dy, y > 0, out=dx), y, dy,
-                          out=xp.empty_like(y))
-
-    return y, dx
-
-
-@op
-def tanh(x):
-    """The saturating nonlinearity that section 3.1 compares with."""
-    xp = get_array_module(x)
-    y = over_batch(lambda x: xp.tanh(x), x)
-    def dx(dy): return dy * (1 - y * y)
-    return y, dx
-
-
-@op
 def dense(x, W, b):
     """y = xW + b        x (N, in), W (in, out), b (out,) -> (N, out)"""
-    def dx(dy): return matmul(dy, W.T)
-    def dW(dy): return matmul(x.T, dy)
+    _check_dense(x, W, b)
+    def dx(dy): return cores.matmul(dy, W.T)
+    def dW(dy): return cores.matmul(x.T, dy)
     def db(dy): return dy.sum(axis=0)
-    return matmul(x, W) + b, dx, dW, db
+    return cores.matmul(x, W) + b, dx, dW, db
 
 
-@op
-def dropout(x, *, keep, scale, seed, step, layer):
-    """Set each output to zero with probability 1 - keep; multiply the rest by `scale`.
-
-    scale: 1 for the dropout of 2012 (which multiplies by `keep` at test time instead),
-    1 / keep for today's inverted form. The mask is a function of (seed, step, layer).
-    """
-    xp = get_array_module(x)
-    kept = rng.mask(xp, x.size, keep, seed=seed, purpose=rng.DROPOUT, step=step,
-                    stream=layer).reshape(x.shape) * x.dtype.type(scale)
-
-    def dx(dy): return dy * kept
-    return x * kept, dx
-
-
-@op
-def scale(x, *, by):
-    """x times a constant."""
-    def dx(dy): return dy * by
-    return x * by, dx
+def _check_dense(x, W, b):
+    if b.shape != W.shape[1:]:
+        raise ValueError(f"dense: W {W.shape} and b {b.shape} differ in their outputs")
+    if x.ndim and x.shape[-1] != len(W):
+        raise ValueError(f"dense: {x.shape[-1]} inputs come in, {len(W)} are wanted: "
+                         "is a Flatten missing? Or has the picture another size?")
+    if x.ndim != 2:
+        raise ValueError(f"dense: rows (N, {len(W)}) are wanted, not {x.shape}; "
+                         f"x.reshape(-1, {len(W)}) makes them")
 
 
 @op
@@ -114,13 +181,13 @@ def softmax(x):
 def softmax_cross_entropy(x, *, labels):
     """The mean over the batch of -log softmax(x)[label]: what the paper minimises.
 
-    x (N, classes), labels (N,) integers -> one number. Fused with the softmax, because
-    the gradient is then simply p - onehot, and nothing overflows.
+    x (N, classes), labels (N,), integers in an array or a list -> one number. Fused with the
+    softmax, because the gradient is then simply p - onehot, and nothing overflows.
     """
     xp = get_array_module(x)
-    _check_labels(labels, *x.shape)
-    rows, labels = xp.arange(x.shape[0]), xp.asarray(labels)
-    loss = -_log_softmax(x)[rows, labels].mean()
+    labels = xp.asarray(_checked_labels(labels, x.shape))
+    rows = xp.arange(x.shape[0])
+    loss = -log_softmax(x)[rows, labels].mean()
 
     def dx(dy):
         gradient = _softmax(x)
@@ -136,40 +203,58 @@ def _softmax(x):
     return e / e.sum(axis=-1, keepdims=True)
 
 
-def _log_softmax(x):
+def log_softmax(x):
     xp = get_array_module(x)
     shifted = x - x.max(axis=-1, keepdims=True)
     return shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def mean_over_views(logits, views):
-    """Log of the mean probability of each class over the views of each picture (an array).
-
-    logits (N * views, classes) -> (N, classes). Averaged are probabilities, as in the paper
-    (section 4.1), but in logarithms, where a very small one does not become zero.
-    """
-    xp = get_array_module(logits)
-    logs = _log_softmax(logits).reshape(-1, views, logits.shape[-1])
-    largest = logs.max(axis=1, keepdims=True)
-    return largest[:, 0] + xp.log(xp.exp(logs - largest).mean(axis=1))
-
-
-def _check_labels(labels, count, classes):
+def _checked_labels(labels, shape):
+    """labels as an array, if they are labels for logits of this shape."""
+    name = "softmax_cross_entropy"
+    if len(shape) != 2 or shape[1] == 0:
+        raise ValueError(f"{name}: logits (N, classes) are wanted, not {shape}")
+    count, classes = shape
+    labels = labels if is_on_gpu(labels) else np.asarray(labels)
     if labels.shape != (count,):
-        raise ValueError(f"{count} rows need {count} labels, not {labels.shape}")
-    if not device.is_on_gpu(labels) and count and not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(f"labels of {classes} classes are 0 ... {classes - 1}, "
+        ways_out = {shape: "; of one-hot rows, np.argmax(labels, axis=1)",
+                    (count, 1): "; np.ravel(labels)"}
+        raise ValueError(f"{name}: {count} rows need {count} labels, not {labels.shape}"
+                         + ways_out.get(labels.shape, ""))
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{name}: labels are integers, not {labels.dtype}: labels.astype(int)")
+    if not is_on_gpu(labels) and count and not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"{name}: labels of {classes} classes are 0 ... {classes - 1}, "
                          f"not {labels.min()} ... {labels.max()}")
+    return labels
 
 
-def errors(logits, labels, k):
-    """How many rows do not have their label among the k largest logits (an array).
+@op
+def dropout(x, *, keep, scale, seed, step, layer):
+    """Set each number to zero with probability 1 - keep; multiply the rest by `scale`.
 
-    A label that ties with others, or with a NaN, counts as ranked below all of them: a net
-    that says the same of every class is always wrong, as it should be.
+    (...) -> (...). scale: 1 for the dropout of 2012 (which multiplies by `keep` at test time
+    instead), 1 / keep for today's inverted form. The mask is a function of (seed, step, layer).
     """
-    xp = get_array_module(logits)
-    labels = xp.asarray(labels)
-    mine = logits[xp.arange(len(labels)), labels][:, None]
-    ahead = (~(logits < mine)).sum(axis=-1) - 1        # less one: the label itself
-    return (ahead >= k).sum()
+    if not 0 < keep <= 1:
+        raise ValueError(f"dropout: keep is above 0 and at most 1, not {keep}")
+    if not 0 <= seed < 2 ** 56:
+        raise ValueError(f"dropout: a seed is at least 0 and below 2**56, not {seed}")
+    xp = get_array_module(x)
+    kept = rng.mask(xp, x.size, keep, seed=seed, purpose=rng.DROPOUT, step=step,
+                    stream=layer).reshape(x.shape) * x.dtype.type(scale)
+
+    def dx(dy): return dy * kept
+    return x * kept, dx
+
+
+# What reads well behind a tensor, as in NumPy. It is given to Tensor here and not written into
+# the class, because imports go one way: this file needs engine.py.
+Tensor.relu, Tensor.exp, Tensor.log = relu, exp, log
+Tensor.sum = lambda x, axis=None, keepdims=False: sum(x, axis=axis, keepdims=keepdims)
+Tensor.mean = lambda x, axis=None, keepdims=False: mean(x, axis=axis, keepdims=keepdims)
+Tensor.max = lambda x, axis=None, keepdims=False: max(x, axis=axis, keepdims=keepdims)
+Tensor.reshape = lambda x, *shape: reshape(x, shape=shape)
+Tensor.transpose = lambda x, *axes: transpose(x, axes=axes)
+Tensor.T = property(transpose)
+Tensor.__getitem__ = lambda x, key: take(x, key=key)

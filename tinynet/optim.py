@@ -15,14 +15,26 @@ from .device import get_array_module
 class SGD:
     """Stochastic gradient descent with momentum and weight decay.
 
-    parameters: (name, Parameter) pairs. Biases (names ending in "b") learn at bias_lr times
-    the rate, and decay only if decay_biases. rates and decays: further factors, for all
-    parameters of a layer, {"conv1": 0.1}, or for its weights alone, {"conv1.W": 0.1}. A
-    parameter whose rate is 0 stands still, momentum and all, as does one without gradient.
+    parameters: a net, or (name, Parameter) pairs as net.parameters() gives them. The paper's
+    momentum 0.9 and weight decay 0.0005 are on unless you say otherwise. They are for every
+    parameter: the gamma of a batch norm would decay as well, without decays={"norm1.gamma": 0.0}.
+
+    Biases (names ending in "b") learn at bias_lr times the rate, and decay only if
+    decay_biases. rates and decays: further factors, for all parameters of a layer,
+    {"conv1": 0.1}, or for its weights alone, {"conv1.W": 0.1}. A parameter whose rate is 0
+    stands still, momentum and all, as does one without gradient.
     """
 
     def __init__(self, parameters, lr=0.01, momentum=0.9, weight_decay=0.0005,
                  bias_lr=1.0, decay_biases=True, rates=(), decays=()):
+        if hasattr(parameters, "parameters"):
+            parameters = parameters.parameters()
+        parameters = list(parameters)
+        if not all(isinstance(pair, tuple) for pair in parameters):
+            raise TypeError("SGD takes a net, or (name, Parameter) pairs as in net.parameters()")
+        if not parameters:
+            raise ValueError("SGD: no parameters: the net has none, or they came from a generator "
+                             "that had been read before")
         self.parameters = dict(parameters)
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.bias_lr, self.decay_biases = bias_lr, decay_biases

@@ -122,7 +122,7 @@ def mean_over_views(logits, views):
     (section 4.1), but taken in logarithms, where a very small one does not become zero.
     """
     xp = get_array_module(logits)
-    logs = ops._log_softmax(logits).reshape(-1, views, logits.shape[-1])
+    logs = ops.log_softmax(logits).reshape(-1, views, logits.shape[-1])
     largest = logs.max(axis=1, keepdims=True)
     return largest[:, 0] + xp.log(xp.exp(logs - largest).mean(axis=1))
 
@@ -160,7 +160,8 @@ def together(logs, labels, weights):
                  "flatters them; for others:  --weights " + ",".join(f"{w:g}" for w in weights)]
     mean = average(logs, weights)
     if len(logs) > 1:
-        lines += [f"mean of the {len(logs)} nets, weighted {', '.join(f'{w:g}' for w in weights)}:",
+        shares = ", ".join(f"{weight:g}" for weight in weights)
+        lines += [f"mean of the {len(logs)} nets, weighted {shares}:",
                   f"  {in_words(result(mean, labels), classes)}"]
     return mean, lines
 

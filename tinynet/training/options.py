@@ -20,7 +20,8 @@ class Parser(argparse.ArgumentParser):
         super().__init__(*args, formatter_class=argparse.RawDescriptionHelpFormatter, **how)
 
     def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}   ({self.prog} --help lists all options)\n")
+        self.exit(2, f"{self.prog}: error: {message}   "
+                     f"({self.prog} --help lists all options)\n")
 
 
 def typed(read, wanted):
@@ -215,9 +216,7 @@ def _recipe(sub, *wanted):
 def two_devices(names, towers=2):
     """--device as two devices, one for each tower; for one tower the same one twice."""
     if names is None:
-        names = device.default_devices()
-        if towers == 1:
-            names = names.split(",")[0]
+        names = device.default_devices(most=towers)
     found = device.devices(names)
     if len(found) > 2:
         raise UserError(f"--device {names}: AlexNet has two towers; give one or two devices")
