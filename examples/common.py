@@ -130,7 +130,7 @@ def load(source=None):
 def add_options(parser, towers=1, output=True):
     """Options that all examples share. towers: how many devices there may be; output:
     whether files are written."""
-    default = ",".join(default_devices().split(",")[:towers])
+    default = default_devices(most=towers)
     parser.add_argument("--device", metavar="D" if towers == 1 else "D[,D]", default=default,
                         help="cpu, gpu0, ... (default here: %(default)s)")
     parser.add_argument("--from", dest="source", metavar="PATH",

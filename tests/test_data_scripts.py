@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from data import cifar10, md5
-from test_style import ROOT
+from helpers import ROOT
 from tinynet.errors import UserError
 from tinynet.pictures import patterns
 

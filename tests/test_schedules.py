@@ -99,7 +99,7 @@ def like_the_authors(noise, seed=0):
     The dates and the end are logged; the levels between them are made up."""
     epoch = np.arange(91)
     error = 0.407 + 0.40 * np.exp(-epoch / 2.5)
-    for date, gain in zip(DATES, (0.12, 0.04, 0.01)):
+    for date, gain in zip(DATES, (0.12, 0.04, 0.01), strict=True):
         error += gain * np.where(epoch < date, 1.0, np.exp(-(epoch - date + 1.0)))
     return error + np.random.default_rng(seed).normal(0, noise, 91)
 
@@ -110,7 +110,7 @@ def test_the_rule_drops_on_the_plateaus_of_the_authors_curve(noise, seed):
     the error still falls, and not much later than theirs."""
     plateau, error = Plateau(patience=5, threshold=0.001), like_the_authors(noise, seed)
     level = like_the_authors(0.0)
-    for start, end in zip((0, *DATES), DATES):
+    for start, end in zip((0, *DATES[:-1]), DATES, strict=True):
         waited = next(i for i in range(end - start + 8)
                       if plateau.multiplier(error[min(start + i, end - 1)]) < 1)
         at = min(start + waited, end - 1)

@@ -18,7 +18,7 @@ WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
                       "weights", "stall", "runs"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1320, "pictures": 700, "training": 700, "tools": 620}
+BUDGETS = {"engine": 1320, "pictures": 700, "training": 1230, "tools": 620}
 FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
         tokenize.ENDMARKER}
 

@@ -143,7 +143,7 @@ def test_ten_views_are_another_question_than_one(run, data, nets):
 
 def test_several_nets_are_as_good_as_the_mean_of_their_probabilities(run, data, nets, tmp_path):
     saved = [tmp_path / name for name in ("one.npz", "two.npz", "both.npz")]
-    for path, which in zip(saved, (nets[:1], nets[1:], nets)):
+    for path, which in zip(saved, (nets[:1], nets[1:], nets), strict=True):
         out = run("test", *which, data.here, "--save-probs", path)
     one, two, both = (np.load(path) for path in saved)
     mean = (one["probabilities"] + two["probabilities"]) / 2
@@ -152,7 +152,7 @@ def test_several_nets_are_as_good_as_the_mean_of_their_probabilities(run, data, 
     assert len(both["names"]) == len(mean) == CLASSES * VAL
     wrong = mean.argmax(axis=1) != both["labels"]
     assert top1(out.splitlines()[-2]) == pytest.approx(100 * wrong.mean(), abs=0.051)
-    for name, label in zip(both["names"], both["labels"]):
+    for name, label in zip(both["names"], both["labels"], strict=True):
         assert name.startswith(both["classes"][label] + "/")
 
 

@@ -69,7 +69,8 @@ def report():
         ("platform", platform.platform()),
         ("NumPy", np.__version__),
         ("BLAS", "; ".join(blas) or "unknown"),
-        ("Pillow", f"{PIL.__version__}, libjpeg-turbo {features.version('libjpeg_turbo') or 'no'}"),
+        ("Pillow", f"{PIL.__version__}, libjpeg-turbo "
+                   f"{features.version('libjpeg_turbo') or 'no'}"),
         ("cores", f"{cores.cores()} to use of {os.cpu_count()}; training runs as many threads, "
                   "each with one of BLAS"),
         ("memory", f"{_GB(free)} free of {_GB(total)}"

@@ -72,7 +72,7 @@ def draw_curves(path, lines, title, across="Epochs", up="Error"):
     font = {size: ImageFont.load_default(size) for size in (22, 26, 30)}
     largest = [max(point[axis] for _, points, _ in lines for point in points) for axis in (0, 1)]
     steps = [nice_step(value) for value in largest]
-    most = [step * -(-value // step) for value, step in zip(largest, steps)]
+    most = [step * -(-value // step) for value, step in zip(largest, steps, strict=True)]
 
     def at(x, y):
         return (left + (width - left - right) * x / most[0],
@@ -115,4 +115,5 @@ def stretch(pen, corners, colour, stroke):
     far = np.concatenate([[0], np.cumsum(np.hypot(np.diff(x), np.diff(y)))])
     for start in np.arange(0, far[-1], 24):
         steps = np.linspace(start, min(start + 14, far[-1]), 8)
-        pen.line(list(zip(np.interp(steps, far, x), np.interp(steps, far, y))), colour, 5)
+        dash = np.stack([np.interp(steps, far, x), np.interp(steps, far, y)], axis=1)
+        pen.line(dash.ravel().tolist(), colour, 5)

@@ -70,8 +70,8 @@ SEED = at_least(0, 2 ** 56 - 1)            # what rng.words takes
 def parser(name, about, commands, patterns, version):
     """The parser of alexnet.py.
 
-    name: of the program. about: its help. commands: its functions, called train, test, ... patterns: the folder in
-    which `bench --input` draws pictures if it is given none.
+    name: of the program. about: its help. commands: its functions, called train, test, ...
+    patterns: the folder in which `bench --input` draws pictures if it is given none.
     """
     main = Parser(prog=name, description=about)
     main.add_argument("--version", action="version", version=f"tinynet {version}")

@@ -35,8 +35,8 @@ class Recipe:
     kernels: tuple = net((48, 128, 192, 192, 128),
                          "kernels of conv1 ... conv5 in each tower (figure 2)")
     neurons: tuple = net((2048, 2048), "neurons of fc6, fc7 in each tower (figure 2)")
-    std: tuple = net((0.01,) * 8, "standard deviation of the first weights of conv1 ... fc8 (5), a "
-                                  "number or he: sqrt(2 / inputs); one for all or eight")
+    std: tuple = net((0.01,) * 8, "standard deviation of the first weights of conv1 ... fc8 (5), "
+                                  "a number or he: sqrt(2 / inputs); one for all or eight")
     bias: tuple = net((0.0, 1.0, 0.0, 1.0, 1.0, 1.0, 1.0, 0.0),
                       "first biases of conv1 ... fc8 (5), one for all or eight")
     after_conv1: tuple = net(("relu", "lrn", "pool"),
@@ -57,7 +57,8 @@ class Recipe:
     # the pictures
     crop: int = pictures(227, "side of the random crops from 256 x 256 pictures (4.1); the net "
                               "reads zeros beyond the edge of 224")
-    share: int = pictures(1, "how many pictures in a row share a crop and a mirror (4.1: not said)")
+    share: int = pictures(1, "how many pictures in a row share a crop and a mirror (4.1: not "
+                             "said)")
     shuffle: str = pictures("epoch", "epoch: a new order in every epoch; once: always the same")
     mean: str = pictures("aligned", "aligned: the mean image is cropped where the picture is (2); "
                                     "centre: always its centre, never mirrored")

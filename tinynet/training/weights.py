@@ -106,7 +106,7 @@ def split_layers(layers, model):
         halves = [_theirs(name, parameter.data, maps).shape for _, parameter in towers]
         whole = (sum(outputs for outputs, *_ in halves), *halves[0][1:])
         if name in layers and layers[name].shape == whole:
-            for (own, _), half in zip(towers, np.split(layers[name], len(towers))):
+            for (own, _), half in zip(towers, np.split(layers[name], len(towers)), strict=True):
                 found[own] = np.ascontiguousarray(_ours(name, half, maps))
     return found
 
