@@ -50,7 +50,6 @@ from tinynet.training.schedules import Plateau, set_rates
 from tinynet.training.stall import StallWatch, diagnosis
 
 PATTERNS = Path("data", "patterns")
-NAME = options.program_name(__file__)
 
 
 # --- the net ----------------------------------------------------------------------------
@@ -330,7 +329,7 @@ def predict(args):
         try:
             picture = images.read(path)
         except images.BrokenPicture as error:
-            print(f"{NAME}: error: {error}", file=sys.stderr)
+            print(f"{program()}: error: {error}", file=sys.stderr)
             status = 1
             continue
         image = np.empty((1, prepare.crop, prepare.crop, 3), np.float32)
@@ -396,14 +395,18 @@ def doctor(args):
 # --- the command line -------------------------------------------------------------------
 
 
+def program():
+    return options.program_name(__file__)
+
+
 def parser():
     commands = train, test, predict, export, show, bench, doctor
-    return options.parser(NAME, __doc__, commands, PATTERNS, tinynet.__version__)
+    return options.parser(program(), __doc__, commands, PATTERNS, tinynet.__version__)
 
 
 def main(argv=None):
     args = parser().parse_args(argv)
-    return exit_status(NAME, lambda: args.run(args), lambda: args.out_of_memory())
+    return exit_status(program(), lambda: args.run(args), lambda: args.out_of_memory())
 
 
 if __name__ == "__main__":

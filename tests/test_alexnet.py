@@ -36,7 +36,7 @@ def test_there_are_60_965_224_parameters(net):
 
 
 def test_the_ungrouped_reading_has_62_378_344(capsys):
-    alexnet.main(["show", "--one-tower"])
+    alexnet.main(["show", "--ungrouped"])
     assert re.search(r"62,378,344 +1,135,256,096", capsys.readouterr().out)
 
 
@@ -110,12 +110,12 @@ def test_without_overlap_the_maps_are_those_of_run_147():
                 sides.append(x.shape[1])
     assert sides == [55, 55, 55, 28, 26, 26, 26, 13]
     recipe = PAPER.changed({"pool": 2})
-    assert alexnet.map_sides(recipe) == (55, 6)
+    assert recipe.map_sides() == (55, 6)
     assert dict(model.parameters())["top.fc6.1.W"].shape == (9216, 2048)
 
 
 def test_a_crop_of_224_gives_55_as_in_the_2012_program():
-    assert alexnet.map_sides(PAPER.changed({"crop": 224})) == (55, 6)
+    assert PAPER.changed({"crop": 224}).map_sides() == (55, 6)
     conv1 = alexnet.build(10, (CPU, CPU), RECIPES["2012"]).top.conv1[0]
     assert conv1(Tensor(np.zeros((1, 224, 224, 3), np.float32))).shape == (1, 55, 55, 48)
     assert conv1.pad == (0, 3)
@@ -194,7 +194,7 @@ def test_show_prints_the_table_and_the_crossings(capsys):
         ("fc8", "cpu1", "cpu0", "1,048,576")]
 
 
-@pytest.mark.parametrize("options", [[], ["--one-tower"], ["-b", "1024"], ["--towers", "1"]])
+@pytest.mark.parametrize("options", [[], ["--ungrouped"], ["-b", "1024"], ["--towers", "1"]])
 def test_what_show_prints_fits_into_80_columns(capsys, options):
     assert alexnet.main(["show", "--device", "cpu", *options]) == 0
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80

@@ -63,6 +63,6 @@ def test_a_two_tower_net_learns_cifar10_in_a_few_hundred_steps(real_pictures):
         loss.backward()
         optimizer.step()
     with no_grad():
-        wrong = sum(int(wrong(model.eval()(Tensor(unseen[i:i + 500], top)).data,
+        errors = sum(int(wrong(model.eval()(Tensor(unseen[i:i + 500], top)).data,
                                    answers[i:i + 500], 1)) for i in range(0, 2000, 500))
     assert wrong / 2000 < 0.60         # chance: 0.90

@@ -143,6 +143,6 @@ sys.exit(alexnet.main())"""
     ([ROOT / "alexnet.py"], "alexnet.py")])
 def test_the_program_calls_itself_as_it_was_called(elsewhere, how, name):
     usage = elsewhere(*how, "nothing")
-    assert usage.code == 2 and usage.err.startswith(f"usage: {name} [-h] COMMAND")
+    assert usage.code == 2 and usage.err.startswith(f"{name}: error: ")
     error = elsewhere(*how, "predict", "nowhere.npz", "cat.jpg")
     assert error.code == 1 and error.err.startswith(f"{name}: error: ")

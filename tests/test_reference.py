@@ -14,6 +14,7 @@ from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
 from tinynet.norm import lrn, lrn_same_map, plain_lrn, sum_around
 from tinynet.pool import avg_pool, max_pool
+from tinynet.training.evaluation import mean_over_views, wrong
 
 
 def forward(function, *arrays, device="cpu", **options):
@@ -236,12 +237,12 @@ def test_views_are_averaged_as_probabilities():
     logits = 3 * distinct(3 * 10, 7)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = p.reshape(3, 10, 7).mean(axis=1)
-    assert np.exp(ops.mean_over_views(logits, 10)) == pytest.approx(expected, rel=1e-13)
+    assert np.exp(mean_over_views(logits, 10)) == pytest.approx(expected, rel=1e-13)
 
 
 def test_a_probability_too_small_for_float32_still_has_a_logarithm():
     logits = np.array([[0.0, 400.0], [0.0, 300.0]], np.float32)
-    assert ops.mean_over_views(logits, 2)[0, 0] == pytest.approx(-300 - np.log(2), rel=1e-6)
+    assert mean_over_views(logits, 2)[0, 0] == pytest.approx(-300 - np.log(2), rel=1e-6)
 
 
 def test_softmax_survives_large_numbers():
@@ -271,12 +272,12 @@ def test_an_empty_batch_stays_empty():
 def test_errors_count_labels_outside_the_k_largest():
     logits = np.array([[3.0, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1]])
     labels = np.array([0, 1, 2])
-    assert [int(ops.errors(logits, labels, k)) for k in (1, 2, 3, 4)] == [2, 2, 1, 0]
+    assert [int(wrong(logits, labels, k)) for k in (1, 2, 3, 4)] == [2, 2, 1, 0]
 
 
 def test_a_net_that_says_nan_is_always_wrong():
     logits = np.array([[np.nan, np.nan, np.nan], [0, np.nan, 1]])
-    assert int(ops.errors(logits, np.array([0, 1]), 2)) == 2
+    assert int(wrong(logits, np.array([0, 1]), 2)) == 2
 
 
 def test_dense_and_part_and_concat(place):

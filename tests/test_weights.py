@@ -8,7 +8,7 @@ import alexnet
 from tinynet.device import Device
 from tinynet.engine import Tensor, no_grad
 from tinynet.errors import UserError
-from tinynet.training.recipes import RECIPES
+from tinynet.training.recipes import LAYERS, RECIPES
 from tinynet.training.weights import load_safetensors, save_safetensors, split_layers, whole_layers
 
 CPU = Device("cpu")
@@ -23,7 +23,7 @@ def net(**options):
 def test_the_papers_net_has_the_arrays_of_a_grouped_one():
     model = alexnet.build(1000, (CPU, CPU), RECIPES["paper"])
     shapes = {name: array.shape for name, array in whole_layers(model).items()}
-    assert [shapes[f"{layer}.weight"] for layer in alexnet.LAYERS] == [
+    assert [shapes[f"{layer}.weight"] for layer in LAYERS] == [
         (96, 3, 11, 11), (256, 48, 5, 5), (384, 256, 3, 3), (384, 192, 3, 3),
         (256, 192, 3, 3), (4096, 9216), (4096, 4096), (1000, 4096)]
     assert shapes["conv1.bias"] == (96,) and shapes["fc8.bias"] == (1000,)

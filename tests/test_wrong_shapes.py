@@ -4,7 +4,7 @@ import re
 import numpy as np
 import pytest
 
-from conftest import distinct
+from helpers import distinct
 from tinynet.conv import FORMS, conv2d, local2d, out_size
 from tinynet.engine import Tensor
 from tinynet.gradcheck import contract

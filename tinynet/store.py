@@ -121,7 +121,7 @@ class Checkpoint:
         """The file as NumPy reads it. The many ways in which a damaged file can fail become
         one clear error."""
         if not zipfile.is_zipfile(self.path):          # NumPy would advise to trust its pickles
-            raise UserError(f"{self.path} is truncated, damaged or no checkpoint: it is no .npz "
+            raise UserError(f"{self.path} is truncated, damaged or no {self.what}: it is no .npz "
                             "file")
         try:
             with open(self.path, "rb") as file:

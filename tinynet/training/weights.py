@@ -17,8 +17,7 @@ from ..device import to_host
 from ..errors import UserError
 from ..progress import shown
 from ..split import layer_of
-from ..store import replacing
-from .saved import Saved
+from ..store import Checkpoint, replacing
 
 DTYPES = {"F32": np.float32, "F64": np.float64, "F16": np.float16}
 
@@ -76,8 +75,10 @@ def copy_weights(path, model, classes):
         found = split_layers(layers, model)
         theirs = json.loads(about.get("classes", "null"))
     else:
-        saved = Saved.read(path)
-        found, theirs = saved.arrays("weights/"), saved.classes
+        file = Checkpoint(path)                        # of a run, or of a net's save()
+        names = [name.removeprefix("weights/") for name in file.names
+                 if name.startswith("weights/")]
+        found, theirs = file.arrays("weights/", dict.fromkeys(names)), file.meta.get("classes")
     if theirs not in (None, classes):                  # then fc8 answers another question
         found = {name: array for name, array in found.items() if not name.startswith("fc8.")}
     parameters = dict(model.parameters())
