@@ -50,7 +50,7 @@ def two_steps(places):
     for step in range(2):
         seen = dict(batch=[], forward=[], backward=[], rest=[])
 
-        def note(phase):
+        def note(phase, seen=seen):
             seen[phase] = [*strict_cupy.copies]
             strict_cupy.copies.clear()
 
@@ -97,7 +97,7 @@ def test_two_steps_on_gpus_give_the_losses_weights_and_errors_of_the_cpu(gpus, p
     expected, losses_there, _, _, meter_there = two_steps("cpu")
     model, losses, _, _, meter = two_steps(places)
     assert losses == pytest.approx(losses_there, rel=1e-6)
-    for (name, w), (_, v) in zip(model.parameters(), expected.parameters()):
+    for (name, w), (_, v) in zip(model.parameters(), expected.parameters(), strict=True):
         assert w.data.dtype == w.grad.dtype == np.float32, name
         assert w.numpy() == pytest.approx(v.numpy(), rel=1e-5, abs=1e-7), name
     for key in "loss", "top1_error", "top5_error":
@@ -180,7 +180,7 @@ def test_an_op_stays_in_float32_and_agrees_with_the_cpu(gpus, name):
         y = function(*inputs)
         contract(y, u=np.ones(y.shape, np.float32)).backward()
         results.append([y.data, *[x.grad for x in inputs]])
-    for here, there in zip(*results):
+    for here, there in zip(*results, strict=True):
         assert here.dtype == there.dtype == np.float32
         assert np.abs(to_host(there) - here).max() < 1e-4 * np.abs(here).max()
 

@@ -1,11 +1,37 @@
 """tinynet: the AlexNet of 2012 on a NumPy/CuPy engine small enough to be read.
 
-Read it in this order: engine, ops, conv, layers, split, and then alexnet.py.
+    from tinynet import Tensor, Sequential, Dense, ReLU, SGD, ops
+
+`ops` has the functions without weights: relu, exp, sum, softmax_cross_entropy and so on. The
+functions of pictures are conv.conv2d, pool.max_pool and norm.lrn; their layers are here.
+
+The files, in the order in which they are read; each needs only those before it:
+errors, device, cores, rng, engine, gradcheck, ops, winograd, conv, pool, norm, layers, split,
+optim, store, progress. To begin with engine is as good: device, cores and rng say how arrays
+are placed, cut and drawn. Then follow alexnet.py, pictures/, training/ and tools/.
 """
+from . import ops
 from .device import Device
 from .engine import Parameter, Tensor, copy_to, no_grad, op
 from .errors import UserError
 from .gradcheck import gradcheck
+from .layers import (
+    LRN,
+    AvgPool,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    Layer,
+    MaxPool,
+    ReLU,
+    Sequential,
+    Softmax,
+    Tanh,
+)
+from .optim import SGD
 
-__all__ = ["Device", "Parameter", "Tensor", "UserError", "copy_to", "gradcheck", "no_grad",
-           "op"]
+__all__ = ["LRN", "SGD", "AvgPool", "Conv2D", "Dense", "Device", "Dropout", "Flatten", "Layer",
+           "MaxPool", "Parameter", "ReLU", "Sequential", "Softmax", "Tanh", "Tensor", "UserError",
+           "copy_to", "gradcheck", "no_grad", "op", "ops"]
+__version__ = "0.2.0"
