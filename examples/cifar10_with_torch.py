@@ -2,26 +2,26 @@
 
     python examples/cifar10_with_torch.py              10 epochs each, in turn
 
-The same net, first weights, pictures, order and schedule (examples/cifar10.py); PyTorch in a
-process of its own. The clock runs while they train, from cutting out pictures to the update,
-and not while they are tested. (Where several pixels of a window are the largest, once in some
-millions, PyTorch's pool sends the gradient to the first.) Needs PyTorch: pip install torch.
+Both have the same net, first weights, pictures, order and schedule (examples/cifar10.py).
+PyTorch runs in a process of its own. The clock runs while they train, from cutting out pictures
+to the update, and not while they are tested. (Where several pixels of a window are the largest,
+once in some millions, PyTorch's pool sends the gradient to the first.) Needs PyTorch: pip
+install torch.
 """
-import argparse
 import sys
 import time
 
 import common
-from cifar10 import BATCH, CONFIGS, phase_at, scaled, sgd
+from cifar10 import CONFIGS, phase_at, scaled, sgd
 from compare_with_torch import Elsewhere, F, nn, torch
-from tinynet import device, ops
-from tinynet.engine import Tensor
+from tinynet import Device, Tensor, ops
 from tinynet.split import layer_of
+from tinynet.training.evaluation import evaluate
 
 BUILD, CONFIG = CONFIGS["80sec"]
 
 
-class Twin(nn.Module):
+class Torch80sec(nn.Module):
     """net_80sec of cifar10.py."""
 
     def __init__(self):
@@ -36,12 +36,12 @@ class Twin(nn.Module):
         x = F.relu(F.max_pool2d(self.conv1(x), 3, 2, ceil_mode=True))
         x = F.avg_pool2d(F.relu(self.conv2(x)), 3, 2, ceil_mode=True)
         x = F.avg_pool2d(F.relu(self.conv3(x)), 3, 2, ceil_mode=True)
-        x = x.permute(0, 2, 3, 1).flatten(1)           # tinynet's order: row, column, map
+        x = x.permute(0, 2, 3, 1).flatten(1)           # tinynet's order: row, column, channel
         return self.fc10(F.relu(self.fc64(x)))
 
 
-def for_twin(model):
-    """The weights of net_80sec as Twin has them."""
+def torch_weights(model):
+    """The weights of net_80sec under PyTorch's names and in its shapes."""
     weights = {}
     for name, w in model.parameters():
         kind = "weight" if name.endswith("W") else "bias"
@@ -59,38 +59,39 @@ class Learner:
         self.phases = scaled(CONFIG.phases, epochs)
 
     def epoch(self, number):
-        """Learn for an epoch, and how many seconds that took."""
+        """Learn for an epoch. Returns how many seconds that took."""
         start = time.perf_counter()
-        order = self.pictures.order(number)
-        for first in range(0, len(order), BATCH):
-            rate = phase_at(self.phases, number + first / len(order)).rate
-            self.step(*self.pictures.batch(order[first:first + BATCH], number), rate)
+        seen, count = 0, self.pictures.length(number)
+        for batch in self.pictures.training(number):
+            rate = phase_at(self.phases, number + seen / count).rate
+            self.step(batch.images, batch.labels, rate)
+            seen = batch.end
         return time.perf_counter() - start
 
 
 class Ours(Learner):
     def __init__(self, pictures, epochs):
         super().__init__(pictures, epochs)
-        self.where = device.Device("cpu")
+        self.device = Device("cpu")
         self.model = BUILD().initialize(0)
         self.optimizer = sgd(self.model, CONFIG)
 
     def step(self, images, labels, rate):
         self.optimizer.lr = rate
-        loss = ops.softmax_cross_entropy(self.model.train()(Tensor(images, self.where)),
+        loss = ops.softmax_cross_entropy(self.model.train()(Tensor(images, self.device)),
                                          labels=labels)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
 
     def test_error(self):
-        return common.test(self.model, self.pictures, self.where)["test_error"]
+        return evaluate(self.model, self.pictures, self.device)["top1_error"]
 
 
 class Theirs(Learner):
     def __init__(self, pictures, epochs, weights):
         super().__init__(pictures, epochs)
-        self.model = Twin()
+        self.model = Torch80sec()
         self.model.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
         layers = dict(self.model.named_children())
         self.optimizer = torch.optim.SGD(
@@ -124,26 +125,26 @@ class Theirs(Learner):
 def start(args):
     pictures = common.Pictures(*common.load(args.source))
     ours = Ours(pictures, args.epochs)
-    theirs = Elsewhere(Theirs, pictures, args.epochs, for_twin(ours.model))
+    theirs = Elsewhere(Theirs, pictures, args.epochs, torch_weights(ours.model))
     seconds = []
     print(f"{'epoch':>7}{'tinynet':>20}{'PyTorch':>20}   seconds, test error")
     for epoch in range(args.epochs):
         time.sleep(0.3)        # for a while after their work PyTorch's threads keep the cores
         seconds.append((ours.epoch(epoch), theirs.ask("epoch", epoch)))
         errors = ours.test_error(), theirs.ask("test_error")
-        print(f"{epoch + 1:>7}" + "".join(f"{took:10.1f}{error:10.2%}"
-                                          for took, error in zip(seconds[-1], errors)), flush=True)
+        cells = [f"{took:10.1f}{error:10.2%}"
+                 for took, error in zip(seconds[-1], errors, strict=True)]
+        print(f"{epoch + 1:>7}" + "".join(cells), flush=True)
     theirs.close()
-    mine, others = map(sum, zip(*seconds))
+    mine, others = map(sum, zip(*seconds, strict=True))
     print(f"{args.epochs} epochs: tinynet {mine:.0f} s and {errors[0]:.2%}, "
-          f"PyTorch {torch.__version__} {others:.0f} s and {errors[1]:.2%}; "
+          f"PyTorch {torch.__version__} {others:.0f} s and {errors[1]:.2%}\n"
           f"PyTorch takes {others / mine:.2f} times as long")
     return 0 if mine < others else 1
 
 
 def parser():
-    parser = argparse.ArgumentParser(prog="cifar10_with_torch.py", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common.parser("cifar10_with_torch.py", __doc__)
     parser.add_argument("--epochs", type=common.positive, default=10, metavar="N",
                         help="of the schedule, which shrinks in proportion (default: 10)")
     parser.add_argument("--from", dest="source", metavar="PATH",

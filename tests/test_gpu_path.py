@@ -93,8 +93,7 @@ def test_two_steps_on_gpus_give_the_losses_weights_and_errors_of_the_cpu(gpus, p
     expected, losses_there, _, _, meter_there = two_steps("cpu")
     model, losses, _, _, meter = two_steps(places)
     assert losses == pytest.approx(losses_there, rel=1e-6)
-    for (name, w), (_, v) in zip(model.parameters(), expected.parameters(),
-                                strict=True):
+    for (name, w), (_, v) in zip(model.parameters(), expected.parameters(), strict=True):
         assert w.data.dtype == w.grad.dtype == np.float32, name
         assert w.numpy() == pytest.approx(v.numpy(), rel=1e-5, abs=1e-7), name
     for key in "loss", "top1_error", "top5_error":

@@ -64,5 +64,5 @@ def test_a_two_tower_net_learns_cifar10_in_a_few_hundred_steps(real_pictures):
         optimizer.step()
     with no_grad():
         errors = sum(int(wrong(model.eval()(Tensor(unseen[i:i + 500], top)).data,
-                                   answers[i:i + 500], 1)) for i in range(0, 2000, 500))
-    assert wrong / 2000 < 0.60         # chance: 0.90
+                                  answers[i:i + 500], 1)) for i in range(0, 2000, 500))
+    assert errors / 2000 < 0.60         # chance: 0.90

@@ -1,11 +1,13 @@
 """What a training step needs, read off its graph."""
 import mmap
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import alexnet
+import strict_cupy
 from tinynet.cores import LANES
 from tinynet.device import devices
 from tinynet.tools import machine, memory
@@ -143,6 +145,26 @@ def test_a_container_without_limit_has_none(monkeypatch, tmp_path):
     assert machine.container_limit() is None
     (tmp_path / "memory.max").write_text("4096\n")
     assert machine.container_limit() == 4096
+
+
+def test_on_a_card_cupys_pool_counts(gpus, monkeypatch):
+    """What the pool holds can be used again, so it is available beside what is free."""
+    card, = devices("gpu1")
+    current, freed = [], []
+
+    def here(value):
+        current.append(strict_cupy.Device().name)      # raises where no device is current
+        return value
+
+    pool = SimpleNamespace(total_bytes=lambda: here(3 * MB),
+                           free_all_blocks=lambda: freed.append(here(True)))
+    runtime = SimpleNamespace(memGetInfo=lambda: here((10 * MB, 80 * MB)))
+    monkeypatch.setattr(card, "xp", SimpleNamespace(get_default_memory_pool=lambda: pool,
+                                                    cuda=SimpleNamespace(runtime=runtime)))
+    assert machine.in_use(card) == machine.peak(card) == 3 * MB
+    assert machine.available(card) == 13 * MB
+    machine.forget_peak(card)
+    assert freed == [True] and set(current) == {"gpu1"}
 
 
 def test_devices_on_one_card_share_its_memory(gpus):
