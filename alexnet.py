@@ -24,7 +24,6 @@ except ImportError as problem:
              "(README's first command makes it)")
 
 import json
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -218,18 +217,15 @@ def known_statistics(saved, pictures):
 def new_run(args, saved, about, model, optimizer, loader):
     """The Run of these options: its folder, what it keeps, and where it starts."""
     recipe = recipes.from_dict(about.recipe)
-    if args.output_dir or saved:
-        folder = Path(args.output_dir or saved.path.parent)
-        checkpoints.refuse_to_overwrite(folder, saved)
-    else:
-        folder = checkpoints.new_folder(recipe.name)
+    folder = checkpoints.folder_of_run(args.output_dir, saved, recipe.name)
     run = Run(folder, model, optimizer, loader, epochs=recipe.epochs, last=args.steps,
               saved=about, plateau=Plateau.of(recipe),
               watch=StallWatch(len(about.classes), args.stall_steps),
               arrays={f"statistics/{name}": array
                       for name, array in vars(loader.prepare.statistics).items()},
               print_freq=args.print_freq, save_freq=args.save_freq,
-              how_to_go_on="go on with\n  " + command("train", "--resume", folder / "last.npz"),
+              how_to_go_on="go on with\n  " + options.command("train", "--resume",
+                                                              folder / "last.npz"),
               if_slow="; --recipe quickstart is for trying" * (recipe.name != "quickstart"))
     print(f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
           f"{model.devices[1]}; output in {shown(folder)}", *recipe.lines(args.verbose), sep="\n")
@@ -256,14 +252,8 @@ def finish(run, folder, validation):
           f"{run.result['top1_error']:.1%}\n(chance: {1 - 1 / run.classes:.1%}), lowest so far "
           f"{run.at.lowest_error:.1%}", f"saved: {shown(run.last)}, {shown(run.best)},\n"
           f"  {shown(run.log_file)}; first-layer kernels: {shown(kernels)}", "try next:",
-          f"  {command(*following)}", sep="\n")
+          f"  {options.command(*following)}", sep="\n")
     return 0
-
-
-def command(*words):
-    """A command of this program as it can be typed from here."""
-    return shlex.join([*options.program(__file__), *(
-        shown(word) if isinstance(word, Path) else word for word in words)])
 
 
 # --- what a trained net can be asked ------------------------------------------------------
@@ -329,7 +319,7 @@ def predict(args):
         try:
             picture = images.read(path)
         except images.BrokenPicture as error:
-            print(f"{program()}: error: {error}", file=sys.stderr)
+            print(f"{options.program_name()}: error: {error}", file=sys.stderr)
             status = 1
             continue
         image = np.empty((1, prepare.crop, prepare.crop, 3), np.float32)
@@ -395,18 +385,14 @@ def doctor(args):
 # --- the command line -------------------------------------------------------------------
 
 
-def program():
-    return options.program_name(__file__)
-
-
 def parser():
     commands = train, test, predict, export, show, bench, doctor
-    return options.parser(program(), __doc__, commands, PATTERNS, tinynet.__version__)
+    return options.parser(__doc__, commands, PATTERNS, tinynet.__version__)
 
 
 def main(argv=None):
     args = parser().parse_args(argv)
-    return exit_status(program(), lambda: args.run(args), lambda: args.out_of_memory())
+    return exit_status(options.program_name(), lambda: args.run(args), lambda: args.out_of_memory())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What can be typed behind `alexnet.py`, and what does it mean?"""
 import argparse
+import shlex
 import shutil
 import sys
 from dataclasses import fields
@@ -44,21 +45,27 @@ def at_least(least, most=sys.maxsize):
                  + (f" and at most {most}" if most < sys.maxsize else ""))
 
 
-def program(file):
-    """The words with which alexnet.py was started: python alexnet.py, python -m tinynet, or the
-    command that pip installs. file: where alexnet.py is."""
+def program():
+    """The words with which this program was started: python alexnet.py, python -m tinynet, or
+    the command alexnet that pip installs."""
     python, started = shown(sys.executable), Path(sys.argv[0])
     if started.parts[-2:] == ("tinynet", "__main__.py"):
         return [python, "-m", "tinynet"]
     if started.stem == "alexnet" and started.suffix != ".py":
         return ["alexnet" if shutil.which("alexnet") else shown(started)]
-    return [python, shown(file)]
+    return [python, shown(Path(__file__).parents[2] / "alexnet.py")]
 
 
-def program_name(file):
+def program_name():
     """The same for messages: alexnet.py, python -m tinynet or alexnet."""
-    *before, last = program(file)
+    *before, last = program()
     return "python -m tinynet" if "-m" in before else Path(last).name
+
+
+def command(*words):
+    """A command of this program as it can be typed from here."""
+    return shlex.join([*program(), *(
+        shown(word) if isinstance(word, Path) else word for word in words)])
 
 
 SEED = at_least(0, 2 ** 56 - 1)            # what rng.words takes
@@ -67,13 +74,13 @@ SEED = at_least(0, 2 ** 56 - 1)            # what rng.words takes
 # --- the options of alexnet.py --------------------------------------------------------------
 
 
-def parser(name, about, commands, patterns, version):
+def parser(about, commands, patterns, version):
     """The parser of alexnet.py.
 
-    name: of the program. about: its help. commands: its functions, called train, test, ...
+    about: its help. commands: its functions, called train, test, ...
     patterns: the folder in which `bench --input` draws pictures if it is given none.
     """
-    main = Parser(prog=name, description=about)
+    main = Parser(prog=program_name(), description=about)
     main.add_argument("--version", action="version", version=f"tinynet {version}")
     subs = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for function in commands:

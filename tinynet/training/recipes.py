@@ -51,8 +51,9 @@ class Recipe:
     lrn_k: float = net(2.0, "LRN's k (3.3)")
     dropout: float = net(0.5, "probability to drop an output of fc6, fc7 (4.2)")
     dropout_kind: str = net("classic", "classic: halve at test time (4.2), or inverted")
-    conv: str = net("auto", "how convolutions are computed: im2col; winograd, with fewer "
-                            "multiplications, wherever it can be; auto, where it is faster")
+    conv: str = net("auto", "how convolutions are computed: plain, the formula; im2col, the same "
+                            "in strips; winograd, with fewer multiplications, wherever it can "
+                            "be; auto, where it is faster")
 
     # the pictures
     crop: int = pictures(227, "side of the random crops from 256 x 256 pictures (4.1); the net "

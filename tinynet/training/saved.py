@@ -99,12 +99,20 @@ def latest_folder(name):
     return max(runs, key=lambda path: path.stat().st_mtime).parent if runs else None
 
 
-def refuse_to_overwrite(folder, saved):
-    """Raise UserError if the last.npz of a folder is not the one that is resumed."""
-    last = Path(folder) / "last.npz"
+def folder_of_run(wanted, saved, name):
+    """Where a run goes: `wanted`, or where the Saved is that it goes on from, or a new folder.
+
+    Raises UserError for a folder whose last.npz is not the one that is resumed: training would
+    overwrite it.
+    """
+    if not wanted and not saved:
+        return new_folder(name)
+    folder = Path(wanted or saved.path.parent)
+    last = folder / "last.npz"
     if last.exists() and not (saved and last.samefile(saved.path)):
         raise UserError(f"{shown(last)} is there already and would be overwritten: go on "
                         f"with --resume {shown(last)}, or choose another --output-dir")
+    return folder
 
 
 def is_one(path):
