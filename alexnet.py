@@ -205,7 +205,7 @@ def both_splits(folder, saved):
     if saved and saved.classes != pictures.classes:
         raise UserError(f"{shown(saved.path)} knows other classes than those in {folder}")
     print(f"{len(pictures):,} pictures to learn from and {len(held_out):,} to test with, of "
-          f"{len(pictures.classes)} classes, in {shown(folder)}")
+          f"{len(pictures.classes)} classes:\n  {shown(folder)}")
     return pictures, held_out
 
 

@@ -49,6 +49,21 @@ def test_equal_nets_keep_equal_weights():
     assert evaluation.search(logs_of(ONE, ONE, ONE), np.array([0, 1]), k=1) == [0.5] * 3
 
 
+@pytest.mark.parametrize("classes, said", [(5, "loss 1.0000  error 20.0%"),
+                                           (6, "loss 1.0000  error 20.0% (top-5 10.0%)")])
+def test_a_top_5_error_of_five_classes_is_not_told(classes, said):
+    """It is 0 whatever the net says."""
+    assert evaluation.in_words(dict(loss=1.0, top1_error=0.2, top5_error=0.1), classes) == said
+
+
+@pytest.mark.parametrize("classes, k", [(4, 1), (9, 5)])
+def test_weights_of_nets_are_searched_for_an_error_that_can_fall(classes, k):
+    logs = np.log(np.random.default_rng(0).dirichlet(np.ones(classes), (2, 30)))
+    labels = np.arange(30) % classes
+    _, lines = evaluation.together(logs, labels, "search")
+    assert lines[0].startswith(f"weights with the lowest top-{k} error")
+
+
 def test_the_result_counts_a_tie_as_an_error():
     logs = logs_of([[0.4, 0.4, 0.2], [0.1, 0.2, 0.7]])[0]
     result = evaluation.result(logs, np.array([0, 2]))

@@ -117,3 +117,5 @@ def test_the_rule_drops_on_the_plateaus_of_the_authors_curve(noise, seed):
         assert level[at] - level[end - 1] < 0.005, "it was still falling"
         assert waited <= end - start
     assert all(plateau.multiplier(0.4) == 1 for _ in range(50))
+
+

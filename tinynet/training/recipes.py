@@ -184,9 +184,10 @@ RECIPES = {
         pool_ties="all", lrn="mean", std=(0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),
         schedule="2012", epochs=91, bias_lr=2.0, bias_wd=False),
     # bvlc_alexnet of Caffe, but for its pictures (squeezed to 256 x 256, blue before red) and
-    # for its LRN's window, which reaches from one tower's maps into the other's.
+    # for its LRN's window, which reaches from one tower's maps into the other's. Its database
+    # was shuffled once, when it was written (and a batch there may run over an epoch's end).
     "caffe": Recipe(
-        name="caffe", colour="none", lrn="mean", lrn_k=1.0, dropout_kind="inverted",
+        name="caffe", shuffle="once", colour="none", lrn="mean", lrn_k=1.0, dropout_kind="inverted",
         std=(0.01,) * 5 + (0.005, 0.005, 0.01), bias=(0.0, 0.1, 0.0, 0.1, 0.1, 0.1, 0.1, 0.0),
         batch_size=256, schedule="step", step_epochs=20, bias_lr=2.0, bias_wd=False),
     # The paper's settings do not leave ln(classes) within minutes. This is the same net, a
