@@ -29,7 +29,7 @@ try:
     from tqdm import tqdm
 
     from data import md5
-    from tinynet.errors import UserError
+    from tinynet.errors import UserError, exit_status
     from tinynet.progress import warn
 except ModuleNotFoundError as error:
     sys.exit(f"cifar10.py: error: {error}; start the environment first: . .venv/bin/activate "
@@ -313,6 +313,17 @@ def _copy(response, file, have, total, slowest):
         os.fsync(file.fileno())
 
 
+def start(args):
+    if args.source is None and _inside(Path(args.folder)) is None:
+        print(f"fetching {ARCHIVE} (170 MB) into {args.folder}")
+        download(args.folder)
+    place = find(args.source or args.folder)
+    train, test = load(place)
+    print(f"{place}: {len(train.images):,} pictures to learn from and "
+          f"{len(test.images):,} to test with, of {len(CLASSES)} classes")
+    return 0
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description="Fetch CIFAR-10, or look at a copy of it.")
     parser.add_argument("folder", metavar="DIR", nargs="?", default=HOME,
@@ -320,21 +331,7 @@ def main(argv=None):
     parser.add_argument("--from", dest="source", metavar="PATH",
                         help="a copy that is here: a folder or an archive; nothing is fetched")
     args = parser.parse_args(argv)
-    try:
-        if args.source is None and _inside(Path(args.folder)) is None:
-            print(f"fetching {ARCHIVE} (170 MB) into {args.folder}")
-            download(args.folder)
-        place = find(args.source or args.folder)
-        train, test = load(place)
-        print(f"{place}: {len(train.images):,} pictures to learn from and "
-              f"{len(test.images):,} to test with, of {len(CLASSES)} classes")
-    except (OSError, UserError) as error:
-        print(f"cifar10.py: error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\ncifar10.py: interrupted; the same command goes on", file=sys.stderr)
-        return 130
-    return 0
+    return exit_status("cifar10.py", lambda: start(args), go_on="the same command goes on")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ try:
 
     from data.layouts import TREES, check, look
     from tinynet import rng, store
-    from tinynet.errors import UserError
+    from tinynet.errors import UserError, exit_status
     from tinynet.pictures import batches, images, packed
     from tinynet.progress import bar, say, shown
 except ModuleNotFoundError as error:
@@ -273,27 +273,25 @@ def within(kind, least, most):
     return number
 
 
-def main(argv=None):
-    args = parser().parse_args(argv)
+def start(args):
     try:
         if args.check:
             check(args.source)
         about = prepare(args.source, args.target, quality=args.quality, per_file=args.per_file,
                         workers=args.workers, val_share=args.val_share)
-        report(args.target, about)
-        if len(about["splits"]) == 2:
-            say(f"train with\n  python alexnet.py train {shown(args.target)}")
-        return 0
-    except UserError as error:
-        print(f"imagenet.py: error: {error}", file=sys.stderr)
     except OSError as error:
-        print(f"imagenet.py: error: {error}; what is finished stays in {shown(args.target)}: "
-              "when that is mended, run the same command again", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("\nimagenet.py: interrupted; finished files stay: run the same command again",
-              file=sys.stderr)
-        return 130
-    return 1
+        raise UserError(f"{error}; what is finished stays in {shown(args.target)}: when that is "
+                        "mended, run the same command again") from error
+    report(args.target, about)
+    if len(about["splits"]) == 2:
+        say(f"train with\n  python alexnet.py train {shown(args.target)}")
+    return 0
+
+
+def main(argv=None):
+    args = parser().parse_args(argv)
+    return exit_status("imagenet.py", lambda: start(args),
+                       go_on="finished files stay: run the same command again")
 
 
 if __name__ == "__main__":

@@ -8,13 +8,21 @@ import sys
 from pathlib import Path
 
 try:
-    from tinynet.errors import UserError
+    from tinynet.errors import exit_status
     from tinynet.pictures.patterns import draw, sheet
 except ModuleNotFoundError as error:
     sys.exit(f"patterns.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")
 
 HERE = Path(__file__).resolve().parent
+
+
+def start(args):
+    if args.sheet:
+        sheet(args.seed).save(args.sheet)
+    else:
+        draw(args.folder, args.train, args.val, args.seed, args.size)
+    return 0
 
 
 def main():
@@ -30,16 +38,8 @@ def main():
     add("--size", metavar="P", type=int, default=256, help="pixels per side (256)")
     add("--sheet", metavar="FILE", help="only draw a sheet of examples, into this file")
     args = parser.parse_args()
-    try:
-        if args.sheet:
-            sheet(args.seed).save(args.sheet)
-        else:
-            draw(args.folder, args.train, args.val, args.seed, args.size)
-    except (OSError, UserError) as error:
-        parser.error(error)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    return exit_status("patterns.py", lambda: start(args))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

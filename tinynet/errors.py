@@ -15,12 +15,12 @@ class Interrupted(Exception):
     """Somebody pressed Ctrl-C, and everything is saved. The message says how to go on."""
 
 
-def exit_status(program, command, out_of_memory=None):
+def exit_status(program, command, out_of_memory=None, go_on=""):
     """Run command() as the whole of a program; its result is the exit status.
 
     Every error that the reader can put right becomes one line on stderr that begins with the
     program's name, and the status 1. An interruption gives 130, as shells have it.
-    out_of_memory: a function that says what would fit.
+    out_of_memory: a function that says what would fit. go_on: how to go on after Ctrl-C.
     """
     if sys.stdout is None:                 # closed by the caller
         sys.stdout = open(os.devnull, "w")
@@ -41,6 +41,6 @@ def exit_status(program, command, out_of_memory=None):
         print(f"{program}: error: {advice}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt) as error:
-        print(f"\n{program}: interrupted" + (f"; {error}" if str(error) else ""),
-              file=sys.stderr)
+        hint = str(error) or go_on
+        print(f"\n{program}: interrupted{hint and '; ' + hint}", file=sys.stderr)
         return 130

@@ -187,7 +187,8 @@ RECIPES = {
     # for its LRN's window, which reaches from one tower's maps into the other's. Its database
     # was shuffled once, when it was written (and a batch there may run over an epoch's end).
     "caffe": Recipe(
-        name="caffe", shuffle="once", colour="none", lrn="mean", lrn_k=1.0, dropout_kind="inverted",
+        name="caffe", shuffle="once", colour="none", lrn="mean", lrn_k=1.0,
+        dropout_kind="inverted",
         std=(0.01,) * 5 + (0.005, 0.005, 0.01), bias=(0.0, 0.1, 0.0, 0.1, 0.1, 0.1, 0.1, 0.0),
         batch_size=256, schedule="step", step_epochs=20, bias_lr=2.0, bias_wd=False),
     # The paper's settings do not leave ln(classes) within minutes. This is the same net, a
