@@ -30,7 +30,6 @@ from pathlib import Path
 import numpy as np
 
 from tinynet import SGD, Layer, Sequential, Tensor, UserError, no_grad, ops, store
-from tinynet.errors import exit_status
 from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
@@ -42,6 +41,7 @@ from tinynet.tools import doctor as machine
 from tinynet.training import evaluation, figures, options, recipes, weights
 from tinynet.training import saved as checkpoints
 from tinynet.training.evaluation import evaluate, in_words
+from tinynet.training.program import command, exit_status, program_name
 from tinynet.training.recipes import Bricks
 from tinynet.training.runs import Run
 from tinynet.training.saved import Saved
@@ -224,7 +224,7 @@ def new_run(args, saved, about, model, optimizer, loader):
               arrays={f"statistics/{name}": array
                       for name, array in vars(loader.prepare.statistics).items()},
               print_freq=args.print_freq, save_freq=args.save_freq,
-              how_to_go_on="go on with\n  " + options.command("train", "--resume",
+              how_to_go_on="go on with\n  " + command("train", "--resume",
                                                               folder / "last.npz"),
               if_slow="; --recipe quickstart is for trying" * (recipe.name != "quickstart"))
     print(f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
@@ -252,7 +252,7 @@ def finish(run, folder, validation):
           f"{run.result['top1_error']:.1%}\n(chance: {1 - 1 / run.classes:.1%}), lowest so far "
           f"{run.at.lowest_error:.1%}", f"saved: {shown(run.last)}, {shown(run.best)},\n"
           f"  {shown(run.log_file)}; first-layer kernels: {shown(kernels)}", "try next:",
-          f"  {options.command(*following)}", sep="\n")
+          f"  {command(*following)}", sep="\n")
     return 0
 
 
@@ -319,7 +319,7 @@ def predict(args):
         try:
             picture = images.read(path)
         except images.BrokenPicture as error:
-            print(f"{options.program_name()}: error: {error}", file=sys.stderr)
+            print(f"{program_name()}: error: {error}", file=sys.stderr)
             status = 1
             continue
         image = np.empty((1, prepare.crop, prepare.crop, 3), np.float32)
@@ -392,7 +392,7 @@ def parser():
 
 def main(argv=None):
     args = parser().parse_args(argv)
-    return exit_status(options.program_name(), lambda: args.run(args), lambda: args.out_of_memory())
+    return exit_status(program_name(), lambda: args.run(args), lambda: args.out_of_memory())
 
 
 if __name__ == "__main__":

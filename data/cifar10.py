@@ -29,8 +29,9 @@ try:
     from tqdm import tqdm
 
     from data import md5
-    from tinynet.errors import UserError, exit_status
+    from tinynet.errors import UserError
     from tinynet.progress import warn
+    from tinynet.training.program import exit_status
 except ModuleNotFoundError as error:
     sys.exit(f"cifar10.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")

@@ -29,9 +29,10 @@ try:
 
     from data.layouts import TREES, check, look
     from tinynet import rng, store
-    from tinynet.errors import UserError, exit_status
+    from tinynet.errors import UserError
     from tinynet.pictures import batches, images, packed
     from tinynet.progress import bar, say, shown
+    from tinynet.training.program import exit_status
 except ModuleNotFoundError as error:
     sys.exit(f"imagenet.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 try:
-    from tinynet.errors import exit_status
     from tinynet.pictures.patterns import draw, sheet
+    from tinynet.training.program import exit_status
 except ModuleNotFoundError as error:
     sys.exit(f"patterns.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")

@@ -28,11 +28,11 @@ from tinynet import (
     Tensor,
     ops,
 )
-from tinynet.layers import Local2D, SameMapLRN
 from tinynet.progress import say
 from tinynet.training import figures
+from tinynet.training.cuda_convnet import Local2D, SameMapLRN
 from tinynet.training.evaluation import evaluate
-from tinynet.training.options import SEED
+from tinynet.training.program import SEED
 from tinynet.training.runs import Run
 from tinynet.training.saved import Saved
 

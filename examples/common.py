@@ -14,10 +14,9 @@ import numpy as np
 from data import cifar10
 from tinynet import UserError, rng
 from tinynet.device import default_devices
-from tinynet.errors import exit_status
 from tinynet.pictures.batches import Batch
 from tinynet.progress import shown
-from tinynet.training.options import Parser, at_least, typed
+from tinynet.training.program import Parser, at_least, exit_status, typed
 
 RUNS = Path(__file__).resolve().parent.parent / "runs"
 BATCH = 128                    # training pictures in a step

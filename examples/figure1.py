@@ -30,7 +30,7 @@ from tinynet import (
 )
 from tinynet.progress import say
 from tinynet.training import figures
-from tinynet.training.options import SEED
+from tinynet.training.program import SEED
 from tinynet.training.runs import Diverged, Run
 from tinynet.training.saved import Saved
 

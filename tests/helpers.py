@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from alexnet import AlexNet
-from tinynet import device
+from tinynet import device, ops
+from tinynet.conv import conv2d
 from tinynet.pictures import images
 from tinynet.training.recipes import RECIPES
 
@@ -102,3 +103,14 @@ def reference(pixels):
         rows = weights(len(pixels), size, (size - images.SIDE) // 2)
         pixels = np.tensordot(rows, pixels, axes=1).swapaxes(0, 1)
     return np.clip(pixels, 0, 255)
+
+
+def grouped_conv2d(x, W, b, groups, **how):
+    """conv2d of which each group of kernels sees its own group of channels, as an oracle for
+    towers: x (N, H, W, C), W (KH, KW, C / groups, O), b (O,) -> (N, OH, OW, O)."""
+    def part(tensor, group):
+        size = tensor.shape[-1] // groups
+        return tensor[..., group * size:(group + 1) * size]
+
+    return ops.concat(*[conv2d(part(x, g), part(W, g), part(b, g), **how)
+                        for g in range(groups)])

@@ -112,31 +112,41 @@ def test_put_takes_a_strided_array_from_the_other_device(pair):
     assert np.array_equal(dev.to_host(there), np.arange(24.0).reshape(4, 6)[:, 1:4])
 
 
+def plus_one(x):
+    return cores.over_batch(lambda x, y: np.add(x, 1, out=y), x, out=np.empty_like(x))
+
+
+def rows_of_slices(x, **how):
+    rows = []
+    cores.over_batch(lambda x: rows.append(len(x)), out=x, **how)
+    return rows
+
+
 def test_over_batch_is_the_function_itself():
+    def f(x, y, z):
+        z[...] = x * y + 1
+
     x, y = np.random.default_rng(0).standard_normal((2, 1000, 50, 3))
-    assert np.array_equal(cores.over_batch(lambda x, y: x * y + 1, x, y), x * y + 1)
+    assert np.array_equal(cores.over_batch(f, x, y, out=np.empty_like(x)), x * y + 1)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7, 8, 9, 1000])
 def test_over_batch_takes_any_number_of_rows(count):
     x = np.arange(count * 20_000, dtype=float).reshape(count, 20_000)
-    assert np.array_equal(cores.over_batch(lambda x: x + 1, x), x + 1)
+    assert np.array_equal(plus_one(x), x + 1)
     assert cores.sum_over_batch(lambda x: x.sum(axis=0), x) == pytest.approx(x.sum(axis=0))
 
 
 def test_over_batch_really_cuts():
-    rows = []
-    cores.over_batch(lambda x: rows.append(len(x)) or x, np.zeros((64, 1 << 18), np.float32))
+    rows = rows_of_slices(np.zeros((64, 1 << 18), np.float32))
     assert sum(rows) == 64 and max(rows) == 4                 # 4 MB a slice
 
 
 def test_a_slice_has_the_rows_that_it_needs_but_leaves_some_for_every_lane():
-    rows = []
     x = np.zeros((64, 1 << 18), np.float32)
-    cores.over_batch(lambda x: rows.append(len(x)) or x, x, least=5)
+    rows = rows_of_slices(x, least=5)
     assert sum(rows) == 64 and max(rows) == 5
-    cores.over_batch(lambda x: rows.append(len(x)) or x, x, least=50)
-    assert rows[-8:] == [8] * 8
+    assert rows_of_slices(x, least=50) == [8] * 8
 
 
 def test_over_batch_lets_a_function_write_into_its_rows_of_the_result():
@@ -148,7 +158,8 @@ def test_over_batch_lets_a_function_write_into_its_rows_of_the_result():
 
 @pytest.mark.parametrize("function", [
     lambda x: cores.sum_over_batch(lambda x: x.T @ x, x),
-    lambda x: cores.over_batch(lambda x: x @ x[:5].T, x),
+    lambda x: cores.over_batch(lambda x, y: np.matmul(x, x[:5].T, out=y), x,
+                               out=np.empty((500, 5), np.float32)),
     lambda x: cores.matmul(x, x.T), lambda x: cores.matmul(x.T, x)])
 def test_results_do_not_depend_on_the_number_of_threads(threads, function):
     x = np.random.default_rng(0).standard_normal((500, 700)).astype(np.float32)
@@ -169,23 +180,25 @@ def test_matmul_is_the_matrix_product(shape):
     assert cores.matmul(b.T, a.T) == pytest.approx((a @ b).T)
 
 
-def test_in_place_changes_every_number_once():
+@pytest.mark.parametrize("turned", [False, True])
+def test_over_batch_changes_every_number_once_of_whatever_layout(turned):
     x, y = np.zeros((300, 1001)), np.ones((300, 1001))
 
-    def add(x, y):
+    def add(y, x):
         x += y
 
-    cores.in_place(add, [x], y)
+    cores.over_batch(add, y.T if turned else y, out=x.T if turned else x)
     assert np.all(x == 1)
-    with pytest.raises(ValueError, match="contiguous"):
-        cores.in_place(add, [x.T], y.T)
 
 
 def test_work_inside_a_slice_may_be_cut_again(threads):
     threads(2)
     x = np.ones((64, 1 << 17))
-    y = cores.over_batch(lambda x: cores.over_batch(lambda x: x + 1, x), x)
-    assert np.all(y == 2)
+
+    def cut_again(x, y):
+        y[...] = plus_one(x)
+
+    assert np.all(cores.over_batch(cut_again, x, out=np.empty_like(x)) == 2)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -193,10 +206,10 @@ def test_a_forked_child_can_compute():
     if not hasattr(os, "fork"):
         pytest.skip("no fork on this system")
     x = np.ones((64, 1 << 17))
-    cores.over_batch(lambda x: x + 1, x)
+    plus_one(x)
     child = os.fork()
     if child == 0:
-        os._exit(int(cores.over_batch(lambda x: x + 1, x).sum() != 2 * x.size))
+        os._exit(int(plus_one(x).sum() != 2 * x.size))
     for _ in range(100):
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -221,7 +234,7 @@ def test_an_error_in_a_slice_reaches_the_caller():
         raise ZeroDivisionError("in a slice")
 
     with pytest.raises(ZeroDivisionError):
-        cores.over_batch(fail, np.zeros((64, 1 << 18)))
+        cores.over_batch(fail, out=np.zeros((64, 1 << 18)))
 
 
 def test_an_error_on_a_helping_thread_reaches_the_caller(threads):

@@ -13,9 +13,10 @@ from tinynet import conv, engine, layers, norm, ops, pool
 from tinynet.device import to_host
 from tinynet.engine import Tensor, op
 from tinynet.gradcheck import contract, gradcheck
+from tinynet.training import cuda_convnet
 
 LABELS = np.array([3, 0, 6, 2])
-OPS = {name: value for module in (engine, ops, conv, pool, norm)
+OPS = {name: value for module in (engine, ops, conv, pool, norm, cuda_convnet)
        for name, value in vars(module).items()
        if hasattr(value, "__wrapped__") and value.__module__ == module.__name__
        and name != "no_grad"}
@@ -79,7 +80,6 @@ TABLE = {
     "take, an array among slices":
         (using(ops.take, key=(slice(1, 3), ..., np.array([[1, 1], [0, -1]]))), (4, 2, 3)),
     "take, a mask": (using(ops.take, key=np.arange(12).reshape(4, 3) % 5 < 2), (4, 3)),
-    "part": (using(ops.part, index=1, of=3), (2, 3, 6)),
     "concat": (ops.concat, (3, 4, 2), (3, 4, 5)),
     "dense": (ops.dense, (4, 6), (6, 3), (3,)),
     "dropout": (using(ops.dropout, keep=0.6, scale=1 / 0.6, seed=1, step=2, layer=3), (9, 7)),
@@ -103,10 +103,11 @@ TABLE = {
         (using(conv.conv2d, pad=1), (20, 13, 13, 24), (3, 3, 24, 16), (16,)),
     "conv2d, plain":
         (using(conv.conv2d, stride=2, pad=(1, 2), form="plain"), (3, 6, 7, 2), (3, 4, 2, 4), (4,)),
-    "local2d": (using(conv.local2d, pad=1), (3, 4, 5, 2), (4, 5, 3, 3, 2, 4), (4, 5, 4)),
-    "local2d, kernel not square": (conv.local2d, (2, 5, 4, 3), (4, 2, 2, 3, 3, 2), (4, 2, 2)),
+    "local2d": (using(cuda_convnet.local2d, pad=1), (3, 4, 5, 2), (4, 5, 3, 3, 2, 4), (4, 5, 4)),
+    "local2d, kernel not square":
+        (cuda_convnet.local2d, (2, 5, 4, 3), (4, 2, 2, 3, 3, 2), (4, 2, 2)),
     "local2d, many places":
-        (using(conv.local2d, pad=1), (16, 9, 9, 8), (9, 9, 3, 3, 8, 6), (9, 9, 6)),
+        (using(cuda_convnet.local2d, pad=1), (16, 9, 9, 8), (9, 9, 3, 3, 8, 6), (9, 9, 6)),
     "conv2d, winograd":
         (using(conv.conv2d, pad=1, form="winograd"), (3, 6, 8, 2), (3, 3, 2, 4), (4,)),
     "conv2d, winograd, many slices":
@@ -125,9 +126,10 @@ TABLE = {
     "lrn, even window": (using(norm.lrn, n=4, alpha=0.5, beta=0.6), (2, 3, 4, 9)),
     "lrn, window wider than the maps": (using(norm.lrn, n=9, alpha=0.5), (2, 3, 2, 4)),
     "lrn, a window of one": (using(norm.lrn, n=1, alpha=0.5), (2, 3, 2, 4)),
-    "lrn_same_map": (using(norm.lrn_same_map, size=3, alpha=0.5), (2, 5, 4, 3)),
-    "lrn_same_map, wider than the map": (using(norm.lrn_same_map, alpha=0.5), (2, 3, 2, 4)),
-    "lrn_same_map, many slices": (using(norm.lrn_same_map, alpha=0.5), (40, 14, 14, 24)),
+    "lrn_same_map": (using(cuda_convnet.lrn_same_map, size=3, alpha=0.5), (2, 5, 4, 3)),
+    "lrn_same_map, wider than the map":
+        (using(cuda_convnet.lrn_same_map, alpha=0.5), (2, 3, 2, 4)),
+    "lrn_same_map, many slices": (using(cuda_convnet.lrn_same_map, alpha=0.5), (40, 14, 14, 24)),
     "lrn, many slices": (using(norm.lrn, alpha=0.5), (40, 14, 14, 24)),
 }
 
@@ -157,7 +159,7 @@ def test_an_op_stays_in_float32_and_agrees_with_the_cpu(gpus, name):
 
 
 def test_the_table_names_every_op():
-    composed = {"flatten", "mean", "part"}             # of other ops
+    composed = {"flatten", "mean"}             # of other ops
     assert {*OPS, *composed} == {name.partition(",")[0] for name in TABLE}
 
 
@@ -168,8 +170,7 @@ def test_the_docstring_of_an_op_says_what_shape_becomes_of_what_shape(name):
 
 LAYERS = {
     "Conv2D": (layers.Conv2D(2, 4, 3, stride=2, pad=1), (2, 7, 6, 2)),
-    "Conv2D in groups": (layers.Conv2D(4, 6, 3, pad=1, groups=2), (2, 5, 6, 4)),
-    "Local2D": (layers.Local2D(2, 3, 3, side=5, pad=1), (2, 5, 5, 2)),
+    "Local2D": (cuda_convnet.Local2D(2, 3, 3, side=5, pad=1), (2, 5, 5, 2)),
     "MaxPool": (layers.MaxPool(3, stride=2), (2, 7, 7, 3)),
     "MaxPool, over the edge": (layers.MaxPool(3, stride=2, ceil=True), (2, 8, 8, 3)),
     "AvgPool, over the edge": (layers.AvgPool(3, stride=2, ceil=True), (2, 8, 8, 3)),

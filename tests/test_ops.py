@@ -78,9 +78,3 @@ def test_dropout_keeps_something_and_not_more_than_all(keep):
 def test_dropout_takes_no_seed_that_is_not_a_counter(seed):
     with pytest.raises(ValueError, match="^dropout: a seed is at least 0 and below"):
         dropout(seed=seed)
-
-
-@pytest.mark.parametrize("index", [-1, 2, 5])
-def test_there_is_no_part_beyond_the_last(index):
-    with pytest.raises(ValueError, match=f"4 channels in 2 equal parts have no part {index}"):
-        ops.part(Tensor(np.zeros((3, 4))), index=index, of=2)

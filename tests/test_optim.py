@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from tinynet.device import Device
+from tinynet.device import Cpu
 from tinynet.engine import Parameter
 from tinynet.layers import Dense, ReLU
 from tinynet.optim import SGD
@@ -72,7 +72,7 @@ def test_a_frozen_layer_stands_still_momentum_and_all():
 def test_a_step_runs_with_the_device_of_each_parameter_current():
     entered = []
 
-    class Watched(Device):
+    class Watched(Cpu):
         def __enter__(self):
             entered.append(str(self))
             return super().__enter__()
@@ -113,7 +113,7 @@ def test_a_net_may_be_given_whole():
 
 
 def test_a_generator_that_was_read_before_is_not_taken_for_a_net():
-    parameters = Dense(2, 3).parameters()
+    parameters = (pair for pair in Dense(2, 3).parameters())
     list(parameters)
     with pytest.raises(ValueError, match="SGD: no parameters: .* generator that had been read"):
         SGD(parameters)

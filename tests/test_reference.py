@@ -6,14 +6,15 @@ forward is right.
 import numpy as np
 import pytest
 
-from helpers import distinct, naive_conv2d, naive_windows
+from helpers import distinct, grouped_conv2d, naive_conv2d, naive_windows
 from tinynet import cores, layers, ops
-from tinynet.conv import FORMS, conv2d, im2col, local2d, out_size, padded, windows
+from tinynet.conv import FORMS, conv2d, im2col, out_size, padded, windows
 from tinynet.device import to_host
 from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
-from tinynet.norm import lrn, lrn_same_map, plain_lrn, sum_around
+from tinynet.norm import lrn, plain_lrn
 from tinynet.pool import avg_pool, max_pool
+from tinynet.training.cuda_convnet import Local2D, local2d, lrn_same_map, sum_around
 from tinynet.training.evaluation import mean_over_views, wrong
 
 
@@ -104,12 +105,11 @@ def test_conv2d_of_columns_that_are_cut_is_conv2d():
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_a_grouped_convolution_keeps_its_groups_apart(groups):
-    layer = layers.Conv2D(6, 12, 3, pad=1, groups=groups)
-    W, b = distinct(*layer.W.shape, seed=1), distinct(12, seed=2)
-    layer.W.data, layer.b.data = W, b
+    """Of the oracle that the towers are compared with."""
+    W, b = distinct(3, 3, 6 // groups, 12, seed=1), distinct(12, seed=2)
     x = distinct(2, 5, 4, 6)
-    assert layer(Tensor(x)).numpy() == pytest.approx(
-        naive_conv2d(x, W, b, pad=(1, 1), groups=groups), abs=1e-12)
+    y = grouped_conv2d(Tensor(x), Tensor(W), Tensor(b), groups, pad=1)
+    assert y.numpy() == pytest.approx(naive_conv2d(x, W, b, pad=(1, 1), groups=groups), abs=1e-12)
 
 
 @pytest.mark.parametrize("size, stride", [(3, 2), (2, 2), (3, 1), (2, 3)])
@@ -177,7 +177,7 @@ def test_local2d_has_kernels_of_its_own_at_every_place(place, pad):
 
 
 def test_local2d_with_the_same_kernels_everywhere_is_a_convolution():
-    layer, conv = layers.Local2D(3, 4, 3, side=6, pad=1), layers.Conv2D(3, 4, 3, pad=1)
+    layer, conv = Local2D(3, 4, 3, side=6, pad=1), layers.Conv2D(3, 4, 3, pad=1)
     conv.initialize(seed=1)
     layer.W.data[:], layer.b.data[:] = conv.W.data, conv.b.data
     x = Tensor(distinct(2, 6, 6, 3).astype(np.float32))
@@ -258,11 +258,6 @@ def test_labels_that_fit_no_class_or_no_row_are_refused(labels):
         forward(ops.softmax_cross_entropy, np.zeros((2, 3)), labels=np.array(labels))
 
 
-def test_parts_must_be_equal():
-    with pytest.raises(ValueError, match="7 channels in 3 equal parts have no part 0"):
-        forward(ops.part, np.zeros((2, 7)), index=0, of=3)
-
-
 def test_an_empty_batch_stays_empty():
     x = np.zeros((0, 9, 9, 2))
     for function in (max_pool, avg_pool, lrn, lrn_same_map, ops.relu, ops.flatten):
@@ -280,10 +275,11 @@ def test_a_net_that_says_nan_is_always_wrong():
     assert int(wrong(logits, np.array([0, 1]), 2)) == 2
 
 
-def test_dense_and_part_and_concat(place):
+def test_dense_and_take_and_concat(place):
     x, W, b = distinct(4, 6), distinct(6, 3), distinct(3)
     assert forward(ops.dense, x, W, b, device=place) == pytest.approx(x @ W + b)
-    left, right = (forward(ops.part, x, device=place, index=i, of=2) for i in (0, 1))
+    left, right = (forward(ops.take, x, device=place, key=(slice(None), slice(i, i + 3)))
+                   for i in (0, 3))
     assert np.array_equal(left, x[:, :3]) and np.array_equal(right, x[:, 3:])
     assert np.array_equal(forward(ops.concat, left, right, device=place), x)
 

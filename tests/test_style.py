@@ -14,11 +14,11 @@ from helpers import PACKAGE, ROOT
 ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "winograd", "conv",
           "pool", "norm", "store", "layers", "split", "optim", "progress"]
 WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
-         "training": ["schedules", "recipes", "saved", "options", "figures", "evaluation",
-                      "weights", "stall", "runs"],
+         "training": ["schedules", "cuda_convnet", "recipes", "saved", "program", "options",
+                      "figures", "evaluation", "weights", "stall", "runs"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1320, "pictures": 700, "training": 1230, "tools": 620}
+BUDGETS = {"engine": 1320, "pictures": 700, "training": 1380, "tools": 620}
 FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
         tokenize.ENDMARKER}
 
@@ -106,8 +106,8 @@ def test_a_change_of_device_is_seen_in_whatever_way_it_is_written(text):
 def test_activations_change_device_in_one_file():
     everything = [*sources(), *(ROOT / "examples").glob("*.py"), *(ROOT / "data").glob("*.py")]
     found = {p.name for p in everything if "copy_to" in names_in(p.read_text(encoding="utf-8"))}
-    # engine.py: copy_to itself. __init__.py: the face, which only hands it on.
-    assert found - {"__init__.py"} == {"split.py", "engine.py"}
+    # __init__.py: the face, which only hands it on.
+    assert found - {"__init__.py"} == {"split.py"}
 
 
 def test_no_test_imports_a_test():

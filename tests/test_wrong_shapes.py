@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 
 from helpers import distinct
-from tinynet.conv import FORMS, conv2d, local2d, out_size
+from tinynet.conv import FORMS, conv2d, out_size
 from tinynet.engine import Tensor
 from tinynet.gradcheck import contract
-from tinynet.norm import lrn, lrn_same_map
+from tinynet.norm import lrn
 from tinynet.pool import avg_pool, max_pool
+from tinynet.training.cuda_convnet import local2d, lrn_same_map
 
 
 def call(function, *shapes, **options):

@@ -6,13 +6,13 @@
 functions of pictures are conv.conv2d, pool.max_pool and norm.lrn; their layers are here.
 
 The files, in the order in which they are read; each needs only those before it:
-errors, device, cores, rng, engine, gradcheck, ops, winograd, conv, pool, norm, layers, split,
-optim, store, progress. To begin with engine is as good: device, cores and rng say how arrays
+errors, device, cores, rng, engine, gradcheck, ops, winograd, conv, pool, norm, store, layers,
+split, optim, progress. To begin with engine is as good: device, cores and rng say how arrays
 are placed, cut and drawn. Then follow alexnet.py, pictures/, training/ and tools/.
 """
 from . import ops
 from .device import Device
-from .engine import Parameter, Tensor, copy_to, no_grad, op
+from .engine import Parameter, Tensor, no_grad, op
 from .errors import UserError
 from .gradcheck import gradcheck
 from .layers import (
@@ -30,6 +30,7 @@ from .layers import (
     Tanh,
 )
 from .optim import SGD
+from .split import copy_to
 
 __all__ = ["LRN", "SGD", "AvgPool", "Conv2D", "Dense", "Device", "Dropout", "Flatten", "Layer",
            "MaxPool", "Parameter", "ReLU", "Sequential", "Softmax", "Tanh", "Tensor", "UserError",

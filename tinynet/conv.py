@@ -182,9 +182,9 @@ def as_columns(x, W, b, stride, pad):
             mirrored = W[::-1, ::-1].swapaxes(2, 3)
             return as_columns(dy, mirrored, xp.zeros(C, dy.dtype), 1, mirrored_pad)[0]
 
-        def backward(dy):
-            return col2im(dy.reshape(-1, O) @ rows.T, (len(dy), *shape[1:]), kernel, stride, pad)
-        return over_batch(backward, dy, scratch=scratch)
+        def backward(dy, dx):
+            dx[...] = col2im(dy.reshape(-1, O) @ rows.T, dx.shape, kernel, stride, pad)
+        return over_batch(backward, dy, out=xp.empty(shape, dy.dtype), scratch=scratch)
 
     def dW(dy):
         def backward(x, dy):
@@ -195,41 +195,6 @@ def as_columns(x, W, b, stride, pad):
 
     y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, O), x.dtype), scratch=scratch)
     return y, dx, dW
-
-
-@op
-def local2d(x, W, b, *, pad=0):
-    """A convolution whose kernels are not shared: every place has its own.
-
-    x (N, H, W, C), W (OH, OW, KH, KW, C, O), b (OH, OW, O) -> (N, OH, OW, O). The CIFAR-10
-    nets of 2011 use it for their upper layers. There is one product for every place, and the
-    pictures are its rows. So the cores share the places, not the pictures.
-    """
-    check_kernels("local2d", x, W, b, "OH, OW, KH, KW, C, O")
-    OH, OW, KH, KW, C, O = W.shape
-    kernel, pad, shape = (KH, KW), both_sides(pad, "local2d"), x.shape
-    fits = out_sizes("local2d", shape, kernel, 1, pad)
-    if fits != (OH, OW):
-        raise ValueError(f"local2d: x has {fits} places for a kernel, W has {(OH, OW)}")
-    places = W.reshape(OH * OW, KH * KW * C, O)
-
-    def columns():
-        return im2col(x, kernel, 1, pad).reshape(len(x), *places.shape[:2]).swapaxes(0, 1)
-
-    def by_place(dy):
-        return dy.reshape(len(x), OH * OW, O).swapaxes(0, 1)
-
-    def dx(dy):
-        cols = over_batch(lambda dy, W: dy @ W.swapaxes(1, 2), by_place(dy), places)
-        return col2im(cols.swapaxes(0, 1), shape, kernel, 1, pad)
-
-    def dW(dy):
-        dW = over_batch(lambda x, dy: x.swapaxes(1, 2) @ dy, columns(), by_place(dy))
-        return dW.reshape(W.shape)
-
-    def db(dy): return dy.sum(axis=0)
-    y = over_batch(lambda x, W: x @ W, columns(), places)
-    return y.swapaxes(0, 1).reshape(len(x), OH, OW, O) + b, dx, dW, db
 
 
 # --- what fits, and what is said of the rest --------------------------------------------

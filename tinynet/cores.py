@@ -21,37 +21,18 @@ SMALL_PRODUCT = 10 ** 6        # multiplications up to which OpenBLAS packs no o
 _active = threading.local()    # .worker: this thread works on a slice
 
 
-def over_batch(f, *arrays, out=None, scratch=None, least=1):
-    """f(*arrays), computed slice by slice along the first axis and put together again.
+def over_batch(f, *arrays, out, scratch=None, least=1):
+    """Fill `out` slice by slice along the first axis, and return it.
 
-    f: takes a slice of each array and returns the same rows of the result.
-    out: an array for the result. f then gets its rows as well, last, and writes into them.
+    f: takes the same rows of every array, and of `out` last, into which it writes.
     scratch: bytes of work memory that f needs for one row (default: the rows themselves);
     0 if f does not gain from staying in cache.
     least: rows that make a slice worth what it costs by itself, whatever their scratch.
     """
-    if out is not None:
-        arrays = (*arrays, out)
-        _for_each(lambda rows: f(*[array[rows] for array in arrays]),
-                  _slices(arrays, scratch, least), out)
-        return out
-    slices = _slices(arrays, scratch, least)
-    if len(slices) <= 1:
-        return f(*arrays)
-    lock = threading.Lock()
-    result = []
-
-    def work(rows):
-        part = f(*[array[rows] for array in arrays])
-        with lock:
-            if not result:         # the first to finish knows the shape
-                xp = get_array_module(part)
-                shape = (arrays[0].shape[0], *part.shape[1:])
-                result.append(xp.empty(shape, part.dtype))
-        result[0][rows] = part
-
-    _for_each(work, slices, arrays[0])
-    return result[0]
+    arrays = (*arrays, out)
+    _for_each(lambda rows: f(*[array[rows] for array in arrays]),
+              _slices(arrays, scratch, least), out)
+    return out
 
 
 def sum_over_batch(f, *arrays, scratch=None, least=1):
@@ -104,19 +85,6 @@ def part_of_product(array, size, others, least):
 def _part_of_product(size, others, least):
     most = min(size, SMALL_PRODUCT // max(others, 1))
     return max((part for part in range(least, most + 1) if size % part == 0), default=size)
-
-
-def in_place(f, changed, *read):
-    """f(*changed, *read) on matching blocks of arrays of one shape.
-
-    changed: a list of contiguous arrays whose numbers f may change; read: others. (The
-    optimizer: three passes over a block in cache cost what one pass over memory does.)
-    """
-    if not all(array.flags.c_contiguous for array in changed):
-        raise ValueError("an array that is changed in place must be contiguous")
-    flat = [array.reshape(-1) for array in (*changed, *read)]
-    _for_each(lambda block: f(*[array[block] for array in flat]), _slices(flat, None),
-              flat[0])
 
 
 def set_threads(count):

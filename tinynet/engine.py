@@ -11,9 +11,9 @@ It multiplies by the slopes of this op alone, and returns `dx`, the same for the
 
     y = x * x        dx(dy) = dy * 2 * x
 
-Running an op on tensors records it: its inputs, and one gradient function per input. From the
-last tensor (the loss, whose own dy is 1) `backward` walks this record from the newest tensor
-to the oldest. In every leaf that asked for it, it leaves the gradient of the loss.
+Running an op on tensors records it: its inputs, and one gradient function per input. `backward`
+walks this record from the last tensor (the loss, whose own dy is 1) to the oldest. In every leaf
+that asked for it, it leaves the gradient of the loss.
 """
 import functools
 import inspect
@@ -41,16 +41,16 @@ class Tensor:
     backward should leave d(loss)/d(this) in `.grad`, an array that may share its memory with
     other gradients: read it, do not write into it.
 
-    Operators and methods mean what they mean in NumPy. The operators stand here; `x[...]`,
-    `x.T` and methods such as `x.sum(axis=0)` are given to this class in ops.py, where their
-    ops are. There are no comparisons: nothing could be differentiated through them.
+    Operators and methods mean what they mean in NumPy. `x[...]`, `x.T` and methods such as
+    `x.sum(axis=0)` are given to this class in ops.py. There are no comparisons: nothing could
+    be differentiated through them.
     """
 
     __array_ufunc__ = None         # array * tensor is our business, not NumPy's
     op, inputs, grad_fns = "", (), ()
 
     def __init__(self, data, device="cpu", requires_grad=False):
-        device = _device(device)
+        device = Device(device) if isinstance(device, str) else device
         self._set(device.put(_array(data, np.float32)), device, requires_grad)
 
     def _set(self, data, device, requires_grad, computed_by=None):
@@ -65,9 +65,8 @@ class Tensor:
     def node(self):
         """What stands for this tensor in the graph: how it was computed, or itself."""
         # The graph holds nodes and not tensors, so that data which no gradient function needs
-        # are freed during the forward pass. A leaf was not computed: it is its own node, and
-        # backward finds it there to leave its gradient. (`self.node = self` would be a circle
-        # of references, whose memory waits for the garbage collector.)
+        # are freed during the forward pass. A leaf is its own node: backward leaves its gradient
+        # there. (`self.node = self` would be a circle, whose memory waits for the collector.)
         return self._computed_by or self
 
     def __repr__(self):
@@ -89,9 +88,6 @@ class Tensor:
     def item(self):
         """The one number in this tensor, as a Python number. Waits for the device."""
         return self.numpy().item()
-
-    def copy_to(self, device):
-        return copy_to(self, device)
 
     def __array__(self, dtype=None, copy=None):
         """What np.asarray(tensor) gives: the numbers, without their history."""
@@ -187,9 +183,8 @@ class Tensor:
 class Node:
     """What the graph keeps of a computed tensor: how, where and how large, not its data.
 
-    op: the op's name. inputs: the nodes it read; a leaf is its own node. grad_fns: one
-    gradient function per input, None after backward. Their closures hold what is needed of
-    the data, so that the rest can go as soon as the forward pass has no more use for it.
+    op: the op's name. inputs: the nodes that it read. grad_fns: one gradient function per input,
+    None after backward. Their closures hold what is needed of the data.
     """
 
     requires_grad = True
@@ -215,10 +210,10 @@ def graph(output):
 class Parameter(Tensor):
     """A tensor that is learned. `name` says where it sits in the net: "top.conv1.0.W".
 
-    data: as for a Tensor. Or a function draw(shape, seed=..., name=...) that returns the first
-    values, and their shape. They are drawn when somebody first looks at `data`: so no net is
-    without weights, and one that is only counted, or filled from a file, draws none.
-    `initialize` says seed and name; until then it is seed 0, and a name unlike all others.
+    data: as for a Tensor. Or a function draw(shape, seed=..., name=...), and the shape. It is
+    called when somebody first looks at `data`: so no net is without weights, and one that is
+    only counted, or filled from a file, draws none. `initialize` says seed and name; until then
+    it is seed 0, and a name unlike all others.
     """
 
     def __init__(self, data, device="cpu", shape=None):
@@ -261,10 +256,9 @@ def no_grad():
 def op(function):
     """Make a function on arrays into an op on tensors.
 
-    The function returns its value, followed by one gradient function per positional
-    argument; keyword-only arguments are options without gradient. It sees plain arrays
-    and runs with their device current. What its gradient functions mention is kept for
-    backward; there is no other list of saved tensors.
+    The function returns its value, then one gradient function per positional argument;
+    keyword-only arguments are options without gradient. It sees plain arrays, and their device
+    is current. What its gradient functions mention is kept: there is no other list.
     """
     name, spec = function.__name__, inspect.getfullargspec(function)
 
@@ -276,7 +270,7 @@ def op(function):
             result = function(*[x.data for x in inputs], **options)
         _check_result(name, len(inputs), result)
         value, *grad_fns = result
-        return _record(name, value, device, inputs, grad_fns)
+        return record(name, value, device, inputs, grad_fns)
 
     return run
 
@@ -308,26 +302,12 @@ def _check_result(name, count, result):
                         f"tensor, here {count}; after the value came {found}")
 
 
-def _record(name, value, device, inputs, grad_fns):
+def record(name, value, device, inputs, grad_fns):
     """The output of an op. The graph keeps how it was computed, if a gradient is wanted."""
-    silent = getattr(_local, "silent", False)
     node = None
-    if not silent and any(x.requires_grad for x in inputs):
+    if not getattr(_local, "silent", False) and any(x.requires_grad for x in inputs):
         node = Node(name, device, value, tuple(x.node for x in inputs), tuple(grad_fns))
     return Tensor.__new__(Tensor)._set(value, device, node is not None, node)
-
-
-def copy_to(x, device):
-    """Move a tensor to another device, and its gradient back: the one op whose output
-    lives elsewhere than its input. To the same device it is the tensor itself."""
-    home, device = x.device, _device(device)
-    if device == home:
-        return x
-    return _record("copy_to", device.put(x.data), device, (x,), (lambda dy: home.put(dy),))
-
-
-def _device(device):
-    return Device(device) if isinstance(device, str) else device
 
 
 def _array(data, dtype):

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 import numpy as np
 
 from . import ops, rng, store
-from .conv import both_sides, conv2d, local2d, out_size
+from .conv import both_sides, conv2d
 from .device import Device
 from .engine import Parameter, Tensor, no_grad
-from .norm import lrn, lrn_same_map
+from .norm import lrn
 from .pool import avg_pool, max_pool
 
 
@@ -30,10 +30,9 @@ class Layer:
             def forward(self, x):
                 return x * self.gain
 
-    Parameters and layers are found in attributes, also in lists, tuples and dicts there. They
-    are named by the way to them: "conv1.0.W", "blocks.0.W", "heads.left.W". What is found
-    twice is listed once, under its first name. A ValueError, TypeError or RuntimeError that
-    forward raises says in which layer it was raised.
+    Parameters and layers are found in attributes, also in lists, tuples and dicts there, and
+    named by the way to them: "conv1.0.W", "blocks.0.W", "heads.left.W". What is found twice is
+    listed once. An error that forward raises says in which layer it was raised.
     """
 
     training = True
@@ -138,9 +137,7 @@ class Layer:
         """A table of the layers that compute, in their order, as text.
 
         x: a Tensor, an array, or the shape of one, batch axis included. Output and
-        multiply-adds are those of one row of the batch; the latter are counted for the layers
-        of this file. Weights that several layers share count once in the total. The net is
-        left as it was.
+        multiply-adds are those of one row of the batch. Shared weights count once in the total.
         """
         layers = dict(self.named_layers())
         modes = [layer.training for layer in layers.values()]
@@ -190,7 +187,7 @@ def _once(pairs):
     return list(found.values())
 
 
-def _sizes(layer, **sizes):
+def keep_sizes(layer, **sizes):
     """Keep whole numbers in attributes of their names. Raises ValueError for other ones."""
     for name, size in sizes.items():
         if not isinstance(size, (int, np.integer)) or size < 1:
@@ -265,69 +262,41 @@ class Sequential(Layer):
 class Weighted(Layer):
     """What layers with weights share: weights W, biases b, and their first values.
 
-    shape: that of a set of kernels. places: how many sets there are, where every place has
-    its own. std: the standard deviation of the Gaussian that W is drawn from. "he" means
-    sqrt(2 / inputs), with which ReLUs pass on a signal as large as it came in (He and others,
-    2015). bias: what b starts from.
+    shape: that of W, outputs last. std: the standard deviation of the Gaussian that W is drawn
+    from. "he" means sqrt(2 / inputs), with which ReLUs pass on a signal as large as it came in
+    (He and others, 2015). bias: what b starts from.
     """
 
-    def __init__(self, shape, std, bias, places=()):
+    def __init__(self, shape, std, bias):
         self.std, self.bias, self.multiply_adds = std, bias, math.prod(shape)
         std = (2.0 / np.prod(shape[:-1])) ** 0.5 if std == "he" else float(std)
-        self.W = Parameter(functools.partial(rng.gaussian_weights, std=std),
-                           shape=(*places, *shape))
-        self.b = Parameter(lambda shape, **_: np.full(shape, bias, np.float32),
-                           shape=(*places, shape[-1]))
+        self.W = Parameter(functools.partial(rng.gaussian_weights, std=std), shape=shape)
+        self.b = Parameter(lambda shape, **_: np.full(shape, bias, np.float32), shape=shape[-1:])
 
 
 class Conv2D(Weighted):
     """Kernels of size x size pixels, slid over a picture.
     (N, H, W, channels) -> (N, OH, OW, kernels)
 
-    pad: pixels of zeros on every side, or (before, after). groups: cut channels and kernels
-    into that many groups that do not see each other. AlexNet has no need of it, since its
-    towers are separate layers; the tests compare the two. form: as conv2d has it.
+    pad: pixels of zeros on every side, or (before, after). form: as conv2d has it. There are no
+    groups: the towers of AlexNet are layers of their own.
     """
 
-    def __init__(self, channels, kernels, size, stride=1, pad=0, groups=1, form="auto",
-                 std="he", bias=0.0):
-        _sizes(self, channels=channels, kernels=kernels, size=size, stride=stride, groups=groups)
-        if channels % groups or kernels % groups:
-            raise ValueError(f"Conv2D: {channels} channels and {kernels} kernels do not fall "
-                             f"into {groups} equal groups")
+    def __init__(self, channels, kernels, size, stride=1, pad=0, form="auto", std="he", bias=0.0):
+        keep_sizes(self, channels=channels, kernels=kernels, size=size, stride=stride)
         both_sides(pad)                                # raises ValueError
         self.pad, self.form = pad, form
-        super().__init__((size, size, channels // groups, kernels), std, bias)
+        super().__init__((size, size, channels, kernels), std, bias)
 
     def forward(self, x):
-        how = dict(stride=self.stride, pad=self.pad, form=self.form)
-        if self.groups == 1:
-            return conv2d(x, self.W, self.b, **how)
-        groups = ([ops.part(tensor, index=g, of=self.groups) for tensor in (x, self.W, self.b)]
-                  for g in range(self.groups))
-        return ops.concat(*[conv2d(*group, **how) for group in groups])
-
-
-class Local2D(Weighted):
-    """Conv2D without sharing: each place of a map of side x side pixels has its own kernels.
-    (N, side, side, channels) -> (N, OH, OH, kernels)
-    """
-
-    def __init__(self, channels, kernels, size, side, pad=0, std="he", bias=0.0):
-        _sizes(self, channels=channels, kernels=kernels, size=size, side=side)
-        self.pad = pad
-        places = out_size(side, size, 1, both_sides(pad))
-        super().__init__((size, size, channels, kernels), std, bias, places=(places, places))
-
-    def forward(self, x):
-        return local2d(x, self.W, self.b, pad=self.pad)
+        return conv2d(x, self.W, self.b, stride=self.stride, pad=self.pad, form=self.form)
 
 
 class Dense(Weighted):
     """Every output sees every input. (N, inputs) -> (N, outputs)"""
 
     def __init__(self, inputs, outputs, std="he", bias=0.0):
-        _sizes(self, inputs=inputs, outputs=outputs)
+        keep_sizes(self, inputs=inputs, outputs=outputs)
         super().__init__((inputs, outputs), std, bias)
 
     def forward(self, x):
@@ -364,15 +333,13 @@ class Dropout(Layer):
 class ReLU(Layer):
     """max(x, 0) (paper, section 3.1). Any shape -> the same shape"""
 
-    def forward(self, x):
-        return ops.relu(x)
+    forward = staticmethod(ops.relu)
 
 
 class Tanh(Layer):
     """The nonlinearity that the ReLU took the place of. Any shape -> the same shape"""
 
-    def forward(self, x):
-        return ops.tanh(x)
+    forward = staticmethod(ops.tanh)
 
 
 class Softmax(Layer):
@@ -381,15 +348,13 @@ class Softmax(Layer):
     A net that is trained with ops.softmax_cross_entropy ends before it: the loss holds one.
     """
 
-    def forward(self, x):
-        return ops.softmax(x)
+    forward = staticmethod(ops.softmax)
 
 
 class Flatten(Layer):
     """Maps as the inputs of a dense layer. (N, H, W, C) -> (N, H * W * C)"""
 
-    def forward(self, x):
-        return ops.flatten(x)
+    forward = staticmethod(ops.flatten)
 
 
 class MaxPool(Layer):
@@ -401,7 +366,7 @@ class MaxPool(Layer):
     """
 
     def __init__(self, size=3, stride=2, ties="first", ceil=False):
-        _sizes(self, size=size, stride=stride)
+        keep_sizes(self, size=size, stride=stride)
         self.ties, self.ceil = ties, ceil
 
     def forward(self, x):
@@ -415,7 +380,7 @@ class AvgPool(Layer):
     """
 
     def __init__(self, size=3, stride=2, ceil=False):
-        _sizes(self, size=size, stride=stride)
+        keep_sizes(self, size=size, stride=stride)
         self.ceil = ceil
 
     def forward(self, x):
@@ -431,14 +396,3 @@ class LRN(Layer):
 
     def forward(self, x):
         return lrn(x, n=self.n, k=self.k, alpha=self.alpha, beta=self.beta)
-
-
-class SameMapLRN(Layer):
-    """LRN over size x size neighbouring pixels of the same channel, as in layer 2 of the 2012
-    program. (N, H, W, C) -> (N, H, W, C)"""
-
-    def __init__(self, size=5, k=1.0, alpha=4e-5, beta=0.75):
-        self.size, self.k, self.alpha, self.beta = size, k, alpha, beta
-
-    def forward(self, x):
-        return lrn_same_map(x, size=self.size, k=self.k, alpha=self.alpha, beta=self.beta)

@@ -3,7 +3,7 @@
 A number is divided by a power of the energy of its neighbours, so that a strong one silences
 the others. The formula comes first, then how it is computed fast.
 """
-from .conv import check_axes, is_whole, padded, windows
+from .conv import is_whole
 from .cores import over_batch
 from .device import get_array_module
 from .engine import op
@@ -90,41 +90,6 @@ def moving_sum(flat, n):
     for shift in range(width, n):
         total = total + flat[shift:shift + total.size]
     return total
-
-
-@op
-def lrn_same_map(x, *, size=5, k=1.0, alpha=4e-5, beta=0.75):
-    """The same formula, with the neighbours in a size x size square of the same channel.
-
-    x (N, H, W, C) -> (N, H, W, C); size is odd; pixels beyond the edge count as zero. The 2012
-    program has it in layer 2, after `lrn`, and the CIFAR-10 nets have it after their pools; the
-    paper leaves it out. alpha multiplies the plain sum (the program's 1e-3 / 25).
-    """
-    check_axes("lrn_same_map", "x", x.shape, "N, H, W, C")
-    if not is_whole(size, 1) or size % 2 == 0:
-        raise ValueError(f"lrn_same_map: size is an odd number of pixels, not {size!r}")
-
-    def forward(x):
-        return x / fast_power(k + alpha * sum_around(x * x, size), beta)
-
-    def backward(x, dy):
-        denominator = k + alpha * sum_around(x * x, size)
-        shrunk = dy / fast_power(denominator, beta)
-        through_neighbours = sum_around(x * shrunk / denominator, size)
-        return shrunk - 2 * alpha * beta * x * through_neighbours
-
-    def dx(dy): return over_batch(backward, x, dy)
-    return over_batch(forward, x), dx
-
-
-def sum_around(x, size):
-    """At every pixel the sum over the size x size pixels around it: x (N, H, W, C) -> the same.
-
-    With x padded, that is sum(windows(x, (size, size))). Fewer numbers are added this way,
-    first down, then across.
-    """
-    down = sum(windows(padded(x, (size // 2, size // 2)), (size, 1)))
-    return sum(windows(down, (1, size)))
 
 
 def fast_power(x, exponent):

@@ -3,8 +3,8 @@
 Every op returns its value and one gradient function per tensor: given dy, the gradient of
 the loss with respect to the value, `dx(dy)` is the gradient with respect to x.
 
-`over_batch(f, x)` is f(x), some rows at a time, each core its own; read it as f(x). The ops
-behind + - * / ** @ are in engine.py; convolution, pools and norms have files of their own.
+`over_batch(f, x, out=y)` is f(x, y), some rows at a time, each core its own. The ops behind
++ - * / ** @ are in engine.py; convolution, pools and norms have files of their own.
 """
 import math
 
@@ -32,7 +32,8 @@ def relu(x):
 @op
 def tanh(x):
     """The saturating nonlinearity that section 3.1 compares with: (...) -> (...)"""
-    y = over_batch(get_array_module(x).tanh, x)
+    xp = get_array_module(x)
+    y = over_batch(lambda x, y: xp.tanh(x, out=y), x, out=xp.empty_like(x))
     def dx(dy): return dy * (1 - y * y)
     return y, dx
 
@@ -125,14 +126,6 @@ def take(x, *, key):
         return dx
 
     return x[keys], dx
-
-
-def part(x, *, index, of):
-    """The index-th of `of` equal parts of the last axis: (..., C) -> (..., C / of)"""
-    size, rest = divmod(x.shape[-1], of)
-    if rest or not 0 <= index < of:
-        raise ValueError(f"part: {x.shape[-1]} channels in {of} equal parts have no part {index}")
-    return take(x, key=(..., slice(index * size, (index + 1) * size)))
 
 
 @op

@@ -8,7 +8,7 @@ carries the old rate. (PyTorch keeps it outside; the two agree only while it is 
 """
 import math
 
-from .cores import in_place
+from .cores import over_batch
 from .device import get_array_module
 
 
@@ -67,12 +67,14 @@ class SGD:
         return self.weight_decay * _of_layers(self.decays, name) if decays else 0.0
 
     def _update(self, w, v, dw, rate, decay):
-        def block(w, v, dw):
+        xp = get_array_module(w)
+
+        def block(v, dw, w):           # three passes, which cost what one does: in cache
             v *= self.momentum
             v -= rate * (dw + decay * w)
             w += v
 
-        in_place(block, [w, v], dw)
+        over_batch(block, *map(xp.atleast_1d, (v, dw)), out=xp.atleast_1d(w))
 
 
 def _is_bias(name):

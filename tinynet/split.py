@@ -4,8 +4,21 @@ The paper's two GPUs talk to each other "only in certain layers" (section 3.2). 
 lines in its Figure 2 is an `exchange` in the code; where the rows end in one layer it is a
 `gather`. With both towers on one device the same calls copy nothing.
 """
-from .engine import copy_to
+from .device import Device
+from .engine import record
 from .ops import concat
+
+
+def copy_to(x, device):
+    """Move a tensor to a device (a Device or its name), and its gradient back.
+
+    It is the one op whose output lives elsewhere than its input. To the same device it is the
+    tensor itself.
+    """
+    home, device = x.device, Device(device) if isinstance(device, str) else device
+    if device == home:
+        return x
+    return record("copy_to", device.put(x.data), device, (x,), (lambda dy: home.put(dy),))
 
 
 def send_to_both(image, top, bottom):

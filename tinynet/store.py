@@ -6,7 +6,6 @@ Reading needs no pickle.
 """
 import json
 import os
-import shutil
 import zipfile
 import zlib
 from contextlib import contextmanager
@@ -41,7 +40,7 @@ def _write(file, entries):
 @contextmanager
 def replacing(path):
     """A file to write to that takes the place of `path` when it is complete."""
-    aside = _aside(path)
+    aside = aside_of(path)
     try:
         with open(aside, "wb") as file:
             yield file
@@ -52,20 +51,8 @@ def replacing(path):
         aside.unlink(missing_ok=True)
 
 
-def copy(source, target):
-    """Give a saved file a second name; the two never change each other."""
-    aside = _aside(target)
-    try:
-        try:
-            os.link(source, aside)         # free, and safe: files are replaced, not changed
-        except OSError:
-            shutil.copyfile(source, aside)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _aside(path):
+def aside_of(path):
+    """Where a file is written before it takes the place of `path`."""
     return Path(path).with_name(Path(path).name + ".part")
 
 

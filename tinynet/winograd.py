@@ -127,7 +127,7 @@ def winograd(x, W, b, stride, pad):
     def dx(dy):
         strips = xp.ascontiguousarray(in_strips(U.transpose(0, 2, 1), ROWS))
 
-        def backward(dy):
+        def backward(dy, dx):
             d = in_both(B, product(mirror_of_interpolate(dy), strips))
             d = d.reshape(t, t, len(dy), TH, TW, C).transpose(2, 3, 0, 4, 1, 5)
             # A tile covers m x m pixels of its own, then some of its next neighbours'.
@@ -137,9 +137,9 @@ def winograd(x, W, b, stride, pad):
                 for j in steps:
                     part = d[:, :, i * m:(i + 1) * m, :, j * m:(j + 1) * m]
                     big[:, i:i + TH, :part.shape[2], j:j + TW, :part.shape[4]] += part
-            return big.reshape(len(dy), m * big.shape[1], m * big.shape[3], C)[inside]
+            dx[...] = big.reshape(len(dy), m * big.shape[1], m * big.shape[3], C)[inside]
 
-        return over_batch(backward, dy, **how)
+        return over_batch(backward, dy, out=xp.empty((N, height, width, C), dy.dtype), **how)
 
     def dW(dy):
         def backward(x, dy):
@@ -165,26 +165,27 @@ def winograd_in_blocks(x, W, b, stride, pad):
     BH, BW = ((size + before + after - K) // s + k for size in (height, width))
     h, w = min(height, BH * s - before), min(width, BW * s - before)      # pixels that count
 
-    def in_blocks(x):
+    def in_blocks(x, y):
         big = xp.zeros((len(x), BH * s, BW * s, C), x.dtype)
         big[:, before:before + h, before:before + w] = x[:, :h, :w]
         big = big.reshape(len(x), BH, s, BW, s, C).transpose(0, 1, 3, 2, 4, 5)
-        return big.reshape(len(x), BH, BW, s * s * C)
+        y.reshape(big.shape)[...] = big
 
-    def in_pixels(d):
+    def in_pixels(d, dx):
         big = d.reshape(len(d), BH, BW, s, s, C).transpose(0, 1, 3, 2, 4, 5)
         big = big.reshape(len(d), BH * s, BW * s, C)
-        dx = xp.zeros((len(d), height, width, C), d.dtype)
+        dx[...] = 0
         dx[:, :h, :w] = big[:, before:before + h, before:before + w]
-        return dx
 
     kernel = xp.zeros((k * s, k * s, C, O), W.dtype)
     kernel[:K, :K] = W
     kernel = kernel.reshape(k, s, k, s, C, O).transpose(0, 2, 1, 3, 4, 5)
-    y, blocks_dx, blocks_dW = winograd(over_batch(in_blocks, x),
-                                       kernel.reshape(k, k, s * s * C, O), b, 1, (0, 0))
+    blocks = over_batch(in_blocks, x, out=xp.empty((N, BH, BW, s * s * C), x.dtype))
+    y, blocks_dx, blocks_dW = winograd(blocks, kernel.reshape(k, k, s * s * C, O), b, 1, (0, 0))
 
-    def dx(dy): return over_batch(in_pixels, blocks_dx(dy))
+    def dx(dy):
+        d = blocks_dx(dy)
+        return over_batch(in_pixels, d, out=xp.empty((N, height, width, C), d.dtype))
 
     def dW(dy):
         d = blocks_dW(dy).reshape(k, k, s, s, C, O).transpose(0, 2, 1, 3, 4, 5)

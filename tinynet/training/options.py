@@ -1,75 +1,14 @@
 """What can be typed behind `alexnet.py`, and what does it mean?"""
 import argparse
-import shlex
-import shutil
-import sys
 from dataclasses import fields
 from pathlib import Path
 from textwrap import fill
 
 from .. import device
 from ..errors import UserError
-from ..progress import shown
 from . import recipes
+from .program import SEED, Parser, at_least, program_name, typed
 from .saved import Saved, latest_folder
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose errors are the one line that matters."""
-
-    def __init__(self, *args, **how):
-        super().__init__(*args, formatter_class=argparse.RawDescriptionHelpFormatter, **how)
-
-    def error(self, message):
-        self.exit(2, f"{self.prog}: error: {message}   "
-                     f"({self.prog} --help lists all options)\n")
-
-
-def typed(read, wanted):
-    """An argparse type: what `read` makes of a text; `wanted` says what it takes."""
-    def value(text):
-        try:
-            return read(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be {wanted}, not {text!r}") from None
-    return value
-
-
-def at_least(least, most=sys.maxsize):
-    """An argparse type: a whole number from `least` to `most`."""
-    def read(text):
-        if not least <= int(text) <= most:
-            raise ValueError
-        return int(text)
-    return typed(read, f"a whole number, at least {least}"
-                 + (f" and at most {most}" if most < sys.maxsize else ""))
-
-
-def program():
-    """The words with which this program was started: python alexnet.py, python -m tinynet, or
-    the command alexnet that pip installs."""
-    python, started = shown(sys.executable), Path(sys.argv[0])
-    if started.parts[-2:] == ("tinynet", "__main__.py"):
-        return [python, "-m", "tinynet"]
-    if started.stem == "alexnet" and started.suffix != ".py":
-        return ["alexnet" if shutil.which("alexnet") else shown(started)]
-    return [python, shown(Path(__file__).parents[2] / "alexnet.py")]
-
-
-def program_name():
-    """The same for messages: alexnet.py, python -m tinynet or alexnet."""
-    *before, last = program()
-    return "python -m tinynet" if "-m" in before else Path(last).name
-
-
-def command(*words):
-    """A command of this program as it can be typed from here."""
-    return shlex.join([*program(), *(
-        shown(word) if isinstance(word, Path) else word for word in words)])
-
-
-SEED = at_least(0, 2 ** 56 - 1)            # what rng.words takes
-
 
 # --- the options of alexnet.py --------------------------------------------------------------
 

@@ -9,8 +9,9 @@ from functools import partial
 
 from ..conv import FORMS, out_size
 from ..errors import UserError
-from ..layers import LRN, Conv2D, Dense, Dropout, Flatten, MaxPool, ReLU, SameMapLRN, Sequential
+from ..layers import LRN, Conv2D, Dense, Dropout, Flatten, MaxPool, ReLU, Sequential
 from . import schedules
+from .cuda_convnet import SameMapLRN
 
 
 def _field(group, default, help):

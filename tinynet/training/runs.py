@@ -6,6 +6,9 @@ log.jsonl    the settings, every report and every validation, one JSON object a 
 """
 import json
 import math
+import os
+import signal
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,9 +20,9 @@ import numpy as np
 from .. import store
 from ..device import to_host
 from ..errors import Interrupted, UserError
-from ..progress import Interruptible, bar, say, shown
+from ..progress import bar, say, shown
 from .evaluation import Meter, in_words
-from .saved import Saved
+from .saved import Saved, second_name
 
 SLOW = 600                     # seconds: what takes longer is said at the start
 WAITING = 0.2                  # share of the time above which waiting for pictures is told
@@ -311,7 +314,7 @@ class Run:
         with self._writing(self.last):
             store.save(self.last, arrays, asdict(self.saved))
             if self.improved:
-                store.copy(self.last, self.best)
+                second_name(self.last, self.best)
         self.improved = False
 
     @contextmanager
@@ -334,3 +337,35 @@ class Run:
 
 def _duration(seconds):
     return f"{seconds / 3600:.0f} hours" if seconds > 7200 else f"{seconds / 60:.0f} minutes"
+
+
+class Interruptible:
+    """Inside, Ctrl-C (or a termination signal) is noted instead of breaking off.
+
+    Ask `if interrupted:` between two steps. A second Ctrl-C leaves at once. In a thread that
+    is not the main one nothing is noted: Python sends signals to the main thread alone.
+    """
+
+    SIGNALS = signal.SIGINT, signal.SIGTERM
+
+    def __init__(self):
+        self.asked = False
+
+    def __bool__(self):
+        return self.asked
+
+    def __enter__(self):
+        here = threading.current_thread() is threading.main_thread()
+        self.before = {number: signal.signal(number, self._note)
+                       for number in (self.SIGNALS if here else ())}
+        return self
+
+    def __exit__(self, *error):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number, frame):
+        self.asked = True
+        signal.signal(number, signal.default_int_handler)
+        # Not print: the signal may have come in the middle of one.
+        os.write(2, b"\nfinishing this step, then saving (Ctrl-C again: leave at once)\n")
