@@ -42,7 +42,8 @@ def test_the_session_prints_what_it_says():
 
 def test_the_net_it_shows_learns(capsys):
     exec(blocks("python")[0], {})
-    said = re.fullmatch(r"loss ([\d.]+), (\d+)% of the points are right\n", capsys.readouterr().out)
+    said = re.fullmatch(r"loss ([\d.]+), (\d+)% of the points are right\n",
+                        capsys.readouterr().out)
     assert float(said[1]) < 0.3 and int(said[2]) > 90
 
 
