@@ -1,15 +1,24 @@
 """Which devices are there to test on, and what numbers are safe to differentiate at?"""
+import contextlib
+import io
 import os
+import signal
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import alexnet
+import cifar_smoke
+import command_line
+import common
 import strict_cupy
 from data.cifar10 import TEST, TRAIN
 from helpers import GPUS
-from tinynet import cores, device
+from tinynet import cores, device, rng
+from tinynet.pictures import patterns
 
 NO_GPU = pytest.mark.skipif(GPUS < 1, reason="no GPU answers here (CuPy and a driver needed)")
 TWO_GPUS = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, found {GPUS}")
@@ -69,3 +78,79 @@ def few(tmp_path_factory):
     for name, part in zip((*TRAIN, TEST), rows, strict=True):
         (folder / f"{name}.bin").write_bytes(part.tobytes())
     return str(folder)
+
+
+@pytest.fixture
+def alarm():
+    def too_long(number, frame):
+        raise TimeoutError("a command did not end")
+
+    before = signal.signal(signal.SIGALRM, too_long)
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """A small data set with a space in its name and hidden files."""
+    folder = tmp_path_factory.mktemp("data") / "small patterns"
+    patterns.draw(folder, train=command_line.TRAIN, val=command_line.VAL, progress=False)
+    for parent in (folder / "val").iterdir():
+        (parent / ".hidden").touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(data, tmp_path_factory):
+    """A finished run: its folder, output and exit code. Not to be changed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with contextlib.redirect_stdout(io.StringIO()) as out, \
+            contextlib.redirect_stderr(io.StringIO()) as err:
+        code = alexnet.main(["train", str(data), *command_line.SMALL, "--output-dir", str(folder)])
+    return SimpleNamespace(folder=folder, code=code, out=out.getvalue(),
+                           err=err.getvalue())
+
+
+@pytest.fixture
+def run(capsys):
+    """Run a command in this process: its exit code, and what it printed."""
+    def run(*argv):
+        capsys.readouterr()
+        try:
+            code = alexnet.main([str(word) for word in argv])
+        except SystemExit as exit:                  # argparse leaves in this way
+            code = exit.code
+        out, err = capsys.readouterr()
+        return SimpleNamespace(code=code, out=out, err=err)
+
+    return run
+
+
+@pytest.fixture
+def half(run, data, tmp_path):
+    """A run that stopped after three steps, in the middle of the first epoch."""
+    folder = tmp_path / "half"
+    assert run("train", data, *command_line.SMALL, "--steps", 3, "--output-dir", folder).code == 0
+    return folder
+
+
+@pytest.fixture
+def small_batches(monkeypatch):
+    """Three batches an epoch."""
+    monkeypatch.setattr(common, "BATCH", 16)
+    monkeypatch.setattr(cifar_smoke, "BATCH", 16)
+
+
+@pytest.fixture
+def draws(monkeypatch):
+    """The names under which weights are drawn, in order."""
+    names, plain = [], rng.gaussian_weights
+
+    def gaussian_weights(*shape, name, **how):
+        names.append(name)
+        return plain(*shape, name=name, **how)
+
+    monkeypatch.setattr(rng, "gaussian_weights", gaussian_weights)
+    return names

@@ -1,4 +1,4 @@
-"""From files of all kinds to what the net sees."""
+"""What happens to a picture before the net sees it."""
 import io
 import subprocess
 import sys
@@ -8,159 +8,10 @@ import pytest
 from PIL import Image
 
 from helpers import environment, reference, smooth
+from pictures import COLOURED, plain, saved
 from tinynet.errors import UserError
-from tinynet.pictures import dataset, images
+from tinynet.pictures import images
 from tinynet.training.recipes import Recipe
-
-COLOURED = (200, 100, 50)
-
-
-def plain(mode="RGB", size=(320, 280), colour=COLOURED):
-    return Image.new(mode, size, colour)
-
-
-def saved(picture, path, **how):
-    if isinstance(picture, np.ndarray):
-        picture = Image.fromarray(np.round(picture).astype(np.uint8))
-    picture.save(path, **how)
-    return path
-
-
-def touch(folder, *names):
-    """Empty files; image_folder does not look inside."""
-    for name in names:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    return folder
-
-
-# --- folders --------------------------------------------------------------------------
-
-
-def test_classes_are_folders_in_sorted_order(tmp_path):
-    touch(tmp_path, "train/b/2.jpg", "train/b/1.jpg", "train/a/9.jpg", "train/c/0.jpg")
-    pictures = dataset.image_folder(tmp_path, "train")
-    assert pictures.classes == ["a", "b", "c"]
-    names = [path.name for path in pictures.paths]
-    assert names == ["9.jpg", "1.jpg", "2.jpg", "0.jpg"]
-    assert pictures.labels.tolist() == [0, 1, 1, 2]
-    assert len(pictures) == 4
-
-
-def test_the_case_of_endings_does_not_matter(tmp_path):
-    names = "1.JPEG", "2.jpeg", "3.Jpg", "4.PNG", "5.png", "6.WebP"
-    touch(tmp_path, *[f"train/a/{name}" for name in names])
-    pictures = dataset.image_folder(tmp_path, "train")
-    assert [path.name for path in pictures.paths] == list(names)
-
-
-def test_hidden_files_and_other_files_are_no_pictures(tmp_path):
-    touch(tmp_path, "train/a/1.jpg", "train/a/.2.jpg", "train/a/notes.txt",
-          "train/a/jpg", "train/b/Thumbs.db", "train/b/1.png", "train/list.jpg")
-    pictures = dataset.image_folder(tmp_path, "train")
-    assert [path.name for path in pictures.paths] == ["1.jpg", "1.png"]
-    assert pictures.classes == ["a", "b"]
-
-
-def test_what_is_left_out_is_counted_and_named(tmp_path, capsys):
-    touch(tmp_path, "train/a/1.jpg", "train/a/2.HEIC", "train/a/3.heic", "train/a/4.svg",
-          "train/a/more/5.jpg", "train/a/more/deep/6.jpg", "train/b/1.jpg", "train/b/README",
-          "train/7.jpg", "train/labels.csv", "train/a/.hidden", "train/b/.trash/8.jpg")
-    pictures = dataset.image_folder(tmp_path, "train")
-    assert [path.name for path in pictures.paths] == ["1.jpg", "1.jpg"]
-    said = capsys.readouterr().err
-    assert said.startswith(
-        f"{tmp_path / 'train'}: 7 files are left out: 2 .heic, 2 in folders within a class, "
-        "1 .svg, 1 beside the folders of classes, 1 without an ending\n")
-    assert "magick mogrify -format jpg *.heic" in said
-
-
-def test_nothing_is_said_of_a_folder_in_which_every_file_counts(tmp_path, capsys):
-    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/labels.csv", "train/.DS_Store")
-    dataset.image_folder(tmp_path, "train")
-    assert capsys.readouterr().err == ""
-
-
-def test_a_folder_without_pictures_is_no_class_and_is_named(tmp_path, capsys):
-    touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg", "train/empty/2.heic")
-    (tmp_path / "train" / "__MACOSX").mkdir()
-    (tmp_path / "val" / "__MACOSX").mkdir(parents=True)
-    touch(tmp_path, "val/a/1.jpg", "val/b/1.jpg")
-    classes = dataset.image_folder(tmp_path, "train").classes
-    assert classes == ["a", "b"]
-    said = capsys.readouterr().err
-    assert "folders without pictures are no classes: __MACOSX, empty\n" in said
-    dataset.image_folder(tmp_path, "val", classes)             # it is not an unknown class either
-    assert "__MACOSX" in capsys.readouterr().err
-
-
-def test_classes_without_pictures_to_test_with_are_named(tmp_path, capsys):
-    touch(tmp_path, "val/b/1.jpg")
-    dataset.image_folder(tmp_path, "val", ["a", "b", "c"])
-    assert "has no pictures of 2 of the 3 classes: a, c" in capsys.readouterr().err
-    dataset.image_folder(tmp_path, "val", ["b"])
-    assert capsys.readouterr().err == ""
-
-
-def test_without_val_the_way_to_hold_pictures_back_is_said(tmp_path):
-    touch(tmp_path / "my pets", "train/a/1.jpg")
-    with pytest.raises(UserError) as error:
-        dataset.image_folder(tmp_path / "my pets", "val", ["a"])
-    assert f"data/imagenet.py '{tmp_path}/my pets' NEW --val-share 0.1" in str(error.value)
-
-
-@pytest.mark.parametrize("name, space", [("synset_words.txt", " "), ("words.txt", "\t"),
-                                         ("LOC_synset_mapping.txt", " ")])
-def test_what_classes_are_is_read_beside_them(tmp_path, name, space):
-    touch(tmp_path, "train/n1/1.jpg", "train/n2/1.jpg")
-    assert dataset.image_folder(tmp_path, "train").descriptions == {}
-    (tmp_path / name).write_text(f"n1{space}tench, Tinca tinca\n\nn9{space}none of ours\n")
-    pictures = dataset.image_folder(tmp_path, "train")
-    assert pictures.descriptions == {"n1": "tench, Tinca tinca"}
-
-
-def test_a_hidden_folder_is_no_class(tmp_path):
-    touch(tmp_path, "train/a/1.jpg", "train/.thumbnails/1.jpg")
-    assert dataset.image_folder(tmp_path, "train").classes == ["a"]
-
-
-def test_labels_of_a_second_folder_are_those_of_the_first(tmp_path):
-    touch(tmp_path, "val/b/1.jpg", "val/c/1.jpg")
-    pictures = dataset.image_folder(tmp_path, "val", ["a", "b", "c"])
-    assert pictures.classes == ["a", "b", "c"]
-    assert pictures.labels.tolist() == [1, 2]
-
-
-def test_a_class_that_the_net_does_not_know_is_named(tmp_path):
-    touch(tmp_path, "val/cat/1.jpg", "val/okapi/1.jpg")
-    with pytest.raises(UserError, match="not know: okapi"):
-        dataset.image_folder(tmp_path, "val", ["cat", "dog"])
-
-
-def test_a_missing_folder_is_named_with_the_tree_that_is_wanted(tmp_path):
-    with pytest.raises(UserError) as error:
-        dataset.image_folder(tmp_path / "nowhere", "train")
-    assert "nowhere" in str(error.value) and "DIR/train/<class>" in str(error.value)
-
-
-@pytest.mark.parametrize("found", [
-    ["holiday/1.jpg", "pets.zip"],
-    ["holiday/1.jpg", "pets.zip", "train/a/readme.txt"],
-    ["holiday/1.jpg", "pets.zip", "train/1.jpg"]],
-    ids=["no train folder", "no pictures", "no classes"])
-def test_a_folder_that_is_no_data_set_shows_what_is_there_and_what_is_wanted(
-        tmp_path, found):
-    with pytest.raises(UserError) as error:
-        dataset.image_folder(touch(tmp_path, *found), "train")
-    for shown in "holiday/", "pets.zip", "DIR/train/<class>", "DIR/val/<class>":
-        assert shown in str(error.value)
-
-
-def test_an_empty_folder_is_no_data_set(tmp_path):
-    with pytest.raises(UserError, match="nothing"):
-        dataset.image_folder(tmp_path, "train")
-
 
 # --- files ----------------------------------------------------------------------------
 
@@ -331,51 +182,6 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
     for path in tmp_path / "nothing.jpg", tmp_path:
         with pytest.raises(images.BrokenPicture, match=path.name):
             images.read(path)
-
-
-# --- statistics -----------------------------------------------------------------------
-
-
-def some_pictures(count):
-    """Noise around a tilted plane in another colour each: correlated channels."""
-    draw = np.random.default_rng(1)
-    slope = np.linspace(-30, 30, 256)[:, None, None]
-    for _ in range(count):
-        light = draw.normal(0, 20, (256, 256, 1))
-        noise = draw.normal(0, 5, (256, 256, 3))
-        pixels = draw.uniform(60, 190, 3) + slope + light * [1, 0.8, 0.5] + noise
-        yield np.uint8(np.clip(pixels, 0, 255))
-
-
-def test_statistics_are_the_mean_and_the_principal_components():
-    pictures = list(some_pictures(5))
-    found = images.statistics(iter(pictures))
-    assert found.mean.dtype == np.float32
-    assert found.mean == pytest.approx(np.mean(pictures, axis=0), abs=1e-4)
-    pixels = np.reshape(pictures, (-1, 3)).astype(np.float64)
-    covariance = np.cov(pixels.T, bias=True)
-    assert found.variances == pytest.approx(np.linalg.eigvalsh(covariance), rel=1e-6)
-    assert found.components.T @ found.components == pytest.approx(np.eye(3))
-    rebuilt = found.components @ np.diag(found.variances) @ found.components.T
-    assert rebuilt == pytest.approx(covariance, rel=1e-6)
-
-
-def test_statistics_do_not_depend_on_the_order():
-    pictures = list(some_pictures(7))
-    forward, backward = images.statistics(pictures), images.statistics(pictures[::-1])
-    for name, array in vars(forward).items():
-        assert np.array_equal(array, vars(backward)[name]), name
-
-
-def test_statistics_of_one_colour_have_no_negative_variances():
-    found = images.statistics([np.full((256, 256, 3), COLOURED, np.uint8)] * 3)
-    assert (found.variances >= 0).all()
-    assert found.variances == pytest.approx(np.zeros(3), abs=1e-6)
-
-
-def test_no_pictures_have_no_statistics():
-    with pytest.raises(UserError, match="none"):
-        images.statistics([])
 
 
 # --- preparation ----------------------------------------------------------------------

@@ -80,6 +80,13 @@ def test_what_is_to_be_read_stays_short(part):
     assert sum(code_lines(path.read_text(encoding="utf-8")) for path in paths) <= BUDGETS[part]
 
 
+def test_no_file_is_longer_than_400_lines():
+    paths = [*PACKAGE.rglob("*.py"), ROOT / "alexnet.py", *(ROOT / "data").glob("*.py"),
+             *(ROOT / "examples").rglob("*.py"), *(ROOT / "tests").glob("*.py")]
+    long = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
+    assert {name: count for name, count in long.items() if count > 400} == {}
+
+
 def sources():
     return [*PACKAGE.rglob("*.py"), ROOT / "alexnet.py"]
 
