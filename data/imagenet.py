@@ -37,7 +37,8 @@ except ModuleNotFoundError as error:
     sys.exit(f"imagenet.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")
 
-MODES = {"L": "grey", "LA": "grey", "1": "black-and-white", "P": "palette", "I;16": "16-bit grey"}
+MODES = {"L": "grey", "LA": "grey", "1": "black-and-white", "P": "palette",
+         "I;16": "16-bit grey", "I": "16-bit grey"}         # as newer and older Pillows have it
 
 
 # --- from source to target -----------------------------------------------------------------
