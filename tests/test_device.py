@@ -122,6 +122,19 @@ def rows_of_slices(x, **how):
     return rows
 
 
+def test_what_is_weighed_alone_decides_where_it_is_cut():
+    """A product of fewer rows is rounded otherwise, so the cuts are part of a result."""
+    def cuts(dy, dx, **how):
+        rows = []
+        cores.over_batch(lambda dy, dx: rows.append(len(dy)), dy, out=dx, scratch=1, **how)
+        return sorted(rows)
+
+    dy = np.empty((16, 4096), np.float32)              # 16 kB a row: 16 rows are not cut
+    narrow, wide = np.empty((16, 1), np.float32), np.empty((16, 40_000), np.float32)
+    assert cuts(dy, wide, weighed=[dy]) == cuts(dy, narrow, weighed=[dy])
+    assert cuts(dy, wide) != cuts(dy, narrow)
+
+
 def test_over_batch_is_the_function_itself():
     def f(x, y, z):
         z[...] = x * y + 1

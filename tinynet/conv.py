@@ -184,7 +184,8 @@ def as_columns(x, W, b, stride, pad):
 
         def backward(dy, dx):
             dx[...] = col2im(dy.reshape(-1, O) @ rows.T, dx.shape, kernel, stride, pad)
-        return over_batch(backward, dy, out=xp.empty(shape, dy.dtype), scratch=scratch)
+        return over_batch(backward, dy, out=xp.empty(shape, dy.dtype), scratch=scratch,
+                          weighed=[dy])
 
     def dW(dy):
         def backward(x, dy):

@@ -21,17 +21,19 @@ SMALL_PRODUCT = 10 ** 6        # multiplications up to which OpenBLAS packs no o
 _active = threading.local()    # .worker: this thread works on a slice
 
 
-def over_batch(f, *arrays, out, scratch=None, least=1):
+def over_batch(f, *arrays, out, scratch=None, least=1, weighed=None):
     """Fill `out` slice by slice along the first axis, and return it.
 
     f: takes the same rows of every array, and of `out` last, into which it writes.
     scratch: bytes of work memory that f needs for one row (default: the rows themselves);
     0 if f does not gain from staying in cache.
     least: rows that make a slice worth what it costs by itself, whatever their scratch.
+    weighed: the arrays whose bytes decide where to cut (default: all). Where it is cut is part
+    of a result: a product of fewer rows is rounded otherwise.
     """
     arrays = (*arrays, out)
     _for_each(lambda rows: f(*[array[rows] for array in arrays]),
-              _slices(arrays, scratch, least), out)
+              _slices(weighed or arrays, scratch, least), out)
     return out
 
 

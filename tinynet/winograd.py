@@ -139,7 +139,8 @@ def winograd(x, W, b, stride, pad):
                     big[:, i:i + TH, :part.shape[2], j:j + TW, :part.shape[4]] += part
             dx[...] = big.reshape(len(dy), m * big.shape[1], m * big.shape[3], C)[inside]
 
-        return over_batch(backward, dy, out=xp.empty((N, height, width, C), dy.dtype), **how)
+        return over_batch(backward, dy, out=xp.empty((N, height, width, C), dy.dtype),
+                          weighed=[dy], **how)
 
     def dW(dy):
         def backward(x, dy):
