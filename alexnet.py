@@ -211,7 +211,7 @@ def both_splits(folder, saved):
 
 def known_statistics(saved, pictures):
     """Mean image and colours as they were when a net was trained, or as they are stored."""
-    return Statistics(**saved.arrays("statistics/")) if saved else pictures.statistics
+    return Statistics(**saved.file.arrays("statistics/")) if saved else pictures.statistics
 
 
 def new_run(args, saved, about, model, optimizer, loader):

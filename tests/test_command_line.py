@@ -192,5 +192,5 @@ def test_what_is_written_says_how_pictures_are_prepared(run, trained, tmp_path):
     arrays, about = load_safetensors(tmp_path / "net.safetensors")
     prepared = json.loads(about["preprocessing"])
     assert prepared["crop"] == 67 and prepared["multiply_by"] == pytest.approx(1 / 64)
-    mean = Saved.read(trained.folder).arrays("statistics/")["mean"]
+    mean = Saved.read(trained.folder).file.arrays("statistics/")["mean"]
     assert np.array_equal(arrays["mean_image"], mean.transpose(2, 0, 1))

@@ -60,7 +60,7 @@ def nets(data, tmp_path_factory):
 
 
 def weights(path):
-    return Saved.read(path).arrays("weights/")
+    return Saved.read(path).file.arrays("weights/")
 
 
 def top1(line):

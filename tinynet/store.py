@@ -78,14 +78,17 @@ class Checkpoint:
                             f"than {FORMAT!r}")
         self.meta = meta
 
-    def arrays(self, prefix, shapes):
-        """The arrays called prefix + name, for a dict name -> shape: a dict of arrays.
+    def arrays(self, prefix, shapes=None):
+        """The arrays called prefix + name, for a dict name -> shape (default: all that there
+        are): a dict of arrays.
 
         A shape of None fits any. Raises UserError if names or shapes are not the file's.
         """
-        saved = {name.removeprefix(prefix) for name in self.names if name.startswith(prefix)}
-        if saved != set(shapes):
-            different = ", ".join(sorted(saved ^ set(shapes))[:4])
+        saved = dict.fromkeys(name.removeprefix(prefix) for name in self.names
+                              if name.startswith(prefix))
+        shapes = saved if shapes is None else shapes
+        if saved.keys() != shapes.keys():
+            different = ", ".join(sorted(saved.keys() ^ shapes.keys())[:4])
             raise UserError(f"{self.path} holds another {self.content}: {different} on one side "
                             "only")
         with self._opened() as npz:

@@ -62,11 +62,6 @@ class Saved:
         return {name: value for name, value in asdict(self).items()
                 if name not in ("progress", "history", "unreported")}
 
-    def arrays(self, prefix):
-        """All arrays called prefix + name: name -> array."""
-        names = [name.removeprefix(prefix) for name in self.file.names if name.startswith(prefix)]
-        return self.file.arrays(prefix, dict.fromkeys(names))
-
 
 def _example_before_0_2(meta):
     """Version 0.1 had another schema for its examples: the same in today's."""

@@ -76,9 +76,7 @@ def copy_weights(path, model, classes):
         theirs = json.loads(about.get("classes", "null"))
     else:
         file = Checkpoint(path)                        # of a run, or of a net's save()
-        names = [name.removeprefix("weights/") for name in file.names
-                 if name.startswith("weights/")]
-        found, theirs = file.arrays("weights/", dict.fromkeys(names)), file.meta.get("classes")
+        found, theirs = file.arrays("weights/"), file.meta.get("classes")
     if theirs not in (None, classes):                  # then fc8 answers another question
         found = {name: array for name, array in found.items() if not name.startswith("fc8.")}
     parameters = dict(model.parameters())
