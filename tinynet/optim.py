@@ -67,14 +67,12 @@ class SGD:
         return self.weight_decay * _of_layers(self.decays, name) if decays else 0.0
 
     def _update(self, w, v, dw, rate, decay):
-        xp = get_array_module(w)
-
         def block(v, dw, w):           # three passes, which cost what one does: in cache
             v *= self.momentum
             v -= rate * (dw + decay * w)
             w += v
 
-        over_batch(block, *map(xp.atleast_1d, (v, dw)), out=xp.atleast_1d(w))
+        over_batch(block, v, dw, out=w)
 
 
 def _is_bias(name):
