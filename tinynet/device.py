@@ -131,6 +131,11 @@ def devices(text):
     return [Device(name.strip()) for name in text.split(",")]
 
 
+def as_device(device):
+    """A Device, or the one of this name."""
+    return Device(device) if isinstance(device, str) else device
+
+
 def default_devices(most=2):
     """What --device means when it is left out: the first `most` GPUs that answer, else "cpu".
 

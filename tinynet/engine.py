@@ -25,7 +25,7 @@ from numbers import Real
 import numpy as np
 
 from . import cores
-from .device import Device, get_array_module, to_host
+from .device import as_device, get_array_module, to_host
 
 FEW = 16                           # numbers of a tensor that are worth printing
 
@@ -50,7 +50,7 @@ class Tensor:
     op, inputs, grad_fns = "", (), ()
 
     def __init__(self, data, device="cpu", requires_grad=False):
-        device = Device(device) if isinstance(device, str) else device
+        device = as_device(device)
         self._set(device.put(_array(data, np.float32)), device, requires_grad)
 
     def _set(self, data, device, requires_grad, computed_by=None):

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import ops, rng, store
 from .conv import both_sides, conv2d
-from .device import Device
+from .device import as_device
 from .engine import Parameter, Tensor, no_grad
 from .norm import lrn
 from .pool import avg_pool, max_pool
@@ -84,7 +84,7 @@ class Layer:
 
     def to(self, device):
         """Move every parameter to a device (a Device or its name). Returns the layer."""
-        device = Device(device) if isinstance(device, str) else device
+        device = as_device(device)
         for _, parameter in self.parameters():
             if parameter.is_drawn:
                 parameter.data = device.put(parameter.data)

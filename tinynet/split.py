@@ -4,7 +4,7 @@ The paper's two GPUs talk to each other "only in certain layers" (section 3.2). 
 lines in its Figure 2 is an `exchange` in the code; where the rows end in one layer it is a
 `gather`. With both towers on one device the same calls copy nothing.
 """
-from .device import Device
+from .device import as_device
 from .engine import record
 from .ops import concat
 
@@ -15,7 +15,7 @@ def copy_to(x, device):
     It is the one op whose output lives elsewhere than its input. To the same device it is the
     tensor itself.
     """
-    home, device = x.device, Device(device) if isinstance(device, str) else device
+    home, device = x.device, as_device(device)
     if device == home:
         return x
     return record("copy_to", device.put(x.data), device, (x,), (lambda dy: home.put(dy),))
