@@ -164,7 +164,7 @@ def train(args):
                     recipe.bias_lr, recipe.bias_wd)
     about = Saved(recipe=asdict(recipe), seed=seed, classes=pictures.classes,
                   words=pictures.descriptions, data=str(folder.resolve()))
-    run = new_run(args, saved, about, model, optimizer, loader)
+    run = new_run(args, saved, recipe, about, model, optimizer, loader)
     if not run.goes_on():
         print(f"nothing to do: step {run.step} of {run.last_step} is taken")
         return 0
@@ -214,9 +214,8 @@ def known_statistics(saved, pictures):
     return Statistics(**saved.file.arrays("statistics/")) if saved else pictures.statistics
 
 
-def new_run(args, saved, about, model, optimizer, loader):
+def new_run(args, saved, recipe, about, model, optimizer, loader):
     """The Run of these options: its folder, what it keeps, and where it starts."""
-    recipe = recipes.from_dict(about.recipe)
     folder = checkpoints.folder_of_run(args.output_dir, saved, recipe.name)
     run = Run(folder, model, optimizer, loader, epochs=recipe.epochs, last=args.steps,
               saved=about, plateau=Plateau.of(recipe),
@@ -224,8 +223,7 @@ def new_run(args, saved, about, model, optimizer, loader):
               arrays={f"statistics/{name}": array
                       for name, array in vars(loader.prepare.statistics).items()},
               print_freq=args.print_freq, save_freq=args.save_freq,
-              how_to_go_on="go on with\n  " + command("train", "--resume",
-                                                              folder / "last.npz"),
+              how_to_go_on="go on with\n  " + command("train", "--resume", folder / "last.npz"),
               if_slow="; --recipe quickstart is for trying" * (recipe.name != "quickstart"))
     print(f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
           f"{model.devices[1]}; output in {shown(folder)}", *recipe.lines(args.verbose), sep="\n")
@@ -377,9 +375,7 @@ def bench(args):
 
 def doctor(args):
     """Print what this machine has, what is broken, and the command that mends it."""
-    found = machine.report()
-    print(*machine.lines(found), sep="\n")
-    return 1 if found.broken else 0
+    return machine.main()
 
 
 # --- the command line -------------------------------------------------------------------
