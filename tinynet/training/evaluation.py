@@ -88,10 +88,11 @@ def answers(model, loader, device, views=1):
     probabilities.
     """
     model.eval()
-    with bar(len(loader), "testing") as progress, no_grad():
+    with bar(len(loader), "testing") as progress:
         for batch in loader.testing(views):
             views_in_a_row = batch.images.reshape(-1, *batch.images.shape[-3:])
-            logits = model(Tensor(views_in_a_row, device))
+            with no_grad():            # not round the yield: what the caller does is its own
+                logits = model(Tensor(views_in_a_row, device))
             if views > 1:
                 with logits.device:
                     logits = Tensor(mean_over_views(logits.data, views), logits.device)
@@ -133,7 +134,7 @@ def mean_over_views(logits, views):
 def log_probabilities(model, loader, device, views=1):
     """What a net says of all pictures of a loader: logarithms of probabilities (N, classes),
     labels (N,) and which pictures they are (N,)."""
-    found = [(mean_over_views(to_host(logits.data), 1), batch.labels, batch.indices)
+    found = [(ops.log_softmax(to_host(logits.data)), batch.labels, batch.indices)
              for batch, logits in answers(model, loader, device, views)]
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
