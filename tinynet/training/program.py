@@ -68,8 +68,8 @@ def command(*words):
 SEED = at_least(0, 2 ** 56 - 1)            # what rng.words takes
 
 
-def exit_status(program, command, out_of_memory=None, go_on=""):
-    """Run command() as the whole of a program; its result is the exit status.
+def exit_status(name, run, out_of_memory=None, go_on=""):
+    """run() as the whole of the program of this name; its result is the exit status.
 
     Every error that the reader can put right becomes one line on stderr that begins with the
     program's name, and the status 1. An interruption gives 130, as shells have it.
@@ -81,19 +81,19 @@ def exit_status(program, command, out_of_memory=None, go_on=""):
         with warnings.catch_warnings():
             # Overflow is no news: a net that diverges is reported as such, and not saved.
             warnings.simplefilter("ignore", RuntimeWarning)
-            return command()
+            return run()
     except BrokenPipeError:                # the reader of our output has left
         sys.stdout = open(os.devnull, "w")
         return 1
     except (UserError, OSError) as error:
-        print(f"{program}: error: {error}", file=sys.stderr)
+        print(f"{name}: error: {error}", file=sys.stderr)
         return 1
     except MemoryError as error:
         error.with_traceback(None)         # which holds the arrays of the step
         advice = out_of_memory() if out_of_memory else "out of memory"
-        print(f"{program}: error: {advice}", file=sys.stderr)
+        print(f"{name}: error: {advice}", file=sys.stderr)
         return 1
     except (Interrupted, KeyboardInterrupt) as error:
         hint = str(error) or go_on
-        print(f"\n{program}: interrupted{hint and '; ' + hint}", file=sys.stderr)
+        print(f"\n{name}: interrupted{hint and '; ' + hint}", file=sys.stderr)
         return 130

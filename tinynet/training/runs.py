@@ -62,7 +62,7 @@ class Run:
         self.model, self.optimizer, self.loader = model, optimizer, loader
         self.epochs, self.stop_at = epochs, last
         self.saved, self.extra = saved or Saved(), dict(arrays)
-        self.classes = len(self.saved.classes or ()) or 10
+        self.classes = len(self.saved.classes or ()) or 10         # CIFAR-10's, in the examples
         self.plateau, self.watch = plateau, watch
         self.print_freq, self.save_freq, self.points = print_freq, save_freq, points
         self.how_to_go_on, self.if_slow = how_to_go_on, if_slow
@@ -309,8 +309,9 @@ class Run:
         if self.plateau:
             self.at.plateau = {name: getattr(self.plateau, name) for name in self.plateau.STATE}
         self.saved.progress, self.saved.history = self.at, self.history
-        self.saved.unreported = self.meter.sums is not None and [
-            self.meter.pictures, to_host(self.meter.sums).tolist()] or None
+        sums = self.meter.sums
+        self.saved.unreported = None if sums is None else [
+            self.meter.pictures, to_host(sums).tolist()]
         with self._writing(self.last):
             store.save(self.last, arrays, asdict(self.saved))
             if self.improved:
