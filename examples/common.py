@@ -11,8 +11,8 @@ except ImportError as problem:
 
 import numpy as np
 
-from data import cifar10
-from tinynet import UserError, rng
+from data.cifar10 import load  # noqa: F401
+from tinynet import rng
 from tinynet.device import default_devices
 from tinynet.pictures.batches import Batch
 from tinynet.progress import shown
@@ -110,17 +110,6 @@ class Pictures:
         images = images - self.mean
         images *= self.scale
         return images
-
-
-def load(source=None):
-    """CIFAR-10 as (train, test), where `source` says or where cifar10.find finds it.
-
-    Raises UserError, which says how to get it.
-    """
-    try:
-        return cifar10.load(source)
-    except (OSError, ValueError) as error:
-        raise UserError(error) from error
 
 
 # --- the command line -------------------------------------------------------------------
