@@ -3,12 +3,7 @@ import numpy as np
 
 from tinynet.device import Device
 from tinynet.engine import Parameter, Tensor
-from tinynet.layers import (
-    Dense,
-    Layer,
-    ReLU,
-    Sequential,
-)
+from tinynet.layers import Dense, Layer, ReLU, Sequential
 
 CPU = Device("cpu")
 ONES = Tensor(np.ones((2, 4), np.float32))
@@ -27,5 +22,7 @@ class Blocks(Layer):
         first, (relu, second) = self.blocks
         x = relu(second(first(x)))
         return self.out(self.heads["left"](x)), self.heads["right"](x) * self.gains[0]
+
+
 NAMES = ["gains.0", "blocks.0.W", "blocks.0.b", "blocks.1.1.W", "blocks.1.1.b", "heads.left.W",
          "heads.left.b", "heads.right.W", "heads.right.b", "out.0.W", "out.0.b"]

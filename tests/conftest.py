@@ -1,4 +1,4 @@
-"""Which devices are there to test on, and what numbers are safe to differentiate at?"""
+"""Which devices are there to test on, and what do several files of tests set up alike?"""
 import contextlib
 import io
 import os
@@ -82,6 +82,7 @@ def few(tmp_path_factory):
 
 @pytest.fixture
 def alarm():
+    """No test of a command runs for ever."""
     def too_long(number, frame):
         raise TimeoutError("a command did not end")
 

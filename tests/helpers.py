@@ -67,6 +67,18 @@ def naive_conv2d(x, W, b, stride=1, pad=(0, 0), groups=1):
     return y
 
 
+def grouped_conv2d(x, W, b, groups, **how):
+    """conv2d of which each group of kernels sees its own group of channels, as an oracle for
+    towers: x (N, H, W, C), W (KH, KW, C / groups, O), b (O,) -> (N, OH, OW, O)."""
+    def part(tensor, group):
+        size = tensor.shape[-1] // groups
+        return tensor[..., group * size:(group + 1) * size]
+
+    return ops.concat(*[conv2d(part(x, g), part(W, g), part(b, g), **how)
+                        for g in range(groups)])
+
+
+
 # --- pictures, prepared in float64 ------------------------------------------------------
 
 
@@ -103,14 +115,3 @@ def reference(pixels):
         rows = weights(len(pixels), size, (size - images.SIDE) // 2)
         pixels = np.tensordot(rows, pixels, axes=1).swapaxes(0, 1)
     return np.clip(pixels, 0, 255)
-
-
-def grouped_conv2d(x, W, b, groups, **how):
-    """conv2d of which each group of kernels sees its own group of channels, as an oracle for
-    towers: x (N, H, W, C), W (KH, KW, C / groups, O), b (O,) -> (N, OH, OW, O)."""
-    def part(tensor, group):
-        size = tensor.shape[-1] // groups
-        return tensor[..., group * size:(group + 1) * size]
-
-    return ops.concat(*[conv2d(part(x, g), part(W, g), part(b, g), **how)
-                        for g in range(groups)])
