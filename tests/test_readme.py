@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -35,6 +34,11 @@ def test_what_a_terminal_shows_fits_into_80_columns():
     assert [line for block in shown for line in block.splitlines() if len(line) > 80] == []
 
 
+def test_its_figure_is_that_of_the_program():
+    figure = README.split("```")[1].strip()
+    assert figure.startswith("top") and figure in alexnet.__doc__
+
+
 def test_the_session_prints_what_it_says():
     example = doctest.DocTestParser().get_doctest(blocks("pycon")[0], {}, "README", None, 0)
     assert doctest.DocTestRunner().run(example).failed == 0
@@ -42,9 +46,10 @@ def test_the_session_prints_what_it_says():
 
 def test_the_net_it_shows_learns(capsys):
     exec(blocks("python")[0], {})
-    said = re.fullmatch(r"loss ([\d.]+), (\d+)% of the points are right\n",
-                        capsys.readouterr().out)
-    assert float(said[1]) < 0.3 and int(said[2]) > 90
+    *steps, last = capsys.readouterr().out.splitlines()
+    losses = [float(re.fullmatch(r"step \d00  loss ([\d.]+)", line)[1]) for line in steps]
+    assert losses == sorted(losses, reverse=True) and len(losses) == 3 and losses[-1] < 0.3
+    assert int(re.fullmatch(r"(\d+)% of the points are right", last)[1]) > 90
 
 
 def test_the_op_it_shows_is_the_op_there_is():
@@ -101,11 +106,18 @@ def test_its_reading_order_is_that_of_the_package():
     assert linked == re.findall(r"\w+", listed)
 
 
-def test_it_names_every_file_of_the_wings():
-    for path in PACKAGE.glob("*/[a-z]*.py"):
-        assert path.stem in README[README.index("What the net sees"):], path
+def test_it_links_to_every_file_of_the_wings_in_the_order_of_their_imports():
+    for wing in "pictures", "training", "tools":
+        linked = re.findall(rf"\]\(tinynet/{wing}/(\w+)\.py\)", README)
+        assert sorted(linked) == sorted(path.stem for path in (PACKAGE / wing).glob("[a-z]*.py"))
+        for number, name in enumerate(linked):
+            text = (PACKAGE / wing / f"{name}.py").read_text(encoding="utf-8")
+            imported = " ".join(re.findall(r"^from \.(\w* import .*)", text, re.MULTILINE))
+            assert set(re.findall(r"\w+", imported)) & set(linked[number + 1:]) == set(), name
 
 
-def test_files_it_links_to_exist():
-    for target in re.findall(r"\]\((?!https:)([^)#]+)\)", README):
-        assert (ROOT / Path(target)).exists(), target
+@pytest.mark.parametrize("page", ["README.md", "examples/PAPER.md", "examples/results/README.md"])
+def test_files_a_page_links_to_exist(page):
+    page = ROOT / page
+    for target in re.findall(r"\]\((?!https:)([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
