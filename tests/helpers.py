@@ -1,5 +1,8 @@
 """What several files of tests need: numbers, a net, pictures, and plain loops to compare with."""
+import ast
+import io
 import os
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,26 @@ def distinct(*shape, seed=0):
     count = int(np.prod(shape))
     values = (np.arange(count) - count / 2 + 0.25) * max(2 / count, 0.001)
     return np.random.default_rng(seed).permutation(values).reshape(shape)
+
+
+# --- what is to be read ---------------------------------------------------------------------
+
+
+FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+        tokenize.ENDMARKER}
+
+
+def code_lines(text):
+    """Lines that hold code: blank lines, comments and docstrings are free."""
+    lines = set()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type not in FREE:
+            lines.update(range(token.start[0], token.end[0] + 1))
+    for node in ast.walk(ast.parse(text)):
+        is_statement = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if is_statement and isinstance(node.value.value, str):
+            lines.difference_update(range(node.lineno, node.end_lineno + 1))
+    return len(lines)
 
 
 # --- a small net, and a batch for it ----------------------------------------------------

@@ -1,14 +1,12 @@
 """The habits that keep the engine small enough to be read in an afternoon."""
 import ast
 import importlib.util
-import io
 import subprocess
 import sys
-import tokenize
 
 import pytest
 
-from helpers import PACKAGE, ROOT
+from helpers import PACKAGE, ROOT, code_lines
 
 # In the order in which they are read; imports go up this list.
 ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "winograd", "conv",
@@ -16,24 +14,9 @@ ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "win
 WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
          "training": ["schedules", "cuda_convnet", "recipes", "saved", "program", "options",
                       "figures", "evaluation", "weights", "stall", "runs"],
-         "tools": ["machine", "anatomy", "memory", "doctor", "bench"]}
+         "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1320, "pictures": 700, "training": 1380, "tools": 620}
-FREE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
-        tokenize.ENDMARKER}
-
-
-def code_lines(text):
-    """Lines that hold code: blank lines, comments and docstrings are free."""
-    lines = set()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type not in FREE:
-            lines.update(range(token.start[0], token.end[0] + 1))
-    for node in ast.walk(ast.parse(text)):
-        is_statement = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if is_statement and isinstance(node.value.value, str):
-            lines.difference_update(range(node.lineno, node.end_lineno + 1))
-    return len(lines)
+BUDGETS = {"engine": 1320, "pictures": 700, "training": 1380, "tools": 780}
 
 
 def own_imports(path):
