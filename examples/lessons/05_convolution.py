@@ -1,0 +1,137 @@
+# %% [markdown]
+# # 5. A convolution is a matrix product
+#
+# *You turn every patch of a picture into a row, and a convolution into one `@`.*
+#
+# *Question: How can one matrix product be a convolution? · Opens:
+# `tinynet/conv.py` (`im2col`, `plain`) · Paper: 3.5 · 12 minutes*
+#
+# A **convolution** slides a small window of weights, the **kernel**, over a picture. At
+# every place it multiplies each weight by the pixel under it, and adds the products up. The
+# sum is one pixel of the output. Start in one dimension, with six numbers and a kernel of
+# three.
+
+# %%
+import numpy as np
+
+from tinynet import conv
+from tinynet.tools import svg
+
+signal = np.array([1, 2, 3, 4, 5, 6])
+kernel = np.array([1, 0, -1])
+for i in range(4):              # the kernel fits at four places
+    patch = signal[i:i + 3]
+    print(patch, "·", kernel, "=", (patch * kernel).sum())
+
+# %% [markdown]
+# A sum of products is a row times a column. So write the four patches as the rows of a
+# matrix. Then one product gives all four outputs.
+#
+# <details><summary>Before you run: what are the shape and the values of the
+# matrix?</summary>Four rows of three. Each row is the one above it, shifted by one.</details>
+
+# %%
+rows = np.stack([signal[i:i + 3] for i in range(4)])
+print(rows)
+print(rows @ kernel)
+
+# %% [markdown]
+# Libraries call the function that makes these rows `im2col`, from "image to columns". (In
+# their layout the patches were columns; the name stayed.) In two dimensions it works in the
+# same way. Here is one picture of 4 x 4 pixels with one channel. Arrays have the axes N
+# (pictures), H, W (height, width) and C (channels).
+
+# %%
+x = np.arange(1, 17).reshape(1, 4, 4, 1)
+print(x[0, :, :, 0])
+
+# %% [markdown]
+# A kernel of 3 x 3 fits at four places. With **stride** $s$ the window moves by $s$ pixels
+# at a time, and of $H$ rows of pixels a kernel of $K_H$ rows makes
+#
+# $$O_H = \left\lfloor \frac{H - K_H}{s} \right\rfloor + 1 .$$
+#
+# `im2col` below takes the picture apart into patches, and writes each as a row: pixel after
+# pixel, and of every pixel all channels. `as_strided` copies nothing. It shows the same
+# sixteen numbers as four overlapping patches: the step from a patch to the next is the
+# stride, in bytes. Only `reshape` copies.
+
+# %%
+def im2col(x, KH, KW, stride=1):
+    """(N, H, W, C) -> (N * OH * OW, KH * KW * C)"""
+    N, H, W, C = x.shape
+    OH, OW = (H - KH) // stride + 1, (W - KW) // stride + 1
+    n, h, w, c = x.strides
+    patches = np.lib.stride_tricks.as_strided(
+        x, (N, OH, OW, KH, KW, C), (n, stride * h, stride * w, h, w, c))
+    return patches.reshape(N * OH * OW, KH * KW * C)
+
+cols = im2col(x, 3, 3)
+print(cols)
+
+# %% [markdown]
+# Look for the 6. It stands in all four rows, because all four patches contain it. (The next
+# lesson sends a gradient back through `im2col`. The 6 then gets four gradients, and their
+# sum is what counts.)
+
+# %%
+svg.side_by_side(
+    svg.matrix(x[0, :, :, 0], "the pixels 1 to 16; the 6 is marked", "x",
+               mark=lambda v: v == 6),
+    svg.matrix(cols, "4 rows of 9 numbers, a row a patch; each has the 6",
+               "im2col(x, 3, 3): a patch a row", mark=lambda v: v == 6))
+
+# %% [markdown]
+# Weights are kept as $K_H \times K_W \times C \times O$, where $O$ is the number of kernels.
+# Reshaped to a matrix, each kernel is a column in the order of our rows. So the whole
+# layer, of all pictures and all kernels, is one product, and nothing is transposed:
+#
+# $$y = \mathrm{im2col}(x)\, W + b$$
+#
+# Is this what tinynet computes? Sizes that all differ make sure that no axis is taken for
+# another.
+
+# %%
+draw = np.random.default_rng(0)
+x = draw.standard_normal((2, 9, 8, 3))                # N, H, W, C
+W = draw.standard_normal((3, 4, 3, 5))                # KH, KW, C, O
+b = draw.standard_normal(5)
+cols = im2col(x, 3, 4, stride=2)
+assert np.array_equal(cols, conv.im2col(x, (3, 4), stride=2))
+y = (cols @ W.reshape(-1, 5) + b).reshape(2, 4, 3, 5)
+same, *gradients = conv.plain(x, W, b, stride=2, pad=(0, 0))
+assert np.allclose(y, same)
+print(x.shape, "with kernels", W.shape, "gives", y.shape)
+
+# %% [markdown]
+# **The trap.** A reshape is no transpose. Frameworks that keep pictures as N, C, H, W have to
+# move the channels to the end before they make rows, with `transpose(0, 2, 3, 1)`. A reshape
+# to the same shape raises no error. It gives another picture.
+
+# %%
+nchw = x.transpose(0, 3, 1, 2)                        # as PyTorch keeps it
+right = nchw.transpose(0, 2, 3, 1)
+wrong = nchw.reshape(2, 9, 8, 3)
+print("the same shape:", right.shape == wrong.shape,
+      " the same numbers:", np.array_equal(right, wrong))
+
+# %% [markdown]
+# **What it costs.** Each pixel of x is in up to $K_H K_W / s^2$ patches, so the matrix has
+# about so many times the numbers of x. That is why tinynet makes it for a few pictures at a
+# time, and makes it again in the backward pass instead of keeping it. Here are the first two
+# layers of AlexNet:
+
+# %%
+for name, side, channels, size, stride, kernels, pad in [
+        ("conv1", 227, 3, 11, 4, 48, 0), ("conv2", 27, 48, 5, 1, 128, 2)]:
+    out = conv.out_size(side, size, stride, (pad, pad))
+    numbers = out ** 2 * size ** 2 * channels
+    print(f"{name}: {out} x {out} places x {size ** 2 * channels} numbers "
+          f"= {numbers:,}, {numbers / (side ** 2 * channels):.0f} times x")
+    print(f"  {numbers * kernels:,} multiply-adds for {kernels} kernels")
+print(f"a picture, at 400 ns each: {724_406_816 * 400e-9:.0f} seconds")
+
+# %% [markdown]
+# The whole net has 724,406,816 multiply-adds for a picture. In plain Python loops each takes
+# some 400 nanoseconds, so a picture takes about five minutes. As products they take some ten
+# milliseconds. Open `conv.py` now, and read `im2col` and `plain`.

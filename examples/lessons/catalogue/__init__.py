@@ -1,0 +1,14 @@
+"""The exercises of all lessons, a file for each lesson, with the mistakes that people make."""
+import importlib
+import pkgutil
+
+
+def exercises():
+    """{number: exercise}, in the order of the lessons."""
+    found = {}
+    for module in sorted(info.name for info in pkgutil.iter_modules(__path__)):
+        for exercise in importlib.import_module(f"{__name__}.{module}").EXERCISES:
+            if exercise.number in found:
+                raise ValueError(f"there are two exercises {exercise.number}")
+            found[exercise.number] = exercise
+    return found

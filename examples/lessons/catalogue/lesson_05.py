@@ -1,0 +1,70 @@
+"""A convolution is a matrix product."""
+import math
+
+import numpy as np
+
+from exercise import Exercise
+from tinynet import conv
+
+
+def pictures():
+    draw = np.random.default_rng(5)
+    return [(np.arange(1.0, 17).reshape(1, 4, 4, 1), 3, 3, 1),
+            (draw.standard_normal((2, 7, 9, 3)), 3, 2, 2)]
+
+
+def rows(x, KH, KW, stride, order=(0, 1, 2, 3, 4, 5), step=None):
+    """im2col, its axes N, OH, OW, KH, KW, C in another order before they become rows."""
+    N, H, W, C = x.shape
+    OH, OW = (H - KH) // stride + 1, (W - KW) // stride + 1
+    patches = np.empty((N, OH, OW, KH, KW, C))
+    for i, j in np.ndindex(OH, OW):
+        top, left = i * (step or stride), j * (step or stride)
+        patches[:, i, j] = x[:, top:top + KH, left:left + KW]
+    return patches.transpose(order).reshape(N * OH * OW, KH * KW * C)
+
+
+def as_nchw(x, KH, KW, stride):
+    N, H, W, C = x.shape
+    return rows(x.reshape(N, C, H, W).transpose(0, 2, 3, 1), KH, KW, stride, (0, 1, 2, 5, 3, 4))
+
+
+IM2COL = Exercise(
+    "5.1", "im2col",
+    "Write every patch of KH x KW pixels as a row: x (N, H, W, C) -> (N * OH * OW, KH * KW * C). "
+    "The window moves by `stride` pixels. In a row the pixels stand row by row, and of every "
+    "pixel all channels.",
+    lambda x, KH, KW, stride: conv.im2col(x, (KH, KW), stride),
+    pictures(),
+    {"it is transposed: every patch is a column. With rows, im2col(x) @ W is the output as it "
+     "is, without a transpose": lambda *a: rows(*a).T,
+     "in a row all pixels of the first channel come first, then those of the second. W is "
+     "(KH, KW, C, O): of every pixel, all channels": lambda *a: rows(*a, (0, 1, 2, 5, 3, 4)),
+     "the patches are right, but within each the columns of pixels come one after the other: "
+     "KW before KH": lambda *a: rows(*a, (0, 1, 2, 4, 3, 5)),
+     "the patches come column by column: of the places, OW runs before OH":
+     lambda *a: rows(*a, (0, 2, 1, 3, 4, 5)),
+     "as many patches as there should be, but each is one pixel from the last: the stride is "
+     "not in their places": lambda *a: rows(*a, step=1),
+     "x was reshaped to (N, C, H, W). A reshape moves nothing: it reads other numbers as "
+     "channels": as_nchw})
+
+
+OUT_SIZE = Exercise(
+    "5.2", "out_size",
+    "How many windows of `kernel` pixels fit into a row of `size` pixels, with `pad` zeros at "
+    "each end and a step of `stride`?",
+    lambda size, kernel, stride, pad: conv.out_size(size, kernel, stride, (pad, pad)),
+    [(227, 11, 4, 0), (224, 11, 4, 0), (27, 5, 1, 2), (13, 3, 2, 0), (12, 5, 3, 1)],
+    {"the first window is missing: between the ends of n steps lie n + 1 windows":
+     lambda size, kernel, stride, pad: (size + 2 * pad - kernel) // stride,
+     "it rounds up. A window that hangs over the edge does not count (in Caffe's pools it does)":
+     lambda size, kernel, stride, pad: math.ceil((size + 2 * pad - kernel) / stride) + 1,
+     "pad counts once. There are zeros at both ends":
+     lambda size, kernel, stride, pad: (size + pad - kernel) // stride + 1,
+     "size / stride is the number of steps, not of whole windows: the last ones do not fit":
+     lambda size, kernel, stride, pad: (size + 2 * pad) // stride,
+     "the result is no whole number: // instead of /":
+     lambda size, kernel, stride, pad: (size + 2 * pad - kernel) / stride + 1})
+
+EXERCISES = [IM2COL, OUT_SIZE]

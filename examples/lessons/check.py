@@ -1,0 +1,74 @@
+"""Is my answer right, and if not, which mistake is it?
+
+    python examples/lessons/check.py                  what there is to do
+    python examples/lessons/check.py 5.1 --show       what is asked, and a case by hand
+    python examples/lessons/check.py 5.1 mine.py      the function in mine.py
+    python examples/lessons/check.py 12.1 62378344    a number, or a word
+
+Write a function into a file of your own; its name is the one that --show prints. Worked answers
+are in examples/lessons/answers: each says why the wrong ones tempt.
+"""
+import argparse
+import runpy
+import sys
+import traceback
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))      # where this is not installed
+import catalogue  # noqa: E402
+from exercise import Exercise  # noqa: E402
+
+
+def functions(path):
+    """What a file of the reader's defines: {name: function}. Exits where it does not run."""
+    try:
+        names = runpy.run_path(path)
+    except FileNotFoundError:
+        sys.exit(f"{path}: no such file")
+    except Exception as error:
+        *_, frame = traceback.extract_tb(error.__traceback__)
+        sys.exit(f"not yet: {path} does not run: line {frame.lineno}: "
+                 f"{type(error).__name__}: {error}")
+    return {name: value for name, value in names.items()
+            if callable(value) and not name.startswith("__")}
+
+
+def check(exercise, answer):
+    """What is to be told of an answer: a path, a number or a word. None if it is right."""
+    if not isinstance(exercise, Exercise):
+        return exercise.verdict(answer)
+    found = functions(answer)
+    if exercise.name not in found:
+        own = ", ".join(found) or "none"
+        sys.exit(f"not yet: {answer} has no function {exercise.name}; those it has: {own}")
+    return exercise.verdict(found[exercise.name])
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("number", nargs="?", help="of the exercise, such as 5.1")
+    parser.add_argument("answer", nargs="?", help="a file, a number or a word")
+    parser.add_argument("--show", action="store_true", help="what is asked, and a first case")
+    args = parser.parse_args(argv)
+    exercises = catalogue.exercises()
+    if not args.number:
+        for number, exercise in exercises.items():
+            print(f"{number:5} {exercise.ask.split('. ')[0]}")
+        return
+    if args.number not in exercises:
+        sys.exit(f"there is no exercise {args.number}; without a number, this lists all")
+    exercise = exercises[args.number]
+    if args.show or args.answer is None:
+        print(exercise.show())
+        return
+    told = check(exercise, args.answer)
+    if told:
+        sys.exit(f"not yet: {told}")
+    what = f"{exercise.name} agrees on {len(exercise.cases)} cases" if isinstance(
+        exercise, Exercise) else args.answer
+    print(f"right: {what}")
+
+
+if __name__ == "__main__":
+    main()

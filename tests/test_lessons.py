@@ -1,0 +1,238 @@
+"""The lessons run, say what they print, and their exercises know right from wrong."""
+import json
+import re
+import runpy
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import build
+import catalogue
+import cells
+import check
+from exercise import Exercise, Question
+from helpers import ROOT, code_lines, environment
+
+LESSONS = cells.lessons()
+EXERCISES = catalogue.exercises()
+FOLDER = ROOT / "examples" / "lessons"
+# A fresh process a lesson; what its cells printed and drew comes back as JSON.
+RUN = ("import json, sys, pathlib, cells; print(json.dumps([[c.is_prose, c.source, c.printed, "
+       "c.drawing] for c in cells.run(pathlib.Path(sys.argv[1]))]))")
+
+
+@pytest.fixture(scope="module")
+def ran():
+    """{lesson: a function that waits for its cells}. All begin at once, two at a time."""
+    def run(path):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", RUN, str(path)], text=True, capture_output=True,
+            env=environment(PYTHONPATH=f"{ROOT}:{FOLDER}"))
+        assert done.returncode == 0, done.stderr
+        return [cells.Cell(is_prose, source, 0, printed, drawing)
+                for is_prose, source, printed, drawing in json.loads(done.stdout)]
+
+    with ThreadPoolExecutor(2) as pool:
+        begun = {path: pool.submit(run, path) for path in LESSONS}
+        yield {path: future.result for path, future in begun.items()}
+
+
+each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
+each_exercise = pytest.mark.parametrize("exercise", EXERCISES.values(), ids=EXERCISES)
+
+
+@each_lesson
+def test_a_lesson_runs(path, ran):
+    assert any(cell.printed for cell in ran[path]())
+
+
+@each_lesson
+def test_a_lesson_is_short_and_fits_a_phone(path):
+    text = path.read_text(encoding="utf-8")
+    code = [cell.source for cell in cells.split(text) if not cell.is_prose]
+    assert code_lines("\n".join(code)) <= 80
+    assert [line for source in code for line in source.splitlines() if len(line) > 79] == []
+
+
+@each_lesson
+def test_what_a_lesson_prints_fits_an_80_column_screen(path, ran):
+    printed = "".join(cell.printed or "" for cell in ran[path]())
+    assert [line for line in printed.splitlines() if len(line) > 80] == []
+
+
+@each_lesson
+def test_a_lesson_opens_files_and_functions_that_exist(path):
+    about = cells.header(path.read_text(encoding="utf-8"))
+    names = re.findall(r"`([^`]+)`", about["opens"])
+    files = [name for name in names if name.endswith(".py")]
+    text = "".join((ROOT / name).read_text(encoding="utf-8") for name in files)
+    assert files
+    for name in set(names) - set(files):
+        assert re.search(rf"\b(def|class) {name.rpartition('.')[2]}\b", text), name
+
+
+@each_lesson
+def test_every_number_in_the_prose_is_computed_beside_it(path, ran):
+    """Those of three digits or more; a year is none."""
+    found = ran[path]()
+    known = "\n".join((cell.printed or "") + cell.source for cell in found if not cell.is_prose)
+    known = set(numbers(known))
+    prose = "\n".join(cell.source for cell in found if cell.is_prose)
+    prose = re.sub(r"`[^`]*`|\$\$?[^$]*\$\$?", "", prose)
+    said = [number for number in numbers(prose)
+            if len(re.sub(r"\D", "", number)) >= 3 and not re.fullmatch(r"(19|20)\d\d", number)]
+    assert [number for number in said if number not in known] == []
+
+
+def numbers(text):
+    return [number.replace(",", "").replace("_", "")
+            for number in re.findall(r"\d(?:[\d,_]*\d)?(?:\.\d+)?", text)]
+
+
+@each_lesson
+def test_a_drawing_has_words_for_whoever_cannot_see_it(path, ran):
+    drawings = "".join(cell.drawing or "" for cell in ran[path]())
+    labels = re.findall(r'<svg [^>]*role="img" aria-label="([^"]*)"', drawings)
+    assert len(labels) == drawings.count("<svg ") and all(len(label) > 20 for label in labels)
+
+
+@each_lesson
+def test_a_lesson_has_a_trap_a_guess_and_exercises(path):
+    text = path.read_text(encoding="utf-8")
+    assert "Before you run" in text and "trap" in text
+    assert len(build.exercises_of(path)) >= 2
+
+
+@each_exercise
+def test_the_right_answer_is_right(exercise):
+    right = exercise.reference if isinstance(exercise, Exercise) else exercise.right
+    assert exercise.verdict(right) is None
+
+
+@each_exercise
+def test_the_worked_answer_is_right(exercise):
+    names = runpy.run_path(str(FOLDER / "answers" / f"{exercise.number.replace('.', '_'):0>4}.py"))
+    mine = names[exercise.name] if isinstance(exercise, Exercise) else names["answer"]
+    assert exercise.verdict(mine) is None
+    assert len(names["__doc__"]) > 60                  # why the wrong ones tempt
+
+
+@each_exercise
+def test_every_mistake_is_told_by_its_own_sentence(exercise):
+    """So no two mistakes agree on all cases, and none of them is right."""
+    assert len(exercise.mistakes) >= 2
+    for sentence, wrong in exercise.mistakes.items():
+        assert exercise.verdict(wrong) == sentence
+
+
+@each_exercise
+def test_it_shows_what_is_asked(exercise):
+    shown = exercise.show()
+    assert len(shown.splitlines()) < 60 and exercise.ask.split()[0] in shown
+
+
+# --- the checker ------------------------------------------------------------------------
+
+
+def double(x, by):
+    return x * by
+
+
+DOUBLE = Exercise("0.1", "double", "Multiply x by a number.", double,
+                  [(np.arange(3.0), 3), (np.arange(4.0), -1)],
+                  {"it adds instead of multiplying": lambda x, by: x + by})
+
+
+@pytest.mark.parametrize("mine, said", [
+    (double, None),
+    (lambda x, by: x + by, "it adds instead of multiplying"),
+    (lambda x, by: None, "double returns None: is there a return?"),
+    (lambda x, by: (x * by)[:2], "case 1, double(float64 (3,), 3): the shape is (2,), not (3,)"),
+    (lambda x, by: abs(x * by),
+     "case 2, double(float64 (4,), -1): 3 of 4 numbers differ, the first at (1,): 1, not -1"),
+    (lambda x, by: (x * by, x), "case 1, double(float64 (3,), 3): 2 values instead of one value"),
+])
+def test_a_verdict_names_the_mistake_or_the_first_difference(mine, said):
+    assert DOUBLE.verdict(mine) == said
+
+
+def test_a_verdict_names_the_line_of_an_error_in_the_readers_file(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text("import numpy as np\n\ndef double(x, by):\n    return np.dot(x, np.ones(7))\n")
+    said = check.check(DOUBLE, str(file))
+    assert said.startswith("line 4: ValueError") and "return np.dot(x, np.ones(7))" in said
+
+
+def test_a_verdict_tells_that_an_argument_was_written_into():
+    def mine(x, by):
+        x *= by
+        return x
+    assert "writes into one of its arguments" in DOUBLE.verdict(mine)
+
+
+@pytest.mark.parametrize("answer, said", [
+    ("1,000", None), ("1000", None), ("1005", None), ("999.9", None),
+    ("10", "that is the number of rows"), ("12", "12 is not it"),
+    ("many", "a number is wanted, not 'many'")])
+def test_a_question_takes_a_number(answer, said):
+    question = Question("0.2", "How many?", 1000, {"that is the number of rows": 10}, 0.01)
+    assert question.verdict(answer) == said
+
+
+def run_check(*words):
+    return subprocess.run([sys.executable, FOLDER / "check.py", *words], text=True,
+                          capture_output=True, env=environment())
+
+
+def test_check_lists_shows_and_judges(tmp_path):
+    listed = run_check()
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == list(EXERCISES)
+    assert "im2col(x, KH, KW, stride)" in run_check("5.1", "--show").stdout
+    right = run_check("5.1", FOLDER / "answers" / "05_1.py")
+    assert right.returncode == 0 and right.stdout == "right: im2col agrees on 2 cases\n"
+    wrong = run_check("5.1", FOLDER / "answers" / "05_2.py")
+    assert wrong.returncode == 1
+    assert "has no function im2col; those it has: out_size" in wrong.stderr
+    assert run_check("5.9").stderr.startswith("there is no exercise 5.9")
+    assert "no such file" in run_check("5.1", tmp_path / "none.py").stderr
+    broken = tmp_path / "broken.py"
+    broken.write_text("x = 1\nx +\n")
+    assert "does not run" in run_check("5.1", broken).stderr
+
+
+# --- pages and notebooks ----------------------------------------------------------------
+
+
+@each_lesson
+def test_a_page_holds_everything_and_asks_for_nothing(path, ran):
+    pytest.importorskip("latex2mathml", reason='needs pip install -e ".[lessons]"')
+    html = build.page(path, ran[path](), None, None)
+    assert len(html.encode()) < 150_000
+    assert "<script" not in html and "http" not in html.replace("http://www.w3.org/", "")
+    assert re.findall(r' (?:src|href)="(?!data:image/png;base64,|index\.html|http)', html) == []
+    text = re.sub(r"<style>.*?</style>|<(pre|code|svg).*?</\1>", "", html, flags=re.DOTALL)
+    text = re.sub(r"<[^>]*>", "", text)
+    assert "$" not in text and "\\" not in text and "**" not in text
+    assert html == build.page(path, ran[path](), None, None)
+
+
+def test_the_index_is_a_map_of_all_lessons():
+    pytest.importorskip("latex2mathml", reason='needs pip install -e ".[lessons]"')
+    html = build.index(LESSONS)
+    for path in LESSONS:
+        assert f'<a href="{path.stem}.html">' in html
+    assert all(number in html for number in EXERCISES)
+
+
+@each_lesson
+def test_a_notebook_has_the_cells_of_the_lesson_and_what_they_printed(path, ran):
+    notebook = json.loads(build.notebook(path, ran[path]()))
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert code[1:] == [cell.source for cell in ran[path]() if not cell.is_prose]
+    printed = ["".join(output["text"]) for cell in notebook["cells"]
+               for output in cell.get("outputs", ()) if output["output_type"] == "stream"]
+    assert printed == [cell.printed for cell in ran[path]() if cell.printed]
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
