@@ -103,6 +103,16 @@ def test_conv2d_of_columns_that_are_cut_is_conv2d():
     assert tensors[1].grad.reshape(-1, 8) == pytest.approx(cols.T @ u.reshape(-1, 8), abs=1e-11)
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("view", [lambda grey: grey[..., None],
+                                  lambda grey: grey.reshape(2, 1, 9, 8).transpose(0, 2, 3, 1)])
+def test_one_channel_may_have_any_stride(form, view):
+    """Grey pictures get their axis by None, or by a transpose of (N, 1, H, W)."""
+    grey, W, b = distinct(2, 9, 8), distinct(3, 3, 1, 5, seed=1), distinct(5, seed=2)
+    y = conv2d(view(Tensor(grey)), Tensor(W), Tensor(b), form=form).numpy()
+    assert y == pytest.approx(naive_conv2d(grey.reshape(2, 9, 8, 1), W, b, 1, (0, 0)), abs=1e-11)
+
+
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_a_grouped_convolution_keeps_its_groups_apart(groups):
     """Of the oracle that the towers are compared with."""

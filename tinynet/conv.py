@@ -69,9 +69,9 @@ def im2col(x, kernel, stride=1, pad=(0, 0)):
     KH, KW = kernel
     N, H, W, C = x.shape
     OH, OW = out_sizes("im2col", x.shape, kernel, stride)
-    n, h, w, c = x.strides
+    n, h, w, _ = x.strides             # of a single channel it may be anything, as of x[..., None]
     patches = xp.lib.stride_tricks.as_strided(
-        x, (N, OH, OW, KH, KW * C), (n, stride * h, stride * w, h, c))
+        x, (N, OH, OW, KH, KW * C), (n, stride * h, stride * w, h, x.itemsize))
     return patches.reshape(N * OH * OW, KH * KW * C)
 
 
