@@ -26,6 +26,7 @@ except ImportError as problem:
 import json
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 
 import numpy as np
 
@@ -278,9 +279,9 @@ def test(args):
                             "classes: their probabilities have no mean")
     shares = options.weights_of_nets(args.weights, len(nets))
     pictures = packed.data_set(folder or nets[0].data, "val", classes)
-    print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)}: "
-          f"shorter side to {images.SIDE}, central square;\n"
-          f"views: {VIEWS[args.views]}; a tie counts as an error")
+    print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)},\n"
+          f"shorter side to {images.SIDE}, central square; a tie counts as an error;\n"
+          f"views: {VIEWS[args.views]}")
 
     logs = []
     for net in nets:
@@ -312,7 +313,8 @@ def predict(args):
     model, prepare = load(saved, args.device)
     status = 0
     if len(saved.classes) <= 10:
-        print(f"this net knows {', '.join(saved.classes)} and nothing else", file=sys.stderr)
+        print(fill(f"this net knows {', '.join(saved.classes)} and nothing else", 79),
+              file=sys.stderr)
     for path in args.images:
         try:
             picture = images.read(path)

@@ -22,6 +22,7 @@ import urllib.request
 import zlib
 from http.client import HTTPException
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
 try:
@@ -89,8 +90,8 @@ def load(path=None):
     if missing:
         raise UserError(f"{found} lacks {', '.join(missing)}; it should be\n{WANTED}")
     if changed:
-        warn(f"{found}: the md5 of {', '.join(sorted(changed))} differs from the published "
-             "one: another copy of the pictures, read all the same")
+        warn(fill(f"{found}: the md5 of {', '.join(sorted(changed))} differs from the published "
+                  "one: another copy of the pictures, read all the same", 79))
     train = Labelled(*map(np.concatenate, zip(*(parts[name] for name in TRAIN), strict=True)))
     return train, parts[TEST]
 

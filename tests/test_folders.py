@@ -68,7 +68,7 @@ def test_a_folder_without_pictures_is_no_class_and_is_named(tmp_path, capsys):
 def test_classes_without_pictures_to_test_with_are_named(tmp_path, capsys):
     touch(tmp_path, "val/b/1.jpg")
     dataset.image_folder(tmp_path, "val", ["a", "b", "c"])
-    assert "has no pictures of 2 of the 3 classes: a, c" in capsys.readouterr().err
+    assert "has no pictures of 2 of the 3 classes:\n  a, c" in capsys.readouterr().err
     dataset.image_folder(tmp_path, "val", ["b"])
     assert capsys.readouterr().err == ""
 

@@ -77,7 +77,7 @@ def test_labels_follow_the_classes_that_are_given(folder):
 
 def test_classes_without_pictures_are_named(folder, capsys):
     packed.data_set(folder, "train", ["cow", "dog", "bee", "ant"])
-    assert "has no pictures of 1 of the 4 classes: dog" in capsys.readouterr().err
+    assert "has no pictures of 1 of the 4 classes:\n  dog" in capsys.readouterr().err
     packed.data_set(folder, "train", CLASSES)
     assert capsys.readouterr().err == ""
 

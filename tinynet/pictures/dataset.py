@@ -153,7 +153,7 @@ def compare_classes(root, found, classes):
                         + ", ".join(sorted(unknown)[:5]))
     if absent:
         more = ", ..." if len(absent) > 5 else ""
-        warn(f"{root} has no pictures of {len(absent):,} of the {len(classes):,} classes: "
+        warn(f"{root} has no pictures of {len(absent):,} of the {len(classes):,} classes:\n  "
              + ", ".join(absent[:5]) + more)
 
 

@@ -264,7 +264,7 @@ class Run:
             self.improved = result["top1_error"] < self.at.lowest_error
             self.at.lowest_error = min(self.at.lowest_error, result["top1_error"])
             say(f"{self._where()}  validation: {in_words(result, self.classes)}"
-                f"{', the best so far' if self.improved else ''}")
+                f"{', best so far' if self.improved else ''}")
             self.history.append(self._log("validation", **result))
             if self._epoch_is_over() and self.plateau:
                 self.optimizer.lr *= self.plateau.multiplier(result["top1_error"])
