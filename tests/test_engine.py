@@ -162,7 +162,7 @@ def test_a_gradient_of_the_wrong_shape_is_named():
     def wrong(x):
         return x.sum(), lambda dy: dy
 
-    with pytest.raises(ValueError, match=r"wrong: a gradient of shape \(\)"):
+    with pytest.raises(ValueError, match=r"wrong: .* of shape \(2,\), not \w+, \(\)$"):
         wrong(leaf(1.0, 2.0)).backward()
 
 
@@ -362,36 +362,3 @@ def test_methods_are_those_of_numpy(place):
             (x.transpose((2, 0, 1)), array.transpose(2, 0, 1)), (x[0], array[0]),
             (x[..., 1:, [0, 2]], array[..., 1:, [0, 2]]), (x[:, None], array[:, None])]:
         assert ours.numpy() == pytest.approx(theirs, rel=1e-14) and ours.shape == theirs.shape
-
-
-# --- an op that was written wrong ----------------------------------------------------------
-
-
-@pytest.mark.parametrize("made, found", [
-    (lambda x, w: (x * w, lambda dy: dy * w), "function"), (lambda x, w: x * w, "nothing"),
-    (lambda x, w: (x * w, *[lambda dy: dy] * 3), "function, function, function"),
-    (lambda x, w: (x * w, w, x), "ndarray, ndarray")])
-def test_an_op_without_a_gradient_function_for_every_tensor_is_refused_at_once(made, found):
-    made.__name__ = "mine"
-    with pytest.raises(TypeError, match=rf"mine: .* here 2; after the value came {found}$"):
-        op(made)(leaf(1.0), leaf(2.0))
-
-
-def test_a_gradient_function_that_returns_nothing_is_named():
-    @op
-    def forgetful(x):
-        def dx(dy): dy * 2
-        return x * 2, dx
-
-    with pytest.raises(ValueError, match="forgetful: a gradient of shape None"):
-        forgetful(leaf(1.0)).sum().backward()
-
-
-@pytest.mark.parametrize("call, written", [
-    (lambda x: ops.softmax_cross_entropy(x, [0]), r"softmax_cross_entropy\(x, labels=...\)"),
-    (lambda x: ops.dense(x, x), r"2 came by position; write dense\(x, W, b\)"),
-    (lambda x: ops.relu(), r"0 came by position; write relu\(x\)"),
-    (lambda x: ops.concat(), r"write concat\(parts, ...\)")])
-def test_an_op_says_how_it_is_called(call, written):
-    with pytest.raises(TypeError, match=written):
-        call(leaf(1.0))

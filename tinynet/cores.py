@@ -114,11 +114,9 @@ def _slices(arrays, scratch, least=1):
     count = arrays[0].shape[0]
     row = max(1, sum(array.nbytes for array in arrays) // max(count, 1))
     fits = count if scratch == 0 else most_scratch(arrays[0]) // (scratch or row)
-    if is_on_gpu(arrays[0]):
-        size = fits
-    else:
-        size = max(min(-(-count // LANES), max(fits, least)), SMALL // row)
-    size = max(1, size)
+    if not is_on_gpu(arrays[0]):
+        fits = max(min(-(-count // LANES), max(fits, least)), SMALL // row)
+    size = max(1, fits)
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
 

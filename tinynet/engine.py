@@ -1,9 +1,9 @@
 """How does a program differentiate itself?
 
-By the chain rule. Let x be an input of an op, y its output, and the loss a number that is
-computed from y. If x grows by a little h, y grows by h * (the slope of y along x), and the
-loss by that * (the slope of the loss along y). So the slope of the loss along x is the product
-of the two. If x is used in several places, each adds its share, and the slopes are summed.
+By the chain rule. Let x be an input of an op, y its output, and the loss a number computed from
+y. If x grows by a little h, y grows by h * (the slope of y along x), and the loss by that * (the
+slope of the loss along y). So the slope of the loss along x is the product of the two. If x is
+used in several places, each adds its share: the slopes are summed.
 
 This makes every op a matter of its own. Its gradient function is given `dy`, the gradient of
 the loss with respect to the output y: an array of the shape of y, one slope for every number.
@@ -12,8 +12,8 @@ It multiplies by the slopes of this op alone, and returns `dx`, the same for the
     y = x * x        dx(dy) = dy * 2 * x
 
 Running an op on tensors records it: its inputs, and one gradient function per input. `backward`
-walks this record from the last tensor (the loss, whose own dy is 1) to the oldest. In every leaf
-that asked for it, it leaves the gradient of the loss.
+walks this record from the loss, whose own dy is 1, to the oldest tensor. In every leaf that asked
+for it, it leaves the gradient of the loss.
 """
 import functools
 import inspect
@@ -28,7 +28,6 @@ from . import cores
 from .device import as_device, get_array_module, to_host
 
 FEW = 16                           # numbers of a tensor that are worth printing
-
 _clock = itertools.count()
 _local = threading.local()         # .silent: inside no_grad()
 
@@ -36,14 +35,13 @@ _local = threading.local()         # .silent: inside no_grad()
 class Tensor:
     """An array that knows its device and how it was computed.
 
-    data: an array, of which a copy is made, or a number or a list of numbers, which become
-    float32. device: a Device or its name; the data are put there. requires_grad: whether
-    backward should leave d(loss)/d(this) in `.grad`, an array that may share its memory with
-    other gradients: read it, do not write into it.
+    data: an array, of which a copy is made, or numbers of Python, which become float32.
+    device: a Device or its name; the data are put there. requires_grad: whether backward should
+    leave d(loss)/d(this) in `.grad`, an array that may share its memory with other gradients:
+    read it, do not write into it.
 
-    Operators and methods mean what they mean in NumPy. `x[...]`, `x.T` and methods such as
-    `x.sum(axis=0)` are given to this class in ops.py. There are no comparisons: nothing could
-    be differentiated through them.
+    Operators and methods mean what they mean in NumPy; `x[...]`, `x.T`, `x.sum(axis=0)` and the
+    like come from ops.py. There are no comparisons: nothing flows back through them.
     """
 
     __array_ufunc__ = None         # array * tensor is our business, not NumPy's
@@ -64,9 +62,8 @@ class Tensor:
     @property
     def node(self):
         """What stands for this tensor in the graph: how it was computed, or itself."""
-        # The graph holds nodes and not tensors, so that data which no gradient function needs
-        # are freed during the forward pass. A leaf is its own node: backward leaves its gradient
-        # there. (`self.node = self` would be a circle, whose memory waits for the collector.)
+        # Nodes hold no data, so that what no gradient function needs is freed during the forward
+        # pass. (For a leaf, `self.node = self` would be a circle, freed only by the collector.)
         return self._computed_by or self
 
     def __repr__(self):
@@ -82,18 +79,21 @@ class Tensor:
     size = property(lambda self: self.data.size)
 
     def numpy(self):
-        """The data as a NumPy array on the host."""
+        """The data on the host, in NumPy. On the CPU they are the tensor's own, not a copy."""
         return to_host(self.data)
 
     def item(self):
         """The one number in this tensor, as a Python number. Waits for the device."""
         return self.numpy().item()
 
+    __float__ = item
+
     def __array__(self, dtype=None, copy=None):
         """What np.asarray(tensor) gives: the numbers, without their history."""
         return np.array(self.numpy(), dtype, copy=copy)
 
-    __float__ = item
+    def __bool__(self):
+        raise TypeError("a tensor is neither true nor false: ask x.item() or x.numpy()")
 
     def __len__(self):
         return len(self.data)
@@ -136,13 +136,12 @@ class Tensor:
     def backward(self):
         """Send d(self)/d(everything) back through the graph, newest tensor first.
 
-        Why newest first? A tensor is always younger than its inputs. So when we reach a
-        tensor, everything that used it has already added its share to `pending`. Plain
-        recursion gets this wrong as soon as a tensor is used twice: with b = a + a and
-        c = b + b it would visit b before b's gradient is complete.
+        Why newest first? A tensor is younger than its inputs. So when we reach one, everything
+        that used it has added its share to `pending`. Plain recursion gets this wrong as soon as
+        a tensor is used twice: with b = a + a and c = b + b it visits b too early.
 
-        Only a scalar (a loss) can start. The graph is used up: what its gradient functions
-        had saved is freed as we go, and a second backward raises RuntimeError.
+        Only one number (a loss) can start. The graph is used up: what its gradient functions had
+        saved is freed as we go, and a second backward raises RuntimeError.
         """
         if self.data.size != 1:
             raise ValueError(f"backward starts from one number, not from shape {self.shape}: "
@@ -169,22 +168,21 @@ class Tensor:
                     continue
                 with node.device:
                     dx = grad_fn(dy)
-                shape = getattr(dx, "shape", None)     # None: no array; a `return` forgotten?
-                if shape != x.shape:
-                    raise ValueError(f"{node.op}: a gradient of shape {shape} for an "
-                                     f"input of shape {x.shape}")
-                # Mind the device: behind a crossing dx lives over there, with x, and is
-                # added there. `a + b`, never `+=`: two inputs may share one gradient.
+                if isinstance(dx, Tensor) or getattr(dx, "shape", None) != x.shape:
+                    raise ValueError(f"{node.op}: a gradient is an array of shape {x.shape}, not "
+                                     f"{type(dx).__name__}, {getattr(dx, 'shape', 'no shape')}")
+                # Behind a crossing dx lives over there, with x, and is added there. `a + b`,
+                # never `+=`: two inputs may share one gradient.
                 with x.device:
                     pending[x] = pending[x] + dx if x in pending else dx
             node.inputs, node.grad_fns = (), None
 
 
 class Node:
-    """What the graph keeps of a computed tensor: how, where and how large, not its data.
+    """What the graph keeps of a computed tensor: not its data.
 
-    op: the op's name. inputs: the nodes that it read. grad_fns: one gradient function per input,
-    None after backward. Their closures hold what is needed of the data.
+    inputs: the nodes that the op read. grad_fns: one gradient function per input, None after
+    backward. Their closures hold what is needed of the data.
     """
 
     requires_grad = True
@@ -211,9 +209,8 @@ class Parameter(Tensor):
     """A tensor that is learned. `name` says where it sits in the net: "top.conv1.0.W".
 
     data: as for a Tensor. Or a function draw(shape, seed=..., name=...), and the shape. It is
-    called when somebody first looks at `data`: so no net is without weights, and one that is
-    only counted, or filled from a file, draws none. `initialize` says seed and name; until then
-    it is seed 0, and a name unlike all others.
+    called when somebody first looks at `data`: so no net lacks weights, and one that is filled
+    from a file draws none. Before `initialize` the seed is 0, the name unlike all others.
     """
 
     def __init__(self, data, device="cpu", shape=None):
@@ -236,6 +233,11 @@ class Parameter(Tensor):
     def shape(self):
         return self.data.shape if self.is_drawn else self._shape
 
+    def __imul__(self, other):
+        raise TypeError("a layer would lose this parameter: change its numbers, w.data *= 2")
+
+    __iadd__ = __isub__ = __imul__
+
     def initialize(self, seed, name):
         """Draw first values, as a function of seed and name. Data that were given stay."""
         self.seed, self.name = seed, name
@@ -245,7 +247,7 @@ class Parameter(Tensor):
 
 @contextmanager
 def no_grad():
-    """Inside, nothing is recorded and so nothing is kept: for testing a net."""
+    """Inside, nothing is recorded, so nothing is kept: for testing a net."""
     before, _local.silent = getattr(_local, "silent", False), True
     try:
         yield
@@ -256,9 +258,8 @@ def no_grad():
 def op(function):
     """Make a function on arrays into an op on tensors.
 
-    The function returns its value, then one gradient function per positional argument;
-    keyword-only arguments are options without gradient. It sees plain arrays, and their device
-    is current. What its gradient functions mention is kept: there is no other list.
+    The function returns its value, then one gradient function per positional argument; options,
+    behind a star, have none. It sees plain arrays. What its gradient functions mention is kept.
     """
     name, spec = function.__name__, inspect.getfullargspec(function)
 
@@ -283,8 +284,8 @@ def _check_inputs(name, spec, inputs):
         raise TypeError(f"{name}: {len(inputs)} came by position; write {name}({call})")
     for x in inputs:
         if not isinstance(x, Tensor):
-            raise TypeError(f"{name} takes tensors, not {type(x).__name__}: "
-                            "wrap it in Tensor(..., device)")
+            raise TypeError(f"{name} takes tensors, not {type(x).__name__}: wrap data in Tensor("
+                            "..., device); what NumPy makes of a tensor has lost its gradient")
     if len({x.dtype for x in inputs}) > 1 or inputs[0].dtype.kind != "f":
         kinds = ", ".join(str(x.dtype) for x in inputs)
         raise TypeError(f"{name} takes floating-point numbers of one width, not {kinds}: "
@@ -295,11 +296,11 @@ def _check_inputs(name, spec, inputs):
 
 
 def _check_result(name, count, result):
-    grad_fns = result[1:] if isinstance(result, tuple) else ()
-    if len(grad_fns) != count or not all(map(callable, grad_fns)):
-        found = ", ".join(type(f).__name__ for f in grad_fns) or "nothing"
-        raise TypeError(f"{name}: an op returns its value, then one gradient function per "
-                        f"tensor, here {count}; after the value came {found}")
+    value, *grad_fns = result if isinstance(result, tuple) else (result,)
+    if len(grad_fns) != count or not all(map(callable, grad_fns)) or isinstance(value, Tensor):
+        found = ", ".join(type(part).__name__ for part in (value, *grad_fns))
+        raise TypeError(f"{name}: an op returns its value, an array, then one gradient function "
+                        f"per tensor, here {count}; what came is {found}")
 
 
 def record(name, value, device, inputs, grad_fns):

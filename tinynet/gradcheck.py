@@ -13,14 +13,17 @@ ROUNDINGS = 4                      # so many eps of itself may a value of f be w
 
 
 def gradcheck(f, *arrays, device="cpu", step=1e-5, seed=0):
-    """The largest relative difference between analytic and numerical gradient of f.
+    """How far the gradients of f are from finite differences, relative, along a random
+    direction for each input; the largest of them.
 
         assert gradcheck(my_op, np.random.standard_normal((4, 3))) < 1e-6
 
     f: a function of tensors that returns one tensor. arrays: numbers, lists or arrays, one per
-    tensor, which become float64; so must be whatever weights f holds itself. Keep a few `step`
-    away from any kink of f (the 0 of a ReLU, two equal numbers in a pool). A right gradient
-    gives about 1e-9 or less. More than 1e-6, or NaN, is a wrong one.
+    tensor, which become float64; so must be whatever weights f holds itself (for every w of a
+    net's parameters(), w.data = w.data.astype(float)). Keep a few `step` away from any kink of
+    f (the 0 of a ReLU, two equal numbers in a pool). A right gradient gives about 1e-9 or less,
+    or 0 where the rest is rounding. More than 1e-6, or NaN, is a wrong one. Keep the arrays
+    small: one wrong slope among a million is drowned by the others.
     """
     arrays = [np.asarray(array, np.float64) for array in arrays]
     draw = np.random.default_rng(seed)

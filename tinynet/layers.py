@@ -4,6 +4,7 @@ A layer holds parameters and other layers as plain attributes, and calls the low
 of the same name. `parameters()` finds them by walking the attributes in the order in which
 they were written down; there is no registration.
 """
+import copy
 import functools
 import inspect
 import itertools
@@ -33,6 +34,9 @@ class Layer:
     Parameters and layers are found in attributes, also in lists, tuples and dicts there, and
     named by the way to them: "conv1.0.W", "blocks.0.W", "heads.left.W". What is found twice is
     listed once. An error that forward raises says in which layer it was raised.
+
+    Only parameters are saved. The running mean of a batch norm is kept as one, set by
+    `self.mean.data = ...`, and SGD leaves it alone by rates={"norm.mean": 0.0}.
     """
 
     training = True
@@ -41,7 +45,7 @@ class Layer:
     def __call__(self, *inputs):
         try:
             return self.forward(*inputs)
-        except (ValueError, TypeError, RuntimeError) as error:
+        except (ValueError, TypeError, RuntimeError, AttributeError) as error:
             # Each layer that an error passes says anew where the innermost of them is. The
             # last to do so is the whole net.
             innermost, said = vars(error).setdefault("raised_in", (self, error.args))
@@ -49,6 +53,11 @@ class Layer:
                 if layer is innermost and path and len(said) == 1:
                     error.args = f"{path[:-1]} ({type(layer).__name__}): {said[0]}",
             raise
+
+    def __setattr__(self, name, value):
+        if callable(getattr(Layer, name, None)):
+            raise ValueError(f"{type(self).__name__}: the name {name} is taken; choose another")
+        super().__setattr__(name, value)
 
     def __repr__(self):
         """The code that makes it: its layers, or else those of its arguments that are not the
@@ -109,19 +118,17 @@ class Layer:
         """Switch to training mode, in which dropout drops. Returns the layer.
 
         step: the number of the batch that comes next, of which the masks are a function.
-        Without it every dropout layer goes on counting.
+        Without it every dropout layer goes on counting. train(False) is eval().
         """
         for _, layer in self.named_layers():
-            layer.training = True
-            if step is not None and isinstance(layer, Dropout):
+            layer.training = step is not False
+            if isinstance(layer, Dropout) and not isinstance(step, (bool, type(None))):
                 layer.step = step
         return self
 
     def eval(self):
         """Switch to test mode, in which dropout keeps everything. Returns the layer."""
-        for _, layer in self.named_layers():
-            layer.training = False
-        return self
+        return self.train(False)
 
     def save(self, path):
         """Write all parameters to an .npz file. Raises OSError; an older file is then kept."""
@@ -139,9 +146,8 @@ class Layer:
         x: a Tensor, an array, or the shape of one, batch axis included. Output and
         multiply-adds are those of one row of the batch. Shared weights count once in the total.
         """
-        layers = dict(self.named_layers())
-        modes = [layer.training for layer in layers.values()]
-        rows = []
+        net, rows = copy.deepcopy(self).eval(), []     # so that this one stays as it is
+        layers = dict(net.named_layers())
 
         def measured(path, forward, *inputs):
             y, layer = forward(*inputs), layers[path]
@@ -155,12 +161,8 @@ class Layer:
             x = Tensor(np.zeros(getattr(x, "shape", x), np.float32), place)
         computing = {path: layer for path, layer in layers.items()
                      if not layer.layers() or any(_find(Parameter, vars(layer)))}
-        try:
-            with watched(computing, measured), no_grad():
-                self.eval()(x)
-        finally:
-            for layer, training in zip(layers.values(), modes, strict=True):
-                layer.training = training
+        with watched(computing, measured), no_grad():
+            net(x)
         rows.append(("total", "", "", _count(self.parameters()), sum(row[-1] for row in rows)))
         width = max(len(row[0]) for row in rows)
         lines = [f"{'layer':{width + 12}}{'output':>13}{'parameters':>13}{'multiply-adds':>16}"]
@@ -240,9 +242,7 @@ class Sequential(Layer):
             if isinstance(step, type) or not callable(step):
                 raise TypeError(f"Sequential: step {name} is {step!r}, neither a layer nor a "
                                 "function: write Sequential(Dense(4, 8), ReLU())")
-            if hasattr(Sequential, str(name)):
-                raise ValueError(f"Sequential: the name {name} is taken; choose another")
-            vars(self)[str(name)] = step if isinstance(step, Layer) else Function(step)
+            setattr(self, str(name), step if isinstance(step, Layer) else Function(step))
 
     def layers(self):
         return [(name, step) for name, step in vars(self).items() if isinstance(step, Layer)]
@@ -278,8 +278,8 @@ class Conv2D(Weighted):
     """Kernels of size x size pixels, slid over a picture.
     (N, H, W, channels) -> (N, OH, OW, kernels)
 
-    pad: pixels of zeros on every side, or (before, after). form: as conv2d has it. There are no
-    groups: the towers of AlexNet are layers of their own.
+    pad: pixels of zeros on every side, or (before, after). form: as conv2d has it. std, bias:
+    as in Dense. There are no groups: the towers of AlexNet are layers of their own.
     """
 
     def __init__(self, channels, kernels, size, stride=1, pad=0, form="auto", std="he", bias=0.0):
@@ -293,7 +293,10 @@ class Conv2D(Weighted):
 
 
 class Dense(Weighted):
-    """Every output sees every input. (N, inputs) -> (N, outputs)"""
+    """Every output sees every input. (N, inputs) -> (N, outputs)
+
+    std: the deviation of the first weights, or "he". bias: the first value of all biases.
+    """
 
     def __init__(self, inputs, outputs, std="he", bias=0.0):
         keep_sizes(self, inputs=inputs, outputs=outputs)

@@ -30,8 +30,10 @@ class SGD:
         if hasattr(parameters, "parameters"):
             parameters = parameters.parameters()
         parameters = list(parameters)
-        if not all(isinstance(pair, tuple) for pair in parameters):
-            raise TypeError("SGD takes a net, or (name, Parameter) pairs as in net.parameters()")
+        pairs = [pair for pair in parameters if isinstance(pair, tuple)]
+        if len(dict(pairs)) < len(parameters):
+            raise TypeError("SGD takes a net, or (name, Parameter) pairs as in net.parameters(), "
+                            "each name once: of two nets make one, Sequential(a=a, b=b)")
         if not parameters:
             raise ValueError("SGD: no parameters: the net has none, or they came from a generator "
                              "that had been read before")
