@@ -103,9 +103,9 @@ class Layer:
     def initialize(self, seed=0):
         """Draw all first weights, as a function of the seed and of each parameter's name.
 
-        The parameters learn their names by this. The dropout layers are numbered, so that no
-        two of them share a mask. A net that nobody initialized starts with weights as good, but
-        which they are depends on the layers made before. Returns the layer.
+        The parameters learn their names by this; the dropout layers are numbered, so that no two
+        share a mask. Without it the weights are as good, but which they are depends on the
+        layers made before. Returns the layer.
         """
         for name, parameter in self.parameters():
             parameter.initialize(seed, name)
@@ -143,8 +143,8 @@ class Layer:
     def summary(self, x):
         """A table of the layers that compute, in their order, as text.
 
-        x: a Tensor, an array, or the shape of one, batch axis included. Output and
-        multiply-adds are those of one row of the batch. Shared weights count once in the total.
+        x: a Tensor, an array, or the shape of one, batch axis included. The table is of one row
+        of the batch. Shared weights count once in the total.
         """
         net, rows = copy.deepcopy(self).eval(), []     # so that this one stays as it is
         layers = dict(net.named_layers())
@@ -391,8 +391,7 @@ class AvgPool(Layer):
 
 
 class LRN(Layer):
-    """Local response normalisation over n neighbouring channels (paper, section 3.3), with the
-    paper's constants. (N, H, W, C) -> (N, H, W, C)"""
+    """Local response normalisation (paper, section 3.3). (N, H, W, C) -> (N, H, W, C)"""
 
     def __init__(self, n=5, k=2.0, alpha=1e-4, beta=0.75):
         self.n, self.k, self.alpha, self.beta = n, k, alpha, beta
