@@ -177,8 +177,8 @@ svg.graph(nodes, edges, "two columns of boxes, the towers; they exchange "
           "maps before conv3, fc6 and fc7, and meet in fc8", 104, 52)
 
 # %% [markdown]
-# **How far does a unit see?** The **receptive field** of a number in a map is the square of
-# pixels that it depends on. One place further in a map is `jump` pixels further in the
+# **How far does a unit see?** A unit is one number in a map. Its **receptive field** is the
+# square of pixels that it depends on. One place further in a map is `jump` pixels further in the
 # picture. A window of `size` places reaches `size - 1` jumps beyond its first one, so the
 # field grows by that. A stride multiplies the jump for all later layers.
 
