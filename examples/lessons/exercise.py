@@ -178,6 +178,8 @@ def describe(value, all_of_it=False):
     """An argument, in few words or with all its numbers."""
     if callable(value):
         return getattr(value, "__name__", "a function")
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(describe(part, all_of_it) for part in value)})"
     if isinstance(value, np.ndarray) and not all_of_it:
         return f"{value.dtype} {value.shape}"
     if isinstance(value, np.ndarray):
