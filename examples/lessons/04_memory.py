@@ -1,0 +1,187 @@
+# %% [markdown]
+# # 4. What must backward remember?
+#
+# *You say how much memory a training step takes before you run it.*
+#
+# *Question: What must backward remember? · Opens: `tinynet/tools/memory.py` (`needs`, `Need`),
+# `tinynet/engine.py` (`op`, `no_grad`) · Paper: 3.2 · 10 minutes*
+#
+# Going backward, an op multiplies dy by its slopes, and the slopes depend on the numbers that
+# went forward. So some of these have to be kept. Which ones? In tinynet there is no list of
+# them. An op returns gradient functions, and what these mention is kept. Here are two ops, a
+# layer `y = xW + b` and a **ReLU**, which makes negative numbers 0.
+
+# %%
+import numpy as np
+
+import alexnet
+from tinynet import Tensor, device, engine, no_grad, ops
+from tinynet.tools import anatomy, memory, svg
+from tinynet.training.recipes import RECIPES
+
+def dense(x, W, b):
+    def dx(dy): return dy @ W.T
+    def dW(dy): return x.T @ dy
+    def db(dy): return dy.sum(axis=0)
+    return x @ W + b, dx, dW, db
+
+def relu(x):
+    y = np.maximum(x, 0)
+    def dx(dy): return dy * (y > 0)
+    return y, dx
+
+# %% [markdown]
+# A function that mentions variables of the function around it is a **closure**. As long as it
+# lives, these variables live, and it can be asked for their names.
+#
+# <details><summary>Before you run: which of x, W, b and y do the three gradient functions of
+# <code>dense</code> mention?</summary>W and x. Nobody needs b or y: a sum has the
+# slope 1, whatever its terms are.</details>
+
+# %%
+x = np.ones((10, 300), np.float32)                     # ten rows
+W1, b1 = np.ones((300, 200), np.float32), np.zeros(200, np.float32)
+W2, b2 = np.ones((200, 7), np.float32), np.zeros(7, np.float32)
+h, *first = dense(x, W1, b1)
+a, *middle = relu(h)
+y, *second = dense(a, W2, b2)
+for function in first + middle + second:
+    print(function.__qualname__, function.__code__.co_freevars)
+
+# %% [markdown]
+# The ReLU could keep its input h instead of its output: where one is positive, the other is.
+# Why the output? Because the second layer is going to multiply it, and keeps it anyway, as its
+# x. It is one array and takes its memory once. And as soon as h is in nobody's closure, Python
+# frees it. So let us list the arrays behind all closures, each once.
+
+# %%
+def remembered(values, found=None):
+    """{id: array} of the arrays that functions mention."""
+    found = {} if found is None else found
+    for value in values:
+        if isinstance(value, np.ndarray):
+            while isinstance(value.base, np.ndarray):
+                value = value.base                     # what a view shows
+            found[id(value)] = value
+        elif cells := getattr(value, "__closure__", None):
+            remembered((cell.cell_contents for cell in cells), found)
+    return found
+
+kept = remembered(first + middle + second)
+for name, v in dict(x=x, W1=W1, b1=b1, h=h, a=a, W2=W2, b2=b2, y=y).items():
+    print(f"{name:2} {v.nbytes:7,} bytes", "kept" * (id(v) in kept))
+
+# %% [markdown]
+# A float32 takes four bytes. What is kept is of two kinds. The weights are there in any case.
+# The rest, x and a, are **activations**: numbers on their way through the net. Each row of the
+# batch adds its own, here 300 + 200 numbers, which is 2,000 bytes. Does tinynet keep the same?
+# (Four bytes more come from `sum`.)
+
+# %%
+p = [Tensor(v, requires_grad=True) for v in (W1, b1, W2, b2)]
+
+def loss_of(rows):
+    a = ops.relu(ops.dense(Tensor(x[:rows]), *p[:2]))
+    return ops.dense(a, *p[2:]).sum()
+
+def size(loss):
+    functions = [node.grad_fns or () for node in engine.graph(loss)]
+    return sum(v.nbytes for v in remembered(sum(functions, ())).values())
+
+print("1, 2, 10 rows:", *[f"{size(loss_of(n)):,}" for n in (1, 2, 10)])
+assert size(loss_of(10)) == sum(v.nbytes for v in kept.values()) + 4
+
+# %% [markdown]
+# After `backward` all this is free again. Where nobody is going to call it, as when a net is
+# tested, nothing need be kept: inside `no_grad()` no graph is made. Elsewhere, a list of
+# losses that you fill with `losses.append(loss)` holds the graph of every one of them, and all
+# that is kept behind it. Append the number, `loss.item()`.
+
+# %%
+with no_grad():
+    print("under no_grad: ", size(loss_of(10)), "bytes")
+loss = loss_of(10)
+loss.backward()
+print("after backward:", size(loss), "bytes")
+
+# %% [markdown]
+# **AlexNet.** Now count so for the whole net of the paper. That takes no learned weights and no
+# photograph, only their shapes: zeros will do, and one black picture. What it makes the net
+# keep, every picture of a batch does. (Convolutions, pools and norms come in lessons 5 to 8.
+# They keep what their gradient functions mention, as all ops do.)
+
+# %%
+recipe = RECIPES["paper"].changed({"conv": "im2col"})
+net = alexnet.AlexNet(1000, device.devices("cpu"), recipe)
+net = memory.without_weights(net).train()
+picture = Tensor(np.zeros((1, 227, 227, 3), np.float32))
+loss = ops.softmax_cross_entropy(net(picture), labels=[0])
+seen = {id(w.data) for _, w in net.parameters()}
+kept = {}
+for node, layer in anatomy.layers_of(loss).items():
+    found = remembered(node.grad_fns)
+    new = [found[key].nbytes for key in found.keys() - seen]
+    kept[layer] = kept.get(layer, 0) + sum(new)
+    seen |= found.keys()
+need, = memory.of_model(net).values()                  # what tinynet says
+assert sum(kept.values()) == need.kept
+print(f"{need.kept:,} bytes a picture")
+
+# %% [markdown]
+# To the left is what a batch of 128 makes each layer keep, to the right how many parameters the
+# layer has. They are mirror images. The first layers have large maps, and all places of a map
+# share a few weights. The dense layers, fc6 to fc8, have few outputs, and a weight for every
+# pair of an input and an output.
+
+# %%
+table = anatomy.layer_table(loss)
+svg.bars({name: size * 128 / 1e6 for name, size in kept.items()},
+         "conv1 keeps most and has few parameters, fc6 the other way round",
+         {name: row["parameters"] / 1e6 for name, row in table.items()},
+         ("MB kept, batch of 128", "million parameters"), form="{:,.2f}")
+
+# %% [markdown]
+# **The trap.** Who wants to save memory looks at the weights first, and of these at fc6. But
+# the weights take their memory once, the activations once for each picture. Below are three
+# numbers for three sizes of a batch. The first is three times the weights: the weights, their
+# gradients, and for each weight a **velocity**, which the paper's rule of learning needs
+# (lesson 13). The second is what is kept. The third are gradients on their way, at most the
+# dy and the dx of the largest op.
+
+# %%
+for batch in 1, 16, 128:
+    sizes = need.weights * 3, need.kept * batch, need.passing * batch
+    print(f"batch {batch:3}:", *[f"{n / 1e6:6.1f} MB" for n in sizes])
+fc6 = table["fc6"]["parameters"] * 4 / need.weights
+conv1 = kept["conv1"] / need.kept
+print(f"fc6: {fc6:.0%} of the weights; conv1: {conv1:.0%} of what is kept")
+
+# %% [markdown]
+# With one picture the weights are nearly all. With 128 the activations are more.
+#
+# **Three gigabytes.** Section 3.2 gives the memory of a card, 3 GB, as the reason for two towers
+# on two cards. By our count the whole net would have fitted into one, with a batch of 128. The
+# program of 2012 kept more. Unless an option said otherwise, the outputs of its layers and their
+# gradients stayed to the end of the step; its ReLUs wrote over their input. If nothing else was
+# shared, that makes:
+
+# %%
+outputs = sum(node.nbytes for node in anatomy.layers_of(loss)
+              if node.op not in ("relu", "reshape", "concat"))
+ours = 3 * need.weights + 128 * (need.kept + need.passing)
+theirs = 3 * need.weights + 128 * 2 * outputs
+print(f"ours {ours / 1e9:.1f} GB, counted so {theirs / 1e9:.1f} GB")
+
+# %% [markdown]
+# To that come an array that each of its norms kept, a second norm in layer 2, and buffers of its
+# convolutions. How much it was altogether nobody has written down. Of two cards each held
+# about half.
+#
+# Memory can be traded for time: what is not kept is computed again. tinynet does so where it is
+# cheap. Its norm keeps its input alone and makes the denominators again, and its convolution
+# makes its large matrix again (lesson 5). If a batch does not fit, take a smaller one: that
+# shrinks all but the first of the three numbers. `alexnet.py show` prints what each device
+# needs, and a run that dies of too little memory says which batch would fit.
+#
+# Open `memory.py` now. `Need` is the table, `needs` takes the difference of two pictures and
+# one. And read `op` in `engine.py` again: nothing there says what to keep.
