@@ -211,4 +211,4 @@ svg.curves(curves, "with a constant rate the loss jumps about; with one "
 # here it is a difference of 0.001 in the error.
 #
 # Open `optim.py` now: `_update` is our `step` in place. Then read `Plateau` in
-# `schedules.py`, and below it the dates that the authors logged.
+# `schedules.py`, and above it the dates that the authors logged.
