@@ -229,6 +229,17 @@ def test_the_index_is_a_map_of_all_lessons():
     assert all(number in html for number in EXERCISES)
 
 
+def test_the_questions_of_a_class_have_the_mistakes_as_choices():
+    pytest.importorskip("latex2mathml", reason='needs pip install -e ".[lessons]"')
+    html = build.questions()
+    asked = [exercise for exercise in EXERCISES.values() if isinstance(exercise, Question)]
+    for question in asked:
+        assert f"<strong>{question.number}</strong>" in html
+    assert html.count("<details>") == len(asked)
+    assert {question.number.split(".")[0] for question in asked} == {
+        number.split(".")[0] for number in EXERCISES}       # each lesson has one
+
+
 @each_lesson
 def test_a_notebook_has_the_cells_of_the_lesson_and_what_they_printed(path, ran):
     notebook = json.loads(build.notebook(path, ran[path]()))

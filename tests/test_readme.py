@@ -1,15 +1,17 @@
 """What README says is run here."""
-import doctest
 import re
 import shlex
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import alexnet
-from helpers import PACKAGE, ROOT
+from helpers import PACKAGE, ROOT, distinct
+from tinynet import Tensor, ops
+from tinynet.store import Checkpoint
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -29,8 +31,8 @@ def test_it_has_at_most_200_lines():
 
 def test_what_a_terminal_shows_fits_into_80_columns():
     fenced = README.split("```")[1::2]                  # what stands between two fences
-    shown = [block for block in fenced if block.startswith(("\n", "pycon\n"))]
-    assert len(shown) == 3
+    shown = [block for block in fenced if block.startswith("\n")]
+    assert len(shown) == 2
     assert [line for block in shown for line in block.splitlines() if len(line) > 80] == []
 
 
@@ -39,21 +41,24 @@ def test_its_figure_is_that_of_the_program():
     assert figure.startswith("top") and figure in alexnet.__doc__
 
 
-def test_the_session_prints_what_it_says():
-    example = doctest.DocTestParser().get_doctest(blocks("pycon")[0], {}, "README", None, 0)
-    assert doctest.DocTestRunner().run(example).failed == 0
-
-
-def test_the_net_it_shows_learns(capsys):
-    exec(blocks("python")[0], {})
+def test_the_program_it_shows_runs(capsys, tmp_path, monkeypatch):
+    """Its three blocks, one after the other: a net that learns, an op, a layer."""
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    loop, own_op, own_layer = blocks("python")
+    exec(loop, names)
     *steps, last = capsys.readouterr().out.splitlines()
     losses = [float(re.fullmatch(r"step \d00  loss ([\d.]+)", line)[1]) for line in steps]
     assert losses == sorted(losses, reverse=True) and len(losses) == 3 and losses[-1] < 0.3
     assert int(re.fullmatch(r"(\d+)% of the points are right", last)[1]) > 90
-
-
-def test_the_op_it_shows_is_the_op_there_is():
-    assert blocks("python")[1] in (PACKAGE / "ops.py").read_text(encoding="utf-8")
+    exec(own_op, names)
+    assert capsys.readouterr().out == "True\n"
+    inputs = [Tensor(distinct(*shape)) for shape in ((4, 3), (3, 2), (2,))]
+    assert names["dense"](*inputs).numpy() == pytest.approx(ops.dense(*inputs).numpy())
+    exec(own_layer, names)
+    assert "conv1" in capsys.readouterr().out and names["logits"].shape == (1, 10)
+    assert np.array_equal(names["net"].fc2[1].W.numpy(), Checkpoint("net.npz").arrays(
+        "weights/")["fc2.1.W"])
 
 
 @pytest.mark.parametrize("command", [c for c in commands() if "alexnet.py" in c])

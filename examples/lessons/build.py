@@ -114,8 +114,29 @@ def index(paths):
 <p class="promise">You know Python and NumPy. At the end you have built every part of the network
 of 2012, and can read every file of tinynet.</p>
 <p class="facts">{len(paths)} lessons, {minutes} minutes of reading, and as much again for the
-exercises.</p></header><div class="map"><table><tr>{"".join(f"<th>{t}</th>" for t in titles)}</tr>
+exercises. <a href="questions.html">Questions for a class</a>.</p></header>
+<div class="map"><table><tr>{"".join(f"<th>{t}</th>" for t in titles)}</tr>
 {"".join(rows)}</table></div>""")
+
+
+def questions():
+    """A page for teachers: every question with its wrong answers as choices."""
+    render, parts = renderer(), []
+    for exercise in catalogue.exercises().values():
+        if isinstance(exercise, Exercise):
+            continue
+        told = {exercise.right: "right"}
+        told.update((wrong, sentence) for sentence, wrong in exercise.mistakes.items())
+        choices = sorted(told, key=lambda value: (str(type(value)), value))
+        shown = [value if isinstance(value, str) else f"{value:,.10g}" for value in choices]
+        listed = "".join(f"\n- {value}" for value in shown)
+        why = "".join(f"\n- **{value}**: {told[choice]}"
+                      for value, choice in zip(shown, choices, strict=True))
+        parts.append(render(f"**{exercise.number}** {exercise.ask}\n{listed}\n\n<details><summary>"
+                            f"Which, and why not the others?</summary>\n\n{why}\n\n</details>"))
+    return document("Questions for a class", '<nav><a href="index.html">all lessons</a></nav>'
+                    "<header><h1>Questions for a class</h1><p>The wrong choices are the mistakes "
+                    "that people make.</p></header>" + "".join(parts))
 
 
 def document(title, body):
@@ -201,8 +222,9 @@ def main(argv=None):
             target.write_text(text, encoding="utf-8")
             print(f"{target}: {len(text.encode()) / 1024:.0f} KB")
     if not args.notebooks:
-        (args.out / "index.html").write_text(index(paths), encoding="utf-8")
-        print(args.out / "index.html")
+        for name, text in ("index", index(paths)), ("questions", questions()):
+            (args.out / f"{name}.html").write_text(text, encoding="utf-8")
+            print(args.out / f"{name}.html")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import runpy
 import sys
 import traceback
 from pathlib import Path
+from textwrap import shorten
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))      # where this is not installed
 import catalogue  # noqa: E402
@@ -54,7 +55,7 @@ def main(argv=None):
     exercises = catalogue.exercises()
     if not args.number:
         for number, exercise in exercises.items():
-            print(f"{number:5} {exercise.ask.split('. ')[0]}")
+            print(f"{number:5} {shorten(exercise.ask, 74, placeholder=' ...')}")
         return
     if args.number not in exercises:
         sys.exit(f"there is no exercise {args.number}; without a number, this lists all")
