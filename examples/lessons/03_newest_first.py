@@ -73,9 +73,9 @@ print("\ngradient of a:", grads[a])
 # and the result is too small. b must pass on all shares, each of them once.
 #
 # **Second try: recursion with the share alone.** What goes on is not all that a node has, but
-# the share that has just come. This is right. It walks along every path from d to a, and the
-# chain rule says just that: the slope is the sum over all paths of the product along a path.
-# But look how often it visits a node.
+# the share that has just come. This is right, and it is what the engine of lesson 2 does. It walks
+# along every path from d to a, and the chain rule says just that: the slope is the sum over all
+# paths of the product along a path. But look how often it visits a node.
 
 # %%
 def by_share(node, dy, grads):
@@ -133,7 +133,7 @@ svg.graph({"d": (3, 0, "d: 1\nsends 6 and 12"),
 # a recursion, or a stack of one's own, and a set of the nodes seen. The program of 2012
 # counts: a layer waits until as many gradients have come as there are layers that use it. The
 # order of creation is a topological order that costs nothing. tinynet keeps it in `order`, and
-# `graph` lists the nodes, oldest first. A tensor that was given and not computed is a **leaf**.
+# `graph` lists the nodes, oldest first. A leaf (a tensor that no op computed) is one of them.
 
 # %%
 def forward(leaf):
