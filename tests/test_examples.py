@@ -178,3 +178,12 @@ def test_an_example_takes_as_many_of_the_gpus_as_it_has_towers(monkeypatch):
     monkeypatch.setattr(common, "default_devices", lambda most: "gpu0,gpu1"[:5 * most - 1])
     assert figure1.parser().parse_args([]).device == "gpu0"
     assert cifar_smoke.parser().parse_args([]).device == "gpu0,gpu1"
+
+
+def test_a_curve_of_a_single_point_is_seen(tmp_path):
+    """After one epoch there is one validation."""
+    red = "#ff0000"
+    for name, points in ("one", [(1, 0.5)]), ("two", [(0, 0.9), (1, 0.5)]):
+        figures.draw_curves(tmp_path / name, [("", points, (red, "dashed"))], "title")
+        with Image.open(tmp_path / name) as picture:
+            assert (np.asarray(picture) == (255, 0, 0)).all(axis=-1).any()

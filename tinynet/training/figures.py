@@ -107,7 +107,11 @@ def nice_step(largest):
 
 
 def stretch(pen, corners, colour, stroke):
-    """A line through corners, solid, thin or dashed."""
+    """A line through corners, solid, thin or dashed. Of a single corner, a dot."""
+    if len(corners) == 1:
+        (x, y), = corners
+        pen.ellipse([x - 6, y - 6, x + 6, y + 6], colour)
+        return
     if stroke != "dashed":
         pen.line(corners, colour, 2 if stroke == "thin" else 5, "curve")
         return
