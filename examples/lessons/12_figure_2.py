@@ -178,8 +178,8 @@ svg.graph(nodes, edges, "two columns of boxes, the towers; they exchange "
 
 # %% [markdown]
 # **How far does a unit see?** A unit is one number in a map. Its **receptive field** is the
-# square of pixels that it depends on. One place further in a map is `jump` pixels further in the
-# picture. A window of `size` places reaches `size - 1` jumps beyond its first one, so the
+# square of pixels that it depends on. One place further in a map is `jump` pixels further in
+# the picture. A window of `size` places reaches `size - 1` jumps beyond its first one, so the
 # field grows by that. A stride multiplies the jump for all later layers.
 
 # %%
