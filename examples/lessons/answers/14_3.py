@@ -1,9 +1,5 @@
-"""Why the wrong ones tempt: logits are what the net says, and their mean is one line. While all
-views are about as sure, both means choose the same class."""
-import numpy as np
-
-
-def say_together(logits):
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities = powers / powers.sum(axis=-1, keepdims=True)    # of each view
-    return probabilities.mean(axis=1)
+"""Why the wrong ones tempt: a deviation grows with the scale of the pixels, a variance with its
+square. Whoever computes in one scale and thinks in the other is wrong by a factor of 255."""
+deviation = 121.78 / 255                # of pixels of 0 to 1
+shift = 0.1 * deviation ** 2            # the eigenvalue is the variance
+answer = 255 * shift                    # in grey levels

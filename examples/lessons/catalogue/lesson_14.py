@@ -1,68 +1,8 @@
 """More pictures out of one."""
 import numpy as np
 
-from exercise import Exercise
+from exercise import Exercise, Question
 from tinynet.training.evaluation import mean_over_views
-
-
-def view(picture, mean, top, left, side, mirrored):
-    crop = (picture - mean)[top:top + side, left:left + side]
-    return crop[:, ::-1] if mirrored else crop
-
-
-def view_wrongly(picture, mean, top, left, side, mirrored, mirror=lambda crop: crop[:, ::-1],
-                 mean_at=None, mirror_mean=True, mirror_first=False):
-    """view, but: how a crop is mirrored; where the mean is cropped; whether it is mirrored;
-    whether the whole picture is mirrored before it is cropped."""
-    if mirror_first and mirrored:
-        return (mirror(picture) - mirror(mean))[top:top + side, left:left + side]
-    middle = (len(picture) - side) // 2
-    y, x = {None: (top, left), "centre": (middle, middle), "corner": (0, 0)}[mean_at]
-    crop = picture[top:top + side, left:left + side]
-    of_mean = mean[y:y + side, x:x + side]
-    if not mirrored:
-        return crop - of_mean
-    return mirror(crop) - (mirror(of_mean) if mirror_mean else of_mean)
-
-
-def a_picture(draw, side):
-    return draw.integers(0, 256, (side, side, 3)).astype(float)
-
-
-def places():
-    draw = np.random.default_rng(14)
-    small = np.arange(16.0).reshape(4, 4, 1) * np.array([1, 10])
-    return [(small, np.full((4, 4, 2), 5.0) + np.arange(4)[:, None], 1, 0, 2, True),
-            (a_picture(draw, 8), a_picture(draw, 8), 1, 3, 4, True),
-            (a_picture(draw, 9), a_picture(draw, 9), 3, 0, 5, False)]
-
-
-VIEW = Exercise(
-    "14.1", "view",
-    "The crop of side x side pixels whose first row and column are `top` and `left`, less the "
-    "mean image (as large as the picture, cropped at the same place), and mirrored left to right "
-    "if `mirrored`.",
-    view, places(),
-    {"it is mirrored top to bottom": lambda *a: view_wrongly(*a, mirror=lambda crop: crop[::-1]),
-     "its channels are mirrored: red and blue change places":
-     lambda *a: view_wrongly(*a, mirror=lambda crop: crop[..., ::-1]),
-     "it is turned over: rows and columns change places":
-     lambda *a: view_wrongly(*a, mirror=lambda crop: crop.transpose(1, 0, 2)),
-     "it is turned by 180 degrees":
-     lambda *a: view_wrongly(*a, mirror=lambda crop: crop[::-1, ::-1]),
-     "the picture is mirrored and then cropped. That is the mirror image of another place":
-     lambda *a: view_wrongly(*a, mirror_first=True),
-     "the mean is not mirrored with the crop": lambda *a: view_wrongly(*a, mirror_mean=False),
-     "the mean is always its centre and mirrored": lambda *a: view_wrongly(*a, mean_at="centre"),
-     "the mean is always its centre, never mirrored. So it was in the authors' program, but here "
-     "it belongs to the same place": lambda *a: view_wrongly(*a, mean_at="centre",
-                                                             mirror_mean=False),
-     "the mean is always its upper left corner": lambda *a: view_wrongly(*a, mean_at="corner"),
-     "it is never mirrored": lambda *a: view_wrongly(*a, mirror=lambda crop: crop),
-     "the mean is not subtracted": lambda picture, mean, *a: view(picture, 0 * mean, *a),
-     "top and left have changed places":
-     lambda picture, mean, top, left, *a: view(picture, mean, left, top, *a)},
-    hint="crop[:, ::-1] reads the columns from right to left.")
 
 
 def colour_noise(picture, seed, variances, V):
@@ -84,7 +24,7 @@ def three(seed, *shape):
 
 
 COLOUR = Exercise(
-    "14.2", "colour_noise",
+    "14.1", "colour_noise",
     "A picture (H, W, 3) under the authors' colour noise of size 0.1, by standard deviations. "
     "variances: (3,), the eigenvalues; V: (3, 3), a column an eigenvector. Draw with "
     "np.random.default_rng(seed).standard_normal(3). Do not clip, do not divide by 1.1.",
@@ -146,7 +86,7 @@ def answers():
 
 
 VIEWS = Exercise(
-    "14.3", "say_together",
+    "14.2", "say_together",
     "What a net says of pictures that it saw in several views: logits (N, views, classes) -> "
     "probabilities (N, classes), as in the paper.",
     say, answers(),
@@ -168,4 +108,25 @@ VIEWS = Exercise(
      "those are logarithms of the probabilities": lambda x: np.log(say(x))},
     hint="First what each view says, then the mean over the views.")
 
-EXERCISES = [VIEW, COLOUR, VIEWS]
+LETTER = Question(
+    "14.3",
+    "Pixels of 0 to 1, and the formula as the paper has it: 0.1 times a Gaussian number times the "
+    "eigenvalue. Along the first component the pixels of ImageNet have a standard deviation of "
+    "121.78 grey levels (of 255). How many grey levels is the standard deviation of the shift "
+    "along it? Two digits will do.",
+    0.1 * 121.78 ** 2 / 255,
+    {"that takes the standard deviation, as the authors' program did. The paper's letter has its "
+     "square, the variance": 12.178,
+     "that takes the standard deviation, and divides by 1.1: so it was in the program, but not in "
+     "the paper": 12.178 / 1.1,
+     "that is the variance of pixels of 0 to 255. Here they are scaled before it is taken": 1483,
+     "that is right in units of 0 to 1. Grey levels are asked for": 0.1 * (121.78 / 255) ** 2,
+     "the 0.1 is missing": 121.78 ** 2 / 255,
+     "that is the deviation in units of 0 to 1: square it, and go back to grey levels":
+     0.1 * 121.78 / 255,
+     "nearly all of that is lost: it was divided by 255 squared and by 255 again":
+     0.1 * 121.78 ** 2 / 255 ** 3},
+    tolerance=0.01,
+    hint="First the deviation in units of 0 to 1. Its square is the eigenvalue there.")
+
+EXERCISES = [COLOUR, VIEWS, LETTER]
