@@ -199,5 +199,5 @@ svg.side_by_side(
 # the data gradient has such a grid of four pixels.
 #
 # None of the four looks is a proof of what the net does. A picture of a net should
-# come with a number, as here the 23 wrong ones of 160. Open `figures.py` now, and read
+# come with a number, as here the share of its wrong answers. Open `figures.py` now, and read
 # `kernel_sheet`. Then look at the kernels of your own run: `python alexnet.py train` saves them.
