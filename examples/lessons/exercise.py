@@ -182,7 +182,7 @@ def describe(value, all_of_it=False):
         return f"({', '.join(describe(part, all_of_it) for part in value)})"
     if isinstance(value, np.ndarray) and not all_of_it:
         return f"{value.dtype} {value.shape}"
-    if isinstance(value, np.ndarray):
+    if type(value) is np.ndarray:
         return np.array2string(value, precision=4, separator=", ", threshold=200)
     return repr(value)
 
