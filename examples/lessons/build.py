@@ -154,13 +154,13 @@ def document(title, body):
 # --- notebooks --------------------------------------------------------------------------
 
 
-def notebook(path, ran):
-    """A lesson as the JSON of a notebook, with what its cells said and drew."""
-    entries = [
-        _entry("markdown", "To run this notebook elsewhere than in a checkout of tinynet (on "
-               "Colab, say), put the path or the address of the project behind `install` first."),
-        _entry("code", "try:\n    import tinynet\nexcept ImportError:\n"
-               "    %pip install -q tinynet-alexnet", outputs=[], execution_count=None)]
+def notebook(path, ran, project="tinynet-alexnet"):
+    """A lesson as the JSON of a notebook, with what its cells said and drew.
+
+    project: what pip is to install where tinynet is not: a name, a path or an address.
+    """
+    entries = [_entry("code", "try:\n    import tinynet\nexcept ImportError:\n"
+                      f"    %pip install -q {project}", outputs=[], execution_count=None)]
     count = 0
     for cell in ran:
         if cell.is_prose:
@@ -201,6 +201,9 @@ def main(argv=None):
     parser.add_argument("out", nargs="?", type=Path, default=Path("lessons"), metavar="OUT",
                         help="the folder to write to (default: lessons)")
     parser.add_argument("--notebooks", action="store_true", help="notebooks instead of pages")
+    parser.add_argument("--project", default="tinynet-alexnet", metavar="P", help=(
+        "what a notebook installs where tinynet is missing, as on Colab: a name, a path or an "
+        "address such as git+https://... (default: tinynet-alexnet)"))
     parser.add_argument("--only", metavar="NAME", help="of the lessons those that begin with NAME")
     args = parser.parse_args(argv)
     if not args.notebooks:
@@ -215,10 +218,12 @@ def main(argv=None):
         for path, ran in zip(chosen, pool.imap(cells.run, chosen), strict=True):
             place = paths.index(path)
             if args.notebooks:
-                target, text = args.out / f"{path.stem}.ipynb", notebook(path, ran)
+                target = args.out / f"{path.stem}.ipynb"
+                text = notebook(path, ran, args.project)
             else:
                 neighbours = [None, *paths, None][place:place + 3:2]
-                target, text = args.out / f"{path.stem}.html", page(path, ran, *neighbours)
+                target = args.out / f"{path.stem}.html"
+                text = page(path, ran, *neighbours)
             target.write_text(text, encoding="utf-8")
             print(f"{target}: {len(text.encode()) / 1024:.0f} KB")
     if not args.notebooks:
