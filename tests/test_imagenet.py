@@ -175,7 +175,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bits(tmp_path):
     done = run(KILLER, source, tmp_path / "target")
     assert done.returncode == 0, done.stderr
     left = {int(count) for count in done.stderr.split()}
-    assert len(left) > 4, left                     # how many files there were: many moments
+    assert len(left) > 3, left                     # how many files there were: many moments
     assert contents(source) == before
 
 
@@ -324,7 +324,7 @@ def test_a_full_disk_is_a_clean_error_and_what_is_finished_stays(tmp_path):
 
 
 def test_ctrl_c_leaves_with_130_and_keeps_finished_files(tmp_path):
-    source, target = lay_out(tmp_path / "source", train_files(60)), tmp_path / "target"
+    source, target = lay_out(tmp_path / "source", train_files(150)), tmp_path / "target"
     process = subprocess.Popen([sys.executable, ROOT / "data" / "imagenet.py", source, target,
                                 "--per-file", "2"], env=environment(), text=True,
                                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -337,4 +337,4 @@ def test_ctrl_c_leaves_with_130_and_keeps_finished_files(tmp_path):
     left = set(contents(target))
     assert "train-00001.pack" in left and "prepared.json" not in left
     assert not any(name.endswith(".part") for name in left)
-    assert prepare(source, target, per_file=2)["splits"]["train"]["pictures"] == 180
+    assert prepare(source, target, per_file=2)["splits"]["train"]["pictures"] == 450
