@@ -205,6 +205,14 @@ def test_check_lists_shows_and_judges(tmp_path):
     assert "does not run" in run_check("5.1", broken).stderr
 
 
+@pytest.mark.parametrize("script", ["check.py", "build.py"])
+def test_without_the_environment_it_says_how_to_start_it(script):
+    done = subprocess.run([sys.executable, "-S", "-E", FOLDER / script], text=True,
+                          capture_output=True)
+    assert done.returncode == 1 and "\nstart the environment with" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 # --- pages and notebooks ----------------------------------------------------------------
 
 

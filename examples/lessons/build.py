@@ -15,9 +15,13 @@ import sys
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))      # where this is not installed
-import catalogue  # noqa: E402
-import cells  # noqa: E402
-from exercise import Exercise  # noqa: E402
+try:
+    import catalogue
+    import cells
+    from exercise import Exercise
+except ImportError as problem:
+    sys.exit(f"{problem}\nstart the environment with  . .venv/bin/activate   (README's first "
+             "command makes it)")
 
 
 def exercises_of(path):

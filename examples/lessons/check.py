@@ -16,8 +16,12 @@ from pathlib import Path
 from textwrap import shorten
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))      # where this is not installed
-import catalogue  # noqa: E402
-from exercise import Exercise  # noqa: E402
+try:
+    import catalogue
+    from exercise import Exercise
+except ImportError as problem:
+    sys.exit(f"{problem}\nstart the environment with  . .venv/bin/activate   (README's first "
+             "command makes it)")
 
 
 def functions(path):
