@@ -33,10 +33,10 @@ for run, (top1, top5, paper) in notes.items():
 # %% [markdown]
 # The paper also says how much each idea brings. These are differences of two runs.
 #
-# <details><summary>Before you run: each net was trained once. Which of the three numbers would
-# you doubt first?</summary>The last and smallest, for overlapping pools. The paper gives no
-# spread over several trainings. On CIFAR-10 what LRN brings varied by 0.6 points between
-# tinynet's seeds.</details>
+# <details><summary>Before you run: of each net the notes have one training. Which of the three
+# numbers would you doubt first?</summary>The last and smallest, for overlapping pools. The paper
+# gives no spread over several trainings. On CIFAR-10 three trainings with LRN and three without
+# told tinynet what it brings to 0.6 points up or down.</details>
 
 # %%
 for idea, without, with_it, paper in [
@@ -48,7 +48,7 @@ for idea, without, with_it, paper in [
 # %% [markdown]
 # So the notes are those of the paper's nets. Where the settings differ from the text, the
 # settings are what was run. In tinynet a recipe is one of the three: `paper` is the letter of
-# the text, `2012` the settings, `caffe` the net that most people used in the years after. Here
+# the text, `2012` the settings, `caffe` the net that many used in the years after. Here
 # is where they differ. (First weights and biases, which lesson 15 has, and the order in layers 1
 # and 2 are left out.)
 
