@@ -95,7 +95,8 @@ def bars(values, alt, beside=None, titles=("", ""), log=False, form="{:,.4g}"):
     grows to the left. log: of both, each decade is as long as the next.
     """
     both = [values] if beside is None else [values, beside]
-    length, name_width, number_width = 170, 12 + 7 * max(map(len, values)), 80
+    name_width, number_width = 12 + 7 * max(map(len, values)), 72
+    length = 170 if beside is None else 90             # so that a phone shows all of both sides
     middle = name_width if beside is None else length + number_width + name_width / 2
 
     def lengths(values):
@@ -170,6 +171,8 @@ def _scale(values, log):
         step *= next(m for m in (1, 2, 5, 10) if span / (m * step) <= 5)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     ticks = [10.0 ** (i * step) if log else i * step for i in range(first, last + 1)]
+    if len(ticks) < 2:                                 # less than two decades: its ends
+        ticks = [float(values.min()), float(values.max())]
     return (lambda value: (change(value) - low) / span), ticks
 
 
