@@ -156,9 +156,18 @@ DOUBLE = Exercise("0.1", "double", "Multiply x by a number.", double,
     (lambda x, by: abs(x * by),
      "case 2, double(float64 (4,), -1): 3 of 4 numbers differ, the first at (1,): 1, not -1"),
     (lambda x, by: (x * by, x), "case 1, double(float64 (3,), 3): 2 values instead of one value"),
+    (lambda x, by: lambda: x * by,
+     "case 1, double(float64 (3,), 3): it is a function, not what the function gives"),
 ])
 def test_a_verdict_names_the_mistake_or_the_first_difference(mine, said):
     assert DOUBLE.verdict(mine) == said
+
+
+def test_a_verdict_says_which_of_several_results_differs():
+    both = Exercise("0.3", "both", "Twice x, and x.", lambda x: (x * 2, x), [(np.arange(3.0),)], {})
+    assert both.verdict(lambda x: (x * 2, x + 1)) == (
+        "case 1, both(float64 (3,)), result 2 of 2: 3 of 3 numbers differ, the first at (0,): "
+        "1, not 0")
 
 
 def test_a_verdict_names_the_line_of_an_error_in_the_readers_file(tmp_path):
@@ -182,6 +191,12 @@ def test_a_verdict_tells_that_an_argument_was_written_into():
 def test_a_question_takes_a_number(answer, said):
     question = Question("0.2", "How many?", 1000, {"that is the number of rows": 10}, 0.01)
     assert question.verdict(answer) == said
+
+
+def test_a_choice_is_a_letter():
+    question = Question("0.4", "Which? a: one b: two", "b", {"no": "a"})
+    assert question.verdict("B ") is None and question.verdict("a") == "no"
+    assert question.verdict("b: two") == "b: two is not it: one letter is wanted"
 
 
 def run_check(*words):

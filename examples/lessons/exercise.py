@@ -66,8 +66,12 @@ class Exercise:
         """The first place at which the answers are not what is wanted."""
         for number, (case, mine, theirs) in enumerate(
                 zip(self.cases, answers, wanted, strict=True), start=1):
-            at = f"case {number}, {self.name}({', '.join(map(describe, case))})"
-            for got, want in matched(mine, theirs):
+            call = f"case {number}, {self.name}({', '.join(map(describe, case))})"
+            pairs = matched(mine, theirs)
+            for place, (got, want) in enumerate(pairs, start=1):
+                at = f"{call}, result {place} of {len(pairs)}" if len(pairs) > 1 else call
+                if callable(got):
+                    return f"{at}: it is a function, not what the function gives"
                 if isinstance(want, str) and got != want:
                     return f"{at}: {got} instead of {want}"
                 if np.shape(got) != np.shape(want):
@@ -111,7 +115,8 @@ class Question:
             if self.is_answer(mine, wrong):
                 return sentence
         if isinstance(self.right, str):
-            return f"{mine} is not it"
+            letter = len(self.right) == 1 and len(str(mine).strip()) > 1
+            return f"{mine} is not it" + ": one letter is wanted" * letter
         try:
             return f"{number_of(mine):,.10g} is not it"
         except ValueError:
