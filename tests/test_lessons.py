@@ -164,7 +164,8 @@ def test_a_verdict_names_the_mistake_or_the_first_difference(mine, said):
 
 
 def test_a_verdict_says_which_of_several_results_differs():
-    both = Exercise("0.3", "both", "Twice x, and x.", lambda x: (x * 2, x), [(np.arange(3.0),)], {})
+    both = Exercise("0.3", "both", "Twice x, and x.", lambda x: (x * 2, x),
+                    [(np.arange(3.0),)], {})
     assert both.verdict(lambda x: (x * 2, x + 1)) == (
         "case 1, both(float64 (3,)), result 2 of 2: 3 of 3 numbers differ, the first at (0,): "
         "1, not 0")
