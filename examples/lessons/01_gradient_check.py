@@ -109,9 +109,9 @@ n = 2 * 60_965_224
 print(f"{n:,} evaluations, {n / 178 / 86400:.1f} days")
 
 # %% [markdown]
-# So move all numbers at once: x by $h v$, where $v$ is an array in the shape of x. To the growth
-# of the loss each number adds its slope times its own move. So the central difference gives one
-# number, and it must be the sum of gradient times $v$:
+# So move all numbers at once: x by $h v$, where $v$ is an array in the shape of x. Each number
+# adds its slope times its own move to the growth of the loss. So the central difference gives
+# one number, and it must be the sum of gradient times $v$:
 #
 # $$\frac{f(x + hv) - f(x - hv)}{2h} \approx \sum_i \mathrm{gradient}_i \, v_i$$
 #
@@ -174,8 +174,8 @@ assert gradcheck(lambda x: x ** 3, x) < 1e-9
 # %% [markdown]
 # **How close is close enough?** Say that a check gives 1e-3. Is that float32's fault? Compare.
 # LRN is a formula of the paper (lesson 8): it divides each number by a power of a sum, 2 plus
-# 1e-4 times the squares of five neighbours. The careless gradient below forgets that x also
-# changes this divisor.
+# 1e-4 times the squares of five numbers, its own and four neighbours'. The careless gradient
+# below forgets that x also changes this divisor.
 
 # %%
 def careless_dx(x, dy): return dy * norm.plain_lrn(x) / x
@@ -192,9 +192,10 @@ print(f"{gradcheck(norm.lrn, big):.0e}  LRN of tinynet, by gradcheck")
 # Some tests accept 1e-2. (The program of 2012 accepted 2e-2. It checked in float32, by forward
 # differences, with a step of 2e-2 for the weights of convolutions.) Such a test accepts the
 # careless LRN. And in float32 the error of a right gradient can be larger than that of a wrong
-# one. So an error of 1e-3 in float32 proves no mistake, and excuses none. Repeat the check in
-# float64: there a gap lies between right, about 1e-9 or less, and wrong, more than 1e-6.
-# (`gradcheck` says 0 because it first takes off what rounding alone may have done.)
+# one. So an error of 1e-3 in float32 does not prove a mistake, and does not rule one out.
+# Repeat the check in float64: there a gap lies between right, about 1e-9 or less, and wrong,
+# more than 1e-6. (`gradcheck` says 0 because it first takes off what rounding alone may have
+# done.)
 #
 # **The trap.** Some functions have a **kink**, a place where the slope jumps. ReLU, which is
 # max(x, 0), has slope 0 below zero and slope 1 above. If a number lies so near to zero that

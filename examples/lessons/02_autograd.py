@@ -138,11 +138,11 @@ def total(x):
 Tensor.__matmul__, Tensor.sum = matmul, total
 
 # %% [markdown]
-# That is the engine. Now a net of two **layers** shall learn our $a \cdot a + a$, and also its
-# slope $2a + 1$, from nine examples. A layer multiplies by a matrix of weights W and adds a row b,
-# the bias. Two layers in sequence would be no more than one, so something that is no product of
-# matrices must stand between them: in AlexNet ReLU, here a square. The **loss** is the sum of the
-# squares of all misses. (What is wanted comes with a minus, which spares us an op.) The sizes
+# That is the engine. Now a net of two **layers** will learn our $a \cdot a + a$, and also its
+# slope $2a + 1$, from nine examples. A layer multiplies by a matrix of weights W and adds a
+# row b, the bias. Two products in a row can be written as one, so something else must stand
+# between them: in AlexNet ReLU, here a square. The **loss** is the sum of the squares of all
+# misses. (What is wanted is given with a minus sign, so that `add` is enough.) The sizes
 # differ: 9 examples, 1 number in, 6 between the layers, 2 out.
 
 # %%
@@ -203,13 +203,14 @@ def forgetful(self, dy=1.0):
 
 Tensor.backward = forgetful
 print("a * a + a:", *run(formula, [0.5]))
-print("b2, wrong / right:", run(net, arrays)[4] / mine[4])
+print("b1, b2 by right:", *(run(net, arrays)[i] / mine[i] for i in (2, 4)))
 
 # %% [markdown]
-# In the net every slope is half of what it should be: the loss is `miss * miss`, two paths of the
-# same size, and the last one counts. The loss still falls, as if the rate were half. So a net that
-# learns does not prove its gradients. Lesson 1's check finds the mistake, but only in a function
-# that uses some tensor twice. In others `=` is as good as `+=`.
+# In the net each square halves the slopes behind it. Behind `miss * miss` alone, those of W2
+# and b2 are half of what they should be. Behind both squares, those of W1 and b1 are a
+# quarter. The loss still falls, but more slowly. So a net that learns does not prove its
+# gradients. Lesson 1's check finds the mistake, but only in a function that uses some tensor
+# twice. In others `=` is as good as `+=`.
 #
 # **What is different in tinynet.** Our `backward` walks along every path. With `b = a + a` and
 # `c = b + b` these are four, and after twenty such steps they are more than a million. tinynet

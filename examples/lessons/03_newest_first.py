@@ -93,8 +93,8 @@ for times in range(1, 15):
         print(f"doubled {times:2} times: {visits:6,} visits")
 
 # %% [markdown]
-# Each doubling doubles the paths. 14 additions make 32,767 visits, and 40 would make two million
-# millions. Besides, Python allows a recursion to be about a thousand calls deep.
+# Each doubling doubles the paths. 14 additions make 32,767 visits, and 40 would make 2 · 10¹².
+# Besides, Python allows a recursion to be about a thousand calls deep.
 #
 # **Third try: wait.** A node passes its gradient on when all shares have arrived. How does it
 # know? A node can only be computed from nodes that exist already. So it is older than every

@@ -105,10 +105,10 @@ loss.backward()
 print("after backward:", size(loss), "bytes")
 
 # %% [markdown]
-# **AlexNet.** Now count so for the whole net of the paper. That takes no learned weights and no
-# photograph, only their shapes: zeros will do, and one black picture. What it makes the net
-# keep, every picture of a batch does. (Convolutions, pools and norms come in lessons 5 to 8.
-# They keep what their gradient functions mention, as all ops do.)
+# **AlexNet.** Now count in this way for the whole net of the paper. That takes no learned
+# weights and no photograph, only their shapes: zeros will do, and one black picture. What it
+# makes the net keep, every picture of a batch does. (Convolutions, pools and norms come in
+# lessons 5 to 8. They keep what their gradient functions mention, as all ops do.)
 
 # %%
 recipe = RECIPES["paper"].changed({"conv": "im2col"})
@@ -141,12 +141,12 @@ svg.bars({name: size * 128 / 1e6 for name, size in kept.items()},
          ("MB kept, batch of 128", "million parameters"), form="{:,.2f}")
 
 # %% [markdown]
-# **The trap.** Who wants to save memory looks at the weights first, and of these at fc6. But
-# the weights take their memory once, the activations once for each picture. Below are three
-# numbers for three sizes of a batch. The first is three times the weights: the weights, their
-# gradients, and for each weight a **velocity**, which the paper's rule of learning needs
-# (lesson 13). The second is what is kept. The third are gradients on their way, at most the
-# dy and the dx of the largest op.
+# **The trap.** If you want to save memory, you look at the weights first, and above all at
+# fc6. But the weights take their memory once, the activations once for each picture. Below are
+# three numbers for three sizes of a batch. The first is three times the weights: the weights,
+# their gradients, and for each weight a **velocity**, which the paper's rule of learning needs
+# (lesson 13). The second is what is kept. The third are gradients on their way, at most the dy
+# and the dx of the largest op.
 
 # %%
 for batch in 1, 16, 128:
@@ -173,9 +173,8 @@ theirs = 3 * need.weights + 128 * 2 * outputs
 print(f"ours {ours / 1e9:.1f} GB, counted so {theirs / 1e9:.1f} GB")
 
 # %% [markdown]
-# To that come an array that each of its norms kept, a second norm in layer 2, and buffers of its
-# convolutions. How much it was altogether nobody has written down. Of two cards each held
-# about half.
+# To that come an array that each of its norms kept, a second norm in layer 2, and buffers of
+# its convolutions. Nobody has written down the total. Each of the two cards held about half.
 #
 # Memory can be traded for time: what is not kept is computed again. tinynet does so where it is
 # cheap. Its norm keeps its input alone and makes the denominators again, and its convolution

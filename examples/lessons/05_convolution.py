@@ -116,10 +116,10 @@ print("the same shape:", right.shape == wrong.shape,
       " the same numbers:", np.array_equal(right, wrong))
 
 # %% [markdown]
-# **What it costs.** Each pixel of x is in up to $K_H K_W / s^2$ patches, so the matrix has
-# about so many times the numbers of x. That is why tinynet makes it for a few pictures at a
-# time, and makes it again in the backward pass instead of keeping it. Here are the first two
-# layers of AlexNet:
+# **What it costs.** A pixel of x is in about $K_H K_W / s^2$ patches (in fewer at the edges),
+# so the matrix has about that many times as many numbers as x. That is why tinynet makes it
+# for a few pictures at a time, and makes it again in the backward pass instead of keeping it.
+# Here are the first two layers of AlexNet:
 
 # %%
 for name, side, channels, size, stride, kernels, pad in [

@@ -8,8 +8,9 @@
 # `tinynet/conv.py` (`col2im`, `plain`, `as_columns`) · Paper: 5 · 15 minutes*
 #
 # The paper writes the gradient of a weight as one symbol, and says nothing of how to compute
-# it. For a convolution it takes a page. Start again in one dimension: six pixels, a kernel of
-# three weights, four outputs. Output $i$ is made of the pixels $i$, $i+1$ and $i+2$:
+# it. For a convolution the computation takes a page. Start again in one dimension: six pixels,
+# a kernel of three weights, four outputs. Output $i$ is made of the pixels $i$, $i+1$ and
+# $i+2$:
 #
 # $$y_i = w_0 x_i + w_1 x_{i+1} + w_2 x_{i+2}$$
 #
@@ -146,11 +147,11 @@ svg.side_by_side(*[
 # A zero means that no window reaches the pixel. Nothing depends on it, so its gradient is 0,
 # and right.
 #
-# **The trap.** The names suggest that `col2im` undoes `im2col`. It does not: what comes back is
-# every pixel times its count. Who tests `col2im(im2col(x)) == x` sees it fail, changes `+=` to
-# `=`, and sees it pass. Then the gradient is wrong. Below, `places` says from which pixel
-# each number of the rows came, and `x[places] = cols` puts it back there, later ones over
-# earlier ones.
+# **The trap.** The names suggest that `col2im` undoes `im2col`. It does not: what comes back
+# is every pixel times its count. If you test `col2im(im2col(x)) == x`, you see it fail. You
+# change `+=` to `=`, and it passes. Then the gradient is wrong. Below, `places` says from
+# which pixel each number of the rows came, and `x[places] = cols` puts it back there, later
+# ones over earlier ones.
 
 # %%
 places = conv.im2col(np.arange(16).reshape(1, 4, 4, 1), (3, 3))
@@ -175,8 +176,8 @@ print("and its gradient is right:", np.array_equal(overwriting(dy @ w.T), dx))
 # and the first line prints both sides.)
 #
 # A second test that passes too much compares the mean of dx with the right mean. Each slope
-# meets each weight once, so the sum of dx is the sum of dy times the sum of the weights, and the
-# mean is right whichever way round the kernel lies.
+# meets each weight once, so the sum of dx is the sum of dy times the sum of the weights, and
+# the mean is right whether the kernel is mirrored or not.
 
 # %%
 print((cols * places).sum(), (x * col2im(places, x.shape, 3, 3)).sum())

@@ -143,10 +143,10 @@ print(f"central difference: {(change * dy).sum() / 0.2:.0f}")
 
 # %% [markdown]
 # Does it matter? The common tie is that of zeros, after a ReLU: where a whole window is 0, all
-# nine pixels are the largest. But the ReLU lets no gradient through at 0, so that whoever gets
-# it, nothing arrives below. Here 8.5 is subtracted, and only the 9 stays positive. The order of
-# ReLU and max pool does not matter to the output, either. The program put the ReLU of layer 1
-# after the pool, where it has about a quarter of the work.
+# nine pixels are the largest. But the ReLU lets no gradient through at 0, so nothing arrives
+# below, whichever pixel gets it. Here 8.5 is subtracted, and only the 9 stays positive. The
+# order of ReLU and max pool does not matter to the output, either. The program put the ReLU of
+# layer 1 after the pool, where it has about a quarter of the work.
 
 # %%
 for ties in "first", "all":

@@ -146,13 +146,14 @@ for alpha in 1e-4, 0.5:
     print(f"alpha {alpha}: the error is {error:.1%} of the gradient")
 
 # %% [markdown]
-# **The trap.** One formula, and five sets of numbers go by the name of LRN. The mathematics is
-# never in dispute, the names are. Some programs divide $\alpha$ by $n$: for them 1e-4 means 2e-5
-# on the sum. The program of 2012 did. The paper does not say so, and its formula read literally
-# has five times the $\alpha$ of what was run. Caffe divides too, and has $k = 1$ if not told
-# otherwise, as in its AlexNet. So do PyTorch and ONNX. TensorFlow does not divide. It counts the
-# neighbours on one side, the *radius*, and calls $k$ *bias*. Whoever types Caffe's numbers into
-# it has a fourth LRN. Here is what becomes of the 8, when all numbers are 30 times larger:
+# **The trap.** One formula, and five sets of numbers go by the name of LRN. People agree on
+# the formula. They give its numbers different names. Some programs divide $\alpha$ by $n$: for
+# them 1e-4 means 2e-5 on the sum. The program of 2012 did. The paper does not say so, and its
+# formula read literally has five times the $\alpha$ of what was run. Caffe divides too, and
+# has $k = 1$ if not told otherwise, as in its AlexNet. So do PyTorch and ONNX. TensorFlow does
+# not divide. It counts the neighbours on one side, the *radius*, and calls $k$ *bias*. Whoever
+# types Caffe's numbers into it has a fourth LRN. Here is what becomes of the 8, when all
+# numbers are 30 times larger:
 
 # %%
 for who, k, alpha, n, beta in [
@@ -166,9 +167,9 @@ for who, k, alpha, n, beta in [
 
 # %% [markdown]
 # Over which maps does the window run? The paper says, over all kernels of the layer. In its
-# program a GPU had only its own half of the maps, so that the window ends at the seam. It is so
-# in tinynet. Caffe's window crosses it. The order of the maps means nothing: who competes with
-# whom was fixed by their numbers, before training.
+# program a GPU had only its own half of the maps, so that the window ends at the seam. tinynet
+# does the same. Caffe's window crosses it. The order of the maps means nothing: who competes
+# with whom was fixed by their numbers, before training.
 #
 # And where does LRN stand? In the paper after the ReLU and before the pool. In the program's
 # layer 1 it came first: conv, LRN, pool, ReLU, so that negative numbers counted as energy. In

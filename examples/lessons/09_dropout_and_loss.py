@@ -6,11 +6,11 @@
 # *Question: What happens between the last neurons and the loss? · Opens: `tinynet/ops.py`
 # (`dropout`, `softmax_cross_entropy`), `tinynet/rng.py` (`mask`) · Paper: 4.2, 5 · 15 minutes*
 #
-# AlexNet ends like this. The layer fc7 gives some thousand numbers for each picture, the hidden
-# numbers. While the net is trained, half of them are dropped. From the rest the layer fc8 makes
-# one number for each class, the **logits**. The **softmax** turns the logits into probabilities,
-# and the **loss** says how bad these are. Here is the same end, in small: three pictures, five
-# hidden numbers, four classes.
+# AlexNet ends like this. The layer fc7 gives thousands of numbers for each picture, the hidden
+# numbers. While the net is trained, half of them are dropped. From the rest the layer fc8
+# makes one number for each class, the **logits**. The **softmax** turns the logits into
+# probabilities, and the **loss** says how bad these are. Here is the same end, in small: three
+# pictures, five hidden numbers, four classes.
 
 # %%
 import itertools

@@ -34,8 +34,8 @@ svg.pixels(svg.tiles(seen[np.arange(400) % 100 < 4], 4), scale=3,
            alt="four of each: horizontal, vertical, diagonal stripes; dots")
 
 # %% [markdown]
-# A row is a class. Colours, widths and brightness are drawn by lot, so only the shapes tell
-# the classes apart.
+# A row is a class. Colours, widths and brightness are random, so only the shapes tell the
+# classes apart.
 #
 # From the pixels we subtract their mean, as the paper does. (Its section 2 takes a mean for
 # every pixel of the picture, we take one for every colour.) We also divide by 50, which makes
@@ -79,9 +79,10 @@ def weights(net):
 # Why random numbers, and not zeros? `scale=0` makes all of them zero.
 #
 # <details><summary>Before you run: how many of the 3,780 numbers in this net get a gradient
-# other than zero, if all are zero?</summary>Four: the biases of the last layer. All maps are
-# zero, so the gradient of W3, a product with them, is zero. And what goes further back is a
-# product with W3, which is zero too.</details>
+# other than zero, if all are zero?</summary>Four: the biases of the last layer. (Of every
+# seventh picture: there the classes are not quite equally frequent. If they were, only
+# rounding would be left.) All maps are zero, so the gradient of W3, a product with them, is
+# zero. And what goes further back is a product with W3, which is zero too.</details>
 
 # %%
 net = Net(scale=0)
@@ -95,18 +96,18 @@ print(sum(np.count_nonzero(w.grad) for w in weights(net)), "numbers have one")
 # make them different.
 #
 # How large should they be? The paper says a standard deviation of 0.01 in every layer. In the
-# authors' program it was three times as large in conv3, conv4 and conv5. Today one asks for the
-# number of inputs and takes $\sqrt{2 / \mathrm{inputs}}$ (He and others, 2015). So do the layers
-# of tinynet unless told otherwise. Ours are the paper's in the first layer, where we shall see
-# what the kernels learn, and in the last, so that the first loss is that of guessing, ln 4.
-# Between them 0.1 is close to the rule of today.
+# authors' program it was three times as large in conv3, conv4 and conv5. Today one asks for
+# the number of inputs and takes $\sqrt{2 / \mathrm{inputs}}$ (He and others, 2015). So do the
+# layers of tinynet unless told otherwise. Ours are the paper's in the first layer, where we
+# shall see what the kernels learn, and in the last, so that the first loss is that of
+# guessing, ln 4. Between them 0.1 is not far from the rule of today.
 #
 # ## The loop
 #
 # In every epoch the pictures come in a new random order, cut into batches of 40. With every
-# batch five things happen, always in this order: forward to the loss, away with the old
-# gradients, backward, step, and a note of the loss. The step is gradient descent,
-# $w \leftarrow w - \mathrm{rate} \cdot dw$.
+# batch five things happen, always in this order: forward to the loss, clear the old gradients,
+# backward, step, and a note of the loss. The step is gradient descent, $w \leftarrow w -
+# \mathrm{rate} \cdot dw$.
 
 # %%
 def train(net, weights, x, labels, epochs, batch=40, rate=0.06):

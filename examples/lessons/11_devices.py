@@ -11,8 +11,8 @@
 # put half of the kernels on each of two GPUs. Each half is a **tower**. The towers talk "only in
 # certain layers", says the paper, because every talk is a copy.
 #
-# A GPU needs its own library. CuPy keeps arrays on a card, and has the names of NumPy. So an op
-# can ask the array which library it comes from, call that `xp`, and go on as ever.
+# A GPU needs its own library. CuPy keeps arrays on a card, and has the names of NumPy. So an
+# op can ask the array which library it comes from, call that `xp`, and go on as before.
 
 # %%
 import numpy as np
@@ -35,9 +35,9 @@ print(onehot(np.array([2, 0]), 3))
 assert library_of(np.ones(2)) is device.get_array_module(np.ones(2)) is np
 
 # %% [markdown]
-# Why `xp`? `np.exp(x)` of a CuPy array would find its way to CuPy alone, because it has an
-# array to ask. But `np.eye(3)` has none. It makes a NumPy array, and an index or a sum of arrays
-# from two libraries is an error.
+# Why `xp`? `np.exp(x)` of a CuPy array would find CuPy by itself, because it has an array to
+# ask. But `np.eye(3)` has none. It makes a NumPy array, and an index or a sum of arrays from
+# two libraries is an error.
 #
 # A **device** is a place where arrays live: a name, a library, and a way to `put` arrays there.
 # A lesson has to run everywhere, so our two devices are cpu0 and cpu1. They are one processor
@@ -139,8 +139,8 @@ assert np.allclose(a.grad, dA) and np.allclose(b.grad, dB)
 # Why has conv2 kernels of 5 x 5 x 48, when conv1 makes 96 maps? Because 48 of them are on the
 # other card, and nothing crosses before conv2. Each tower sees its own maps. Before conv3 the
 # towers exchange, so its kernels are 3 x 3 x 256. A layer that does not exchange is called
-# **grouped**: it is a full layer in which half of the weights are zero. (Here not
-# quite half, since our towers differ in size.)
+# **grouped**: it is a full layer in which half of the weights are zero. (Here it is 29 of 55,
+# a little more than half, since our towers differ in size.)
 
 # %%
 P, Q, full = draw((3, 4)), draw((2, 7)), np.zeros((5, 11))
@@ -150,11 +150,12 @@ print(f"conv2: {5 * 5 * 48 * 256:,} weights, not {5 * 5 * 96 * 256:,}")
 
 # %% [markdown]
 # Are groups better or worse? The paper compares with a net on one GPU that has half of the
-# kernels in most layers. With two towers the top-1 error is 1.7 points lower: that tells of more
-# kernels, not of groups. Among the logs of the authors' program is one of towers that never meet
-# before fc8, though they have more kernels instead. It is worse by 1.2 points. Neither paper nor
-# logs compare with the full net, which has twice the weights in conv2, conv4 and conv5. So what
-# groups do to the error we do not know. The memory of the cards made the authors cut the net.
+# kernels in conv1 to conv4, and all of them from conv5 on. With two towers the top-1 error is
+# 1.7 points lower: that tells of more kernels, not of groups. Among the logs of the authors'
+# program is one of towers that never meet before fc8, though they have more kernels instead.
+# It is worse by 1.2 points. Neither paper nor logs compare with the full net, which has twice
+# the weights in conv2, conv4 and conv5. So what groups do to the error we do not know. The
+# memory of the cards made the authors cut the net.
 #
 # ## What crosses in AlexNet
 #
@@ -192,11 +193,13 @@ svg.curves({name: np.stack([sizes, t], axis=1) for name, t in times.items()},
            "they are copied there and back", "numbers", "µs", log="xy")
 
 # %% [markdown]
-# Below some 20,000 numbers the core is faster, above a million the card is by far. If the array
-# has to go to the card and back for this one op, the card loses at every size. So keep all on
-# the card, and count the copies. Two cards are slower than one for the same
-# reasons: each call has half the numbers and costs the same, and copies come on top. The figures
-# are round, none was measured here. Measure your own with `alexnet.py bench`.
+# Below some 20,000 numbers the core is faster, above a million the card is much faster. If the
+# array has to go to the card and back for this one op, the card loses at every size. So keep
+# all on the card, and count the copies. On small arrays two cards can be slower than one: each
+# call has half the numbers and costs the same, and copies come on top. On large arrays they
+# win. The paper says of its own nets that the one on two GPUs took slightly less time to train
+# than the one on one GPU. The figures are round, none was measured here. Measure your own with
+# `alexnet.py bench`.
 #
 # Open `device.py` now and read `Device`, then all of `split.py`: a page. `AlexNet.forward` in
 # `alexnet.py` has each crossing of Figure 2 as one line, and `alexnet.py show --device cpu0,cpu1`

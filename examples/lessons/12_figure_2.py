@@ -101,10 +101,10 @@ for name, (weights, products) in counts.items():
 print(f"total {total:10,}        {macs:11,}")
 
 # %% [markdown]
-# The paper's "60 million" are 60,965,224. The percentages are shares of the parameters, and
-# of the 724,406,816 multiply-adds of a picture. The paper also says that no convolution holds
-# more than 1 % of the parameters. That is so of conv1, conv2 and conv5, but conv3 has 1.45 %
-# and conv4 has 1.09 %.
+# The paper's "60 million" are 60,965,224. The percentages are shares of the parameters, and of
+# the 724,406,816 multiply-adds of a picture. The paper also says that no convolution holds
+# more than 1 % of the parameters. That is true for conv1, conv2 and conv5, but conv3 has 1.45
+# % and conv4 has 1.09 %.
 #
 # Other totals circulate. They belong to other nets:
 
@@ -193,10 +193,10 @@ for name, _, size, stride, pad in FIGURE:
 
 # %% [markdown]
 # A unit of conv5 sees a square of 163 pixels, and one of pool5 sees 195 of the 227. So the
-# last convolution still looks at a part of the picture, and what fc6 reads has seen
-# nearly all of it. Here are the fields of the middle unit of each layer, on a picture that
-# tinynet drew. (pool5 has 6 x 6 places. None of them is in the middle, so its square touches
-# one edge.) The two squares without words are those of conv1, 11, and pool1, 19.
+# last convolution still looks at a part of the picture, and what fc6 reads has seen nearly all
+# of it. Here are the fields of the middle unit of each layer, on a picture that tinynet drew.
+# (pool5 has 6 x 6 places. None of them is in the middle, so its square touches the left and
+# the upper edge.) The two squares without words are those of conv1, 11, and pool1, 19.
 
 # %%
 from tinynet.pictures import patterns

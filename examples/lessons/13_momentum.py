@@ -45,9 +45,9 @@ for rate in 0.01, 0.02:
     print(f"rate {rate}: w {w[0]:.2f} and {w[1]:.0e}, loss {loss(w):.3g}")
 
 # %% [markdown]
-# The steep direction limits the rate, and then the flat one has no end. **Momentum** keeps a
-# velocity $v$ from step to step. Where the gradients of many steps agree, it gathers speed.
-# Where they change sign, they cancel out.
+# The steep direction limits the rate, and then the flat one takes very long. **Momentum**
+# keeps a velocity $v$ from step to step. Where the gradients of many steps agree, it gathers
+# speed. Where they change sign, they cancel out.
 #
 # $$v \leftarrow 0.9\, v - \mathrm{rate} \cdot dw \qquad w \leftarrow w + v$$
 
@@ -87,9 +87,9 @@ svg.curves({f"{momentum}": walk(momentum)[:80] for momentum in (0.9, 0)},
 # $$v \leftarrow 0.9\, v - 0.0005 \cdot \mathrm{rate} \cdot w - \mathrm{rate} \cdot dw$$
 #
 # Is that decay, or is it L2? L2 adds $0.0005 \cdot w^2 / 2$ to the loss, for every weight. Its
-# gradient is $0.0005\, w$, and it goes where $dw$ goes. So in this rule the two are one
-# thing. They part where a rule does something else to gradients. Adam divides them by their
-# size, and so AdamW takes its decay apart (Loshchilov and Hutter, 2019). The paper says that
+# gradient is $0.0005\, w$, and it goes where $dw$ goes. So in this rule the two are one thing.
+# They differ where a rule does something else to gradients. Adam divides them by their size,
+# and so AdamW applies its decay separately (Loshchilov and Hutter, 2019). The paper says that
 # decay lowered the error on the training pictures as well. It does not explain that.
 #
 # How strong is it? The rate is in the term, and the velocity multiplies it by ten. Take a
@@ -172,8 +172,8 @@ svg.curves({"inside": inside[40:], "outside": outside[40:]},
 #
 # **When does the rate fall?** Gradients of batches are noisy. So the weights do not come to
 # rest at the bottom. They jump about it, and the higher the rate, the farther. The paper
-# watched the error on the validation set, and divided the rate by 10 when that stopped to
-# improve. This was done by hand, three times in ninety epochs. `Plateau` does it by a rule:
+# watched the error on the validation set, and divided the rate by 10 when the error stopped
+# improving. This was done by hand, three times in ninety epochs. `Plateau` does it by a rule:
 # when five validations in a row do not beat the best one so far. The five is tinynet's. The
 # authors' rule is not known, only their dates.
 

@@ -9,9 +9,9 @@
 # `tinynet/training/evaluation.py` (`mean_over_views`) · Paper: 4.1 · 12 minutes*
 #
 # ImageNet gives the paper 1.2 million pictures, and the net has 60 million weights. It could
-# learn the pictures by heart (lesson 10). So it is to see no picture twice in the same way. A
-# dog moved by ten pixels, mirrored, or under a warmer light is a dog. Here is one picture, of
-# the class "rays", as all pictures are stored: 256 x 256.
+# learn the pictures by heart (lesson 10). So it should never see a picture twice in the same
+# way. A dog moved by ten pixels, mirrored, or under a warmer light is a dog. Here is one
+# picture, of the class "rays", as all pictures are stored: 256 x 256.
 
 # %%
 import numpy as np
@@ -24,7 +24,7 @@ print(picture.shape, picture.dtype, picture[0, 0])
 
 # %% [markdown]
 # The net sees a square of 227 x 227 of it, a **crop**, cut out at a random place and mirrored
-# by the toss of a coin.
+# with probability one half.
 
 # %%
 def view(picture, top, left, mirrored):
@@ -171,21 +171,23 @@ print([place[:2] for place in prepare.views(10)[:5]], "and mirrored")
 # Among probabilities each view has one vote at most. Among logits a view that is very sure
 # outvotes the others. The program and Caffe take the mean of probabilities, too. A detail: a
 # mirrored view here is the mirror image of a crop. torchvision's `TenCrop` crops the mirror
-# image of the picture. Of the centre that is another crop, one pixel aside, because 29 is odd.
+# image of the picture. For the centre that is another crop, one pixel to the side, because 29
+# is odd.
 #
 # What does it bring? The paper's error on ILSVRC-2010 falls from 39.0 % with the central view
-# to 37.5 % with ten, and by more than one point through the colours. Here, in eight epochs
-# of CIFAR-10 (`examples/results`):
+# to 37.5 % with ten, and by more than one point through the colours. Here, in eight epochs of
+# CIFAR-10, over three seeds (`examples/results`):
 
 # %%
 # the paper, ILSVRC-2010: 39.0 -> 37.5
-for crops, train, test in ("central", 27.27, 31.49), ("random", 35.34, 32.71):
-    print(f"{crops} crops: {train} % wrong while learning, "
-          f"{test} % of other pictures")
+for crops, test, seed_0 in [("central", "30.75 ± 0.83", "27.27 and 31.49"),
+                            ("random", "32.27 ± 0.38", "35.34 and 32.71")]:
+    print(f"{crops}: {test} % of others wrong")
+    print(f"  seed 0, its own and others: {seed_0} %")
 
 # %% [markdown]
-# With central crops the net is better by four points on what it learns from than on other
-# pictures: it begins to overfit. With random crops it does not. (Their views are harder while
-# it learns.) But it learns more slowly, and eight epochs were too few to gain by that.
+# With central crops the net is better by four points on its own pictures than on others: it
+# begins to overfit. With random crops it does not. (Their views are harder while it learns.)
+# But it learns more slowly, and in eight epochs it gained nothing by that.
 #
 # Open `images.py` now, and read `Preparation` from `places` to `fill`.

@@ -72,14 +72,14 @@ def ten_layers(std, bias):
 # <details><summary>Before you run: a sum of 100 products, each of a number of size 1 with a
 # weight of size 0.01. How large is it, and how large is it ten layers
 # later?</summary>Independent terms add up by their squares, so the sum has size 0.01 times the
-# root of 100, which is 0.1. The ReLU makes half of the sums zero, and a size of 7 % is left. So
-# does each of the ten layers.</details>
+# root of 100, which is 0.1. The ReLU makes half of the sums zero, and a size of 7 % is left.
+# Each of the ten layers does the same.</details>
 
 # %%
 ten_layers(lambda inputs: 0.01, bias=0)
 
 # %% [markdown]
-# The picture is still there, as a whisper of $10^{-11}$, and the gradient shrinks by the same
+# The picture is still there, as a part of $10^{-11}$, and the gradient shrinks by the same
 # factors on its way back. The cure follows from the same sum. Of $n$ inputs with weights of
 # standard deviation $s$ a layer makes numbers $s\sqrt{n}$ times as large, and the ReLU keeps
 # half of the squares. So the size stays if
@@ -102,8 +102,8 @@ ten_layers(lambda inputs: 0.01, bias=1)
 
 # %% [markdown]
 # **The trap.** The size looks perfect, no unit is dead, and nothing of the picture is left. A
-# small signal plus 1 is 1. The bias that was to wake the ReLUs drowns what they should see. Who
-# looks at sizes alone finds nothing wrong. So look at `varies`.
+# small signal plus 1 is 1. The bias that was to wake the ReLUs hides what they should see. If
+# you look only at sizes, you find nothing wrong. So look at `varies`.
 #
 # Now train each of the three, with tinynet's layers, at two rates that differ by ten.
 
@@ -203,8 +203,8 @@ for layer, *shares, full in zip(inputs, *found.values(), whole, strict=True):
 # the 1 / 64 above.
 #
 # With the letter of the paper it is a matter of patience. The gradient is small, but it is not
-# zero. Here such nets stood still for many hundreds of steps, and with some seeds they never
-# left. How long the authors' net stood there, the paper does not say.
+# zero. Users of other programs report nets that stood still for thousands of steps, and some
+# that never left. How long the authors' net stood there, the paper does not say.
 #
 # So when the loss sits at ln(classes), look in this order:
 #
@@ -215,7 +215,7 @@ for layer, *shares, full in zip(inputs, *found.values(), whole, strict=True):
 # 4. Biases and first weights.
 # 5. The rate. Lower it if units die, since steps that are too long kill them.
 #
-# `train` has an eye on it. Its `StallWatch` speaks once, if for many steps the loss does not come
+# `train` watches for it. Its `StallWatch` speaks once, if for many steps the loss does not come
 # 1 % below ln(classes), and prints what `examine` found in every layer.
 #
 # One thing more: ln(classes) is right for equally frequent classes. If one class of two has nine

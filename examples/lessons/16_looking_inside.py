@@ -7,10 +7,10 @@
 # `tinynet/training/evaluation.py` (`wrong`) · Paper: 6 · 12 minutes*
 #
 # The paper ends with pictures of the net itself: its first kernels (Figure 3), and which
-# photographs it takes for alike (Figure 4). To make them one needs a trained net. The paper's
-# took days, so here is a small one. It learns eight of the patterns that tinynet draws, from
-# forty pictures of each, at 32 x 32 pixels. The colours of a pattern are drawn by lot and tell
-# nothing of its class. Twenty further pictures of each class are for testing.
+# photographs it considers similar (Figure 4). To make them one needs a trained net. The
+# paper's took days, so here is a small one. It learns eight of the patterns that tinynet
+# draws, from forty pictures of each, at 32 x 32 pixels. The colours of a pattern are drawn by
+# lot and tell nothing of its class. Twenty further pictures of each class are for testing.
 
 # %%
 import numpy as np
@@ -98,12 +98,12 @@ svg.side_by_side(
 # Edges and bars, upright, level and slanted. Nobody told the net that edges are useful, and most
 # nets that learn from pictures find them.
 #
-# **The trap.** Kernels that look like noise may have an innocent cause. One is that training was
-# short. The second picture shows another: the same changes on top of larger first weights. Such
-# a net may be as good, but the noise from which it began is still there, since weight decay
-# takes long to remove it. Here, as in the recipe `quickstart`, the first layer begins with small
-# weights, so that what one sees was learned. And a kernel of the second layer is no picture at
-# all. It has 16 channels here, and they are not colours.
+# **The trap.** Kernels that look like noise may have a harmless cause. One is that training
+# was short. The second picture shows another: the same changes on top of larger first weights.
+# Such a net may be as good, but the noise from which it began is still there, since weight
+# decay takes long to remove it. Here, as in the recipe `quickstart`, the first layer begins
+# with small weights, so that what one sees was learned. And a kernel of the second layer is no
+# picture at all. It has 16 channels here, and they are not colours.
 #
 # In the paper's Figure 3 the kernels of one GPU are edges without colour, those of the other are
 # coloured blobs. The paper says that this happened in every run, and nobody knows why. Here is
@@ -173,14 +173,14 @@ found = [svg.stretched(one) for one in image.mean(axis=3)]
 svg.pixels(svg.tiles(found, 8), "8 grey pictures of bars, arcs and rays", 3)
 
 # %% [markdown]
-# In the order of the classes: level, upright and slanted stripes, and corners of checks. Of dots
-# nothing is to be seen, and this net knows them worst. Then arcs for rings, lines that meet for
-# rays, and for blobs something without edges. Nobody drew these. They are what the weights ask
-# for, and with the two minutes of the recipe `quickstart` they become clearer.
+# In the order of the classes: level, upright and slanted stripes, and corners of checks. Of
+# dots nothing is to be seen, and this net knows them worst. Then arcs for rings, lines that
+# meet for rays, and for blobs something without edges. Nobody drew these. They are what the
+# weights ask for.
 #
 # **4. Which pixels matter?** The same slope at a real picture is its **data gradient**: how much
 # the logit of its class changes with each pixel. (The gradient of the loss would be nearly zero
-# where the net is sure, since there p - 1 is.)
+# where the net is sure, because p - 1 is nearly zero there.)
 
 # %%
 slopes = np.abs(slope(unseen, truth)).max(axis=3)

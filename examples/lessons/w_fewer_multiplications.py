@@ -98,9 +98,9 @@ print(fast)
 
 # %% [markdown]
 # Now whole layers. A picture is cut into tiles that overlap, one every $m$ pixels for $m$
-# outputs. Each pixel value is used by all O kernels, and each weight by all tiles, so what
-# evaluating costs is shared. Over C channels the products are added *before* the way back. So
-# at each of the 16 points stands a matrix product, (tiles x C) times (C x O), and these products
+# outputs. Each pixel value is used by all O kernels, and each weight by all tiles, so the cost
+# of evaluating is shared. Over C channels the products are added *before* the way back. So at
+# each of the 16 points stands a matrix product, (tiles x C) times (C x O), and these products
 # are nearly all the work.
 
 # %%
@@ -166,9 +166,10 @@ for layer, side, K in ("conv2", 27, 5), ("conv3", 13, 3):
 # transposed. The idea is old (Toom and Cook in the sixties, Winograd in 1980). It came to nets
 # with Lavin and Gray, three years after the paper.
 #
-# **The trap.** A plain output is made of its own nine pixels. An output of a tile is made of *all*
-# pixels of the tile, and those that it does not need cancel. Ordinary numbers do. NaN and infinity
-# do not, and a very large number leaves its rounding behind. Here is one pixel that is no number:
+# **The trap.** A plain output is made of its own nine pixels. An output of a tile is made of
+# *all* pixels of the tile, and those that it does not need cancel. Ordinary numbers cancel.
+# NaN and infinity do not, and a very large number leaves its rounding behind. Here is one
+# pixel that is no number:
 
 # %%
 x[0, 30, 30, 0] = np.nan

@@ -187,7 +187,8 @@ def remedies(rows, pixels, labels, optimizer, recipe):
         rate = optimizer.lr * (10 if pace < STEP[0] else 0.1)
         lines.append(f"--lr {rate:.2g}: the median layer changes by {pace:.1g} of |W| in a step")
     lines.append("patience: the paper's first values may take many hundreds of steps, and some "
-                 "--seed never")
+                 "--seed never" if any(std != "he" for std in recipe.std) else
+                 "patience, or another --seed")
     return lines
 
 
