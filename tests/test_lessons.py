@@ -104,6 +104,9 @@ def test_a_lesson_has_a_trap_a_guess_and_exercises(path):
     text = path.read_text(encoding="utf-8")
     assert "Before you run" in text and "trap" in text
     assert len(build.exercises_of(path)) >= 2
+    numbers = [exercise.number for exercise in build.exercises_of(path)]
+    assert re.findall(r"check\.py (\S+) --show|, `([\w.]+)`", text.splitlines()[-1]) == [
+        (numbers[0], ""), *[("", number) for number in numbers[1:]]]
 
 
 @each_exercise

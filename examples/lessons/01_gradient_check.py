@@ -62,9 +62,9 @@ print(f"f(2 - h) = {f(two - h):.7f}")
 print(f"slope      {central(f, two, h):.7f}")
 
 # %% [markdown]
-# So there are two errors. The error of the formula falls with h. The error of rounding grows as h
-# falls. Together they make a V. Here is the relative error: the distance from 12, divided by 12.
-# (From 0.01 on the two lines are one: there only the formula is wrong.)
+# So there are two errors. The error of the formula falls with h. The error of rounding grows
+# as h falls. Together they make a V. Here is the relative error: the distance from 12, divided
+# by 12. (For steps of 0.01 and more the two lines are one: there only the formula is wrong.)
 
 # %%
 def errors(dtype, last):
@@ -102,7 +102,7 @@ assert gradient[0] == 12 and np.allclose(gradient, measured, rtol=1e-9)
 
 # %% [markdown]
 # This takes two evaluations for each number. AlexNet has 60,965,224 weights, and two cores
-# evaluate it for 178 pictures a second (README).
+# evaluate it 178 times a second (README).
 
 # %%
 n = 2 * 60_965_224
@@ -189,13 +189,13 @@ print(f"{check(f, right_dx, big):.0e}  x³, right")
 print(f"{gradcheck(norm.lrn, big):.0e}  LRN of tinynet, by gradcheck")
 
 # %% [markdown]
-# Some tests accept 1e-2. (The program of 2012 accepted 2e-2. It checked in float32, by forward
-# differences, with a step of 2e-2 for the weights of convolutions.) Such a test accepts the
-# careless LRN. And in float32 the error of a right gradient can be larger than that of a wrong
-# one. So an error of 1e-3 in float32 does not prove a mistake, and does not rule one out.
-# Repeat the check in float64: there a gap lies between right, about 1e-9 or less, and wrong,
-# more than 1e-6. (`gradcheck` says 0 because it first takes off what rounding alone may have
-# done.)
+# Some tests accept 1e-2. (The program of 2012 accepted 2e-2. It checked in float32, by the
+# difference of $f(x + h)$ and $f(x)$, with a step of 2e-2 for the weights of convolutions.)
+# Such a test accepts the careless LRN. And in float32 the error of a right gradient can be
+# larger than that of a wrong one. So an error of 1e-3 in float32 does not prove a mistake, and
+# does not rule one out. Repeat the check in float64: there a gap lies between right, about
+# 1e-9 or less, and wrong, more than 1e-6. (`gradcheck` says 0 because it first takes off what
+# rounding alone may have done.)
 #
 # **The trap.** Some functions have a **kink**, a place where the slope jumps. ReLU, which is
 # max(x, 0), has slope 0 below zero and slope 1 above. If a number lies so near to zero that
@@ -228,3 +228,5 @@ print(reached.sum(), "of 100")
 # Open `gradcheck.py` now. Read `gradcheck`: it is `check`, for several arrays at once and on any
 # device. `contract` is the sum with the factors u. The paper writes the gradient in section 5, in
 # its rule for the weights. Of a check it says nothing.
+#
+# Then the exercises: `python examples/lessons/check.py 1.1 --show`, `1.2`.

@@ -221,3 +221,5 @@ print("b1, b2 by right:", *(run(net, arrays)[i] / mine[i] for i in (2, 4)))
 #
 # The paper has gradient descent in section 5, with two terms more (lesson 13). Open `engine.py`
 # now. Read its first lines, then `op`, and `add` to `matmul`.
+#
+# Then the exercises: `python examples/lessons/check.py 2.1 --show`, `2.2`, `2.3`.

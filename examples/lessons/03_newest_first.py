@@ -141,7 +141,7 @@ def forward(leaf):
     c = b + b
     return c * b
 
-leaf = Tensor(3.0, requires_grad=True)
+leaf = Tensor(3.0, requires_grad=True)     # wants its gradient
 loss = forward(leaf)
 print([node.op or "leaf" for node in engine.graph(loss)])
 loss.backward()
@@ -186,4 +186,9 @@ print("a second forward and backward: gradient", leaf.grad)
 # graph cannot be sent back one after the other. Send their sum: `(first + second).backward()`.
 #
 # Open `engine.py` now, and read `Tensor.backward` and `graph`. The loop is the one above. (A
-# heap would find the newest node faster than `max`, but few gradients wait at a time.)
+# heap would find the newest node faster than `max`, but few gradients wait at a time.) One
+# line there looks like lesson 2's trap turned round: it adds by `a + b` and never by `+=`. Two
+# inputs of an op may be given the same array as gradient, as in `a + b`. Writing into it for
+# one of them would change the other.
+#
+# Then the exercises: `python examples/lessons/check.py 3.1 --show`, `3.2`, `3.3`.

@@ -145,7 +145,7 @@ svg.bars({name: size * 128 / 1e6 for name, size in kept.items()},
 # fc6. But the weights take their memory once, the activations once for each picture. Below are
 # three numbers for three sizes of a batch. The first is three times the weights: the weights,
 # their gradients, and for each weight a **velocity**, which the paper's rule of learning needs
-# (lesson 13). The second is what is kept. The third are gradients on their way, at most the dy
+# (lesson 13). The second is what is kept. The third is gradients on their way, at most the dy
 # and the dx of the largest op.
 
 # %%
@@ -173,8 +173,9 @@ theirs = 3 * need.weights + 128 * 2 * outputs
 print(f"ours {ours / 1e9:.1f} GB, counted so {theirs / 1e9:.1f} GB")
 
 # %% [markdown]
-# To that come an array that each of its norms kept, a second norm in layer 2, and buffers of
-# its convolutions. Nobody has written down the total. Each of the two cards held about half.
+# In addition there were an array that each of its norms kept, a second norm in layer 2, and
+# buffers of its convolutions. Nobody has written down the total. Each of the two cards held
+# about half.
 #
 # Memory can be traded for time: what is not kept is computed again. tinynet does so where it is
 # cheap. Its norm keeps its input alone and makes the denominators again, and its convolution
@@ -184,3 +185,5 @@ print(f"ours {ours / 1e9:.1f} GB, counted so {theirs / 1e9:.1f} GB")
 #
 # Open `memory.py` now. `Need` is the table, `needs` takes the difference of two pictures and
 # one. And read `op` in `engine.py` again: nothing there says what to keep.
+#
+# Then the exercises: `python examples/lessons/check.py 4.1 --show`, `4.2`, `4.3`.

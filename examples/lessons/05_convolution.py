@@ -116,6 +116,14 @@ print("the same shape:", right.shape == wrong.shape,
       " the same numbers:", np.array_equal(right, wrong))
 
 # %% [markdown]
+# **Padding.** A window of 5 x 5 makes the picture smaller by 4 pixels. To keep the size,
+# $p$ rows and columns of zeros are put on every side first. That is the **padding**, and with
+# it
+#
+# $$O_H = \left\lfloor \frac{H + 2p - K_H}{s} \right\rfloor + 1 .$$
+#
+# With $p = 2$ and stride 1, a kernel of 5 makes 27 of 27.
+#
 # **What it costs.** A pixel of x is in about $K_H K_W / s^2$ patches (in fewer at the edges),
 # so the matrix has about that many times as many numbers as x. That is why tinynet makes it
 # for a few pictures at a time, and makes it again in the backward pass instead of keeping it.
@@ -134,4 +142,7 @@ print(f"a picture, at 400 ns each: {724_406_816 * 400e-9:.0f} seconds")
 # %% [markdown]
 # The whole net has 724,406,816 multiply-adds for a picture. In plain Python loops each takes
 # some 400 nanoseconds, so a picture takes about five minutes. As products they take some ten
-# milliseconds. Open `conv.py` now, and read `im2col` and `plain`.
+# milliseconds. (Both are round numbers, of one core.) Open `conv.py` now, and read `im2col`
+# and `plain`.
+#
+# Then the exercises: `python examples/lessons/check.py 5.1 --show`, `5.2`, `5.3`.

@@ -234,3 +234,10 @@ print(f"forward {forward:,}, a step {step:,}: {step / forward:.2f} times")
 # %% [markdown]
 # Open `conv.py` now. Read `col2im` beside `im2col`, and the three gradients in `plain`: a line
 # each. Then look at `dx` in `as_columns`.
+#
+# What else is in `as_columns` serves speed alone. `over_batch` gives each core some pictures,
+# and `sum_over_batch` adds up what they found for dW, always in the same order. `strips` makes
+# the matrix for so many pictures that it stays in the cache, or for some rows of a single one,
+# and `blocks` cuts it for the sizes at which the product is fastest. The sums stay the same.
+#
+# Then the exercises: `python examples/lessons/check.py 6.1 --show`, `6.2`, `6.3`.

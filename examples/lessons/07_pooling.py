@@ -169,10 +169,10 @@ for size in 3, 2:
 
 # %% [markdown]
 # The paper compares 3/2 with 2/2, and says that both give maps of equivalent size. That is so
-# where one rounds down. Its program rounds up. Run 147, the one without overlap, therefore took
-# zeros away too: conv2 has pad 1 in place of 2, and conv4 none in place of 1. (`--pool 2` does
-# the same.) The logs of the program hold the top-1 error on 50,000 pictures from which it had
-# not learned:
+# where one rounds down. Its program rounds up. Its notes number the trainings: 145 is the
+# paper's net, 147 the one without overlap. Run 147 took zeros away too: conv2 has pad 1 in
+# place of 2, and conv4 none in place of 1. (`--pool 2` does the same.) The logs of the program
+# hold the top-1 error on 50,000 pictures from which it had not learned:
 
 # %%
 side = conv.out_size(conv.out_size(55, 2, 2, ceil=True), 5, 1, (1, 1))
@@ -191,3 +191,5 @@ print(f"{100 * (apart - overlap):.2f} points: of 50,000 pictures",
 #
 # Open `pool.py` now, and read `max_pool`. It notes no places. Its `backward` compares each of
 # the nine views with y again, and `left` is the gradient that no pixel has taken yet.
+#
+# Then the exercises: `python examples/lessons/check.py 7.1 --show`, `7.2`, `7.3`.

@@ -209,3 +209,5 @@ for what, without, with_it in [("all (148, 145)", 0.420340, 0.406640),
 #
 # Open `norm.py` now, and read `plain_lrn`, then `lrn`. It keeps x only, and computes d again
 # on the way back. `moving_sum` is the band matrix: it adds pairs, then pairs of pairs.
+#
+# Then the exercises: `python examples/lessons/check.py 8.1 --show`, `8.2`, `8.3`.

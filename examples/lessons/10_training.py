@@ -173,11 +173,12 @@ for n, its in (20, few), (1, net):
           f"wrong, and of the new ones {error(its, new, answers):.1%}")
 
 # %% [markdown]
-# The second net is wrong on a few new pictures in a hundred; guessing is wrong three times in
-# four. The first one shows **overfitting**: no error on the pictures it learned from, many on
-# new ones. With 3,780 numbers to adjust, 20 pictures can be told apart by anything, say by
-# their colours. More pictures leave fewer ways to do so. AlexNet has 60 million numbers for
-# 1.2 million pictures, which is why section 4 of the paper is about overfitting.
+# The net that saw 400 pictures is wrong on a few new ones in a hundred; guessing is wrong
+# three times in four. The net that saw 20 shows **overfitting**: no error on the pictures it
+# learned from, many on new ones. With 3,780 numbers to adjust, 20 pictures can be told apart
+# by anything, say by their colours. More pictures leave fewer ways to do so. AlexNet has 60
+# million numbers for 1.2 million pictures, which is why section 4 of the paper is about
+# overfitting.
 #
 # So test with pictures that were kept apart. The other way round, a net that *cannot* learn a
 # few pictures by heart has a fault in its loop. That is a test worth making first
@@ -225,6 +226,10 @@ print(f"{error(net, new, answers):.1%} of the new pictures wrong; gradcheck:",
 # stays in every net that you train. `gradcheck` tells at once (lesson 1: above 1e-6 is wrong).
 # Check gradients by numbers, not by learning.
 #
-# Open `layers.py` now, and read `Layer`, `Weighted` and `Sequential`. Then read `train` in
-# `alexnet.py`: its inner loop does the same five things. `model.train` there switches dropout
-# on, and `SGD` takes the step, with two more terms in it.
+# Open `layers.py` now, and read `Layer`, `Weighted` and `Sequential`. (A `Parameter` there is
+# given a function that draws its first numbers from a seed and from its name, "0.W". It is
+# called when somebody first looks at them.) Then read `train` in `alexnet.py`: its inner loop
+# does the same five things. `model.train` there switches dropout on, and `SGD` takes the step,
+# with two more terms in it.
+#
+# Then the exercises: `python examples/lessons/check.py 10.1 --show`, `10.2`, `10.3`.

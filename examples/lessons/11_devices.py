@@ -7,9 +7,10 @@
 # `tinynet/device.py` (`Device`, `get_array_module`), `tinynet/split.py` (`copy_to`,
 # `exchange`, `gather`) · Paper: 3.2 · 15 minutes*
 #
-# The net of 2012 did not fit into one card of 3 GB. So its authors cut each layer in two, and
-# put half of the kernels on each of two GPUs. Each half is a **tower**. The towers talk "only in
-# certain layers", says the paper, because every talk is a copy.
+# The authors of 2012 had cards of 3 GB, and wanted a net too large for one. (Lesson 4 counts
+# what theirs needs.) So they cut each layer in two, and put half of the kernels on each of two
+# GPUs. Each half is a **tower**. The towers talk "only in certain layers", says the paper,
+# because every talk is a copy.
 #
 # A GPU needs its own library. CuPy keeps arrays on a card, and has the names of NumPy. So an
 # op can ask the array which library it comes from, call that `xp`, and go on as before.
@@ -201,6 +202,10 @@ svg.curves({name: np.stack([sizes, t], axis=1) for name, t in times.items()},
 # than the one on one GPU. The figures are round, none was measured here. Measure your own with
 # `alexnet.py bench`.
 #
-# Open `device.py` now and read `Device`, then all of `split.py`: a page. `AlexNet.forward` in
-# `alexnet.py` has each crossing of Figure 2 as one line, and `alexnet.py show --device cpu0,cpu1`
-# prints the bytes that you counted.
+# Open `device.py` now and read `Device`, then all of `split.py`: a page. `send_to_both` is
+# there because each GPU sees every picture; `layer_of` reads the names that parameters have,
+# "top.conv3.0.W": tower, layer, step in it, weights. `AlexNet.forward` in `alexnet.py` has
+# each crossing of Figure 2 as one line, and `alexnet.py show --device cpu0,cpu1` prints the
+# bytes that you counted.
+#
+# Then the exercises: `python examples/lessons/check.py 11.1 --show`, `11.2`, `11.3`.

@@ -231,3 +231,5 @@ svg.bars({name: row["bytes"] * 128 / 1e6 for name, row in table.items()},
 #
 # Open `alexnet.py` now, and read `Tower` and `AlexNet.forward` beside the drawing: every
 # `exchange` is a grey box. Then run `python alexnet.py show`.
+#
+# Then the exercises: `python examples/lessons/check.py 12.1 --show`, `12.2`, `12.3`.

@@ -124,9 +124,9 @@ print(weights.data)
 
 # %% [markdown]
 # In the paper all layers learn at one rate. In the authors' program, and in Caffe, biases
-# learned at twice the rate of weights and did not decay (`bias_lr=2, decay_biases=False`). In
-# both the program and tinynet a parameter whose rate is 0 stands still: its velocity does not
-# carry it on.
+# began at twice the rate of weights, kept that rate to the end, and did not decay (`bias_lr=2,
+# decay_biases=False`). In both the program and tinynet a parameter whose rate is 0 stands
+# still: its velocity does not carry it on.
 #
 # **Inside or outside?** In the paper the rate stands inside the velocity. So it does in the
 # authors' program, in Caffe and in Keras. In PyTorch the velocity is a sum of gradients, and
@@ -212,3 +212,5 @@ svg.curves(curves, "with a constant rate the loss jumps about; with one "
 #
 # Open `optim.py` now: `_update` is our `step` in place. Then read `Plateau` in
 # `schedules.py`, and above it the dates that the authors logged.
+#
+# Then the exercises: `python examples/lessons/check.py 13.1 --show`, `13.2`, `13.3`.

@@ -50,8 +50,8 @@ print(f"the paper: 32 x 32 x 2 = {32 * 32 * 2:,}")
 print(f"opposite corners share {(227 - 29) ** 2 / 227 ** 2:.0%} of the pixels")
 
 # %% [markdown]
-# The paper has 2,048, which is 256 - 224 squared and doubled. A square of 224 has one place
-# more in each direction, which makes 2,178. The views are much alike, as the paper says
+# The paper has 2,048, which is 256 - 224, squared and then doubled. A square of 224 has one
+# place more in each direction, which makes 2,178. The views are much alike, as the paper says
 # itself: even the crops of opposite corners share three pixels of four. Still, without them
 # its net overfitted so much that it would have had to be smaller.
 #
@@ -191,3 +191,5 @@ for crops, test, seed_0 in [("central", "30.75 ± 0.83", "27.27 and 31.49"),
 # But it learns more slowly, and in eight epochs it gained nothing by that.
 #
 # Open `images.py` now, and read `Preparation` from `places` to `fill`.
+#
+# Then the exercises: `python examples/lessons/check.py 14.1 --show`, `14.2`, `14.3`.

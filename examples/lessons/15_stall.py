@@ -221,3 +221,5 @@ for layer, *shares, full in zip(inputs, *found.values(), whole, strict=True):
 # One thing more: ln(classes) is right for equally frequent classes. If one class of two has nine
 # pictures of ten, a net that ignores the picture sits lower, and its error is only 10 %. Open
 # `stall.py` now, and read `examine` and `remedies`.
+#
+# Then the exercises: `python examples/lessons/check.py 15.1 --show`, `15.2`, `15.3`.

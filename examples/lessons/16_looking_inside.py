@@ -201,3 +201,5 @@ svg.side_by_side(
 # None of the four looks is a proof of what the net does. A picture of a net should
 # come with a number, as here the share of its wrong answers. Open `figures.py` now, and read
 # `kernel_sheet`. Then look at the kernels of your own run: `python alexnet.py train` saves them.
+#
+# Then the exercises: `python examples/lessons/check.py 16.1 --show`, `16.2`, `16.3`.

@@ -133,8 +133,8 @@ for step in range(53):
 
 # %% [markdown]
 # The paper's form goes on with its old speed for some steps, the other brakes at once. And in
-# the program biases learn twice as fast as weights and do not decay (`bias_lr`, `bias_wd`
-# above), while the paper says that the rate is the same for all layers.
+# the program biases begin at twice the rate of weights, keep that to the end, and do not decay
+# (`bias_lr`, `bias_wd` above), while the paper says that the rate is the same for all layers.
 #
 # **When the rate falls.** Both divide it by 10 three times, the program after epochs 25, 51 and
 # 79. Its notes have more: from epoch 67 on there is no colour noise and conv1 learns at a tenth
@@ -207,9 +207,11 @@ for build, number in (alexnet.build, towers), (alexnet.ungrouped, merged):
 # can load the AlexNet of the paper.
 #
 # What is left of it? ReLU, crops, flips and GPUs are everywhere. LRN is rarely used. The
-# program's own notes have a later run without the norms of layer 2, and it was no worse. Who
-# cites a number of AlexNet should say which net, which recipe, how many views, and which
+# program's own notes have a later run without the norms of layer 2, and it was no worse. If
+# you cite a number of AlexNet, say which net, which recipe, how many views, and which
 # pictures.
 #
 # That was the last lesson. Open `recipes.py` now, and read `Recipe` field by field: each says
 # which section it is from. `examples/PAPER.md` has the whole list.
+#
+# Then the exercises: `python examples/lessons/check.py 17.1 --show`, `17.2`, `17.3`, `17.4`.

@@ -88,7 +88,8 @@ class Exercise:
         lines += [f"{name} = {describe(value, all_of_it=True)}"
                   for name, value in zip(names, case, strict=False)]
         result = self.reference(*copies(case))
-        return "\n".join([*lines, f"gives {describe(result, all_of_it=True)}"])
+        lines.append(f"gives {describe(result, all_of_it=True)}")
+        return "\n".join(lines + hinted(self.hint))
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,11 @@ class Question:
             return False
 
     def show(self):
-        return fill(self.ask, 78)
+        return "\n".join([fill(self.ask, 78), *hinted(self.hint)])
+
+
+def hinted(hint):
+    return ["", fill(f"a hint: {hint}", 78)] if hint else []
 
 
 def number_of(text):

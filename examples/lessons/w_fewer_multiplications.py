@@ -61,10 +61,11 @@ assert np.allclose(product, np.convolve(a, g))
 print("(5 + 7x)(2 - x + 3x²):", product)
 
 # %% [markdown]
-# The product takes two numbers $a$ to four, by a matrix that is made of $g$:
-# $V^{-1}\, \mathrm{diag}(G g)\, A$. Our convolution takes four pixels to two outputs, by the
-# transpose of this matrix. A transposed product is the product of the transposed factors in
-# reverse order. So with $B = V^{-1}$
+# The product takes two numbers $a$ to four, by a matrix that is made of $g$: $V^{-1}\,
+# \mathrm{diag}(G g)\, A$. It is the matrix of lesson 6, whose columns hold $g$, each one place
+# lower than the last. Our convolution takes four pixels to two outputs, by the transpose of
+# this matrix: its rows hold $g$. A transposed product is the product of the transposed factors
+# in reverse order. So with $B = V^{-1}$
 #
 # $$y = A^T \left[ (G g) \cdot (B^T d) \right] .$$
 #
@@ -180,9 +181,11 @@ for m in 2, 6:
 
 # %% [markdown]
 # This pixel is in four tiles. So to find out where a NaN came from, use `form="im2col"`
-# (`--conv im2col`). And beside a pixel ten thousand times as large as its neighbours, only some
-# three digits are left.
+# (`--conv im2col`). And beside a pixel ten thousand times as large as its neighbours, only
+# some three digits are left if $m$ is 3 or more.
 #
 # Open `winograd.py` now. Its first lines are this lesson in short, and `matrices` is your
 # `at_points`, with more points. Much of the rest cuts the work into parts that stay in the
 # cache.
+#
+# Then the exercises: `python examples/lessons/check.py w.1 --show`, `w.2`, `w.3`.

@@ -67,17 +67,17 @@ OUT_SIZE = Exercise(
      "the result is no whole number: // instead of /":
      lambda size, kernel, stride, pad: (size + 2 * pad - kernel) / stride + 1})
 
-ROWS_OF_CONV2 = Question(
+ROWS_OF_CONV3 = Question(
     "5.3",
-    "conv2 of one tower sees 27 x 27 pixels of 48 channels, with a kernel of 5 x 5, stride 1 and "
-    "two zeros on every side. How many numbers has its im2col, for one picture?",
-    27 * 27 * 5 * 5 * 48,
-    {"that is the number of its input's pixels and channels: im2col repeats each in up to 25 "
-     "patches": 27 * 27 * 48,
-     "without the zeros only 23 x 23 kernels fit": 23 * 23 * 5 * 5 * 48,
-     "that is for the maps of both towers. conv2 sees those of its own": 27 * 27 * 5 * 5 * 96,
-     "of every pixel, all 48 channels belong to the row": 27 * 27 * 5 * 5,
-     "that is one row. There are as many rows as places": 5 * 5 * 48},
+    "conv3 sees 13 x 13 pixels of 256 channels, with kernels of 3 x 3, stride 1 and a zero on "
+    "every side. How many numbers has its im2col, for one picture?",
+    13 * 13 * 3 * 3 * 256,
+    {"that is the number of its input's pixels and channels: im2col repeats each in up to nine "
+     "patches": 13 * 13 * 256,
+     "without the zeros only 11 x 11 kernels fit": 11 * 11 * 3 * 3 * 256,
+     "of every pixel, all 256 channels belong to the row": 13 * 13 * 3 * 3,
+     "that is one row. There are as many rows as places": 3 * 3 * 256,
+     "im2col does not ask how many kernels there are": 13 * 13 * 3 * 3 * 256 * 192},
     hint="How many places, and how long is a row?")
 
-EXERCISES = [IM2COL, OUT_SIZE, ROWS_OF_CONV2]
+EXERCISES = [IM2COL, OUT_SIZE, ROWS_OF_CONV3]

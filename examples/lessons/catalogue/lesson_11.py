@@ -162,16 +162,17 @@ GATHER = OnDevices(
 
 BYTES = Question(
     "11.2",
-    "Before conv3 the towers exchange: each sends its 13 x 13 x 128 numbers to the other one, in "
-    "float32. How many bytes is that in all for a batch of 128 pictures, forward only?",
-    22_151_168,
-    {"that is one direction. Both towers send": 11_075_584,
-     "that is for one picture": 173_056,
+    "The net of recipe `quickstart` has a quarter of the width. Before conv3 each tower sends its "
+    "13 x 13 x 32 numbers to the other one, in float32. How many bytes is that in all for a batch "
+    "of 32 pictures, forward only?",
+    1_384_448,
+    {"that is one direction. Both towers send": 692_224,
+     "that is for one picture": 43_264,
      "that is twice as much: either 8 bytes for each number, which is float64, or the gradients "
-     "that come back are counted too": 44_302_336,
-     "these are numbers, not bytes": 5_537_792,
+     "that come back are counted too": 2_768_896,
+     "these are numbers, not bytes": 346_112,
      "these are the maps of conv2 before its pool, 27 x 27. It is the pooled maps that cross":
-     95_551_488},
+     5_971_968},
     hint="numbers of a tower, times two towers, times pictures, times bytes.")
 
 SUM = Question(
