@@ -123,10 +123,10 @@ assert np.allclose(weights.data, walk(0.9, decay=0.0005)[-1])
 print(weights.data)
 
 # %% [markdown]
-# In the paper all layers learn at one rate. In the authors' program, and in Caffe, biases
-# began at twice the rate of weights, kept that rate to the end, and did not decay (`bias_lr=2,
-# decay_biases=False`). In both the program and tinynet a parameter whose rate is 0 stands
-# still: its velocity does not carry it on.
+# In the paper all layers learn at one rate. In the authors' program biases began at twice the
+# rate of weights (`bias_lr=2`), and kept that to the end. In Caffe they stay at twice the
+# rate. In neither do they decay (`decay_biases=False`). In both the program and tinynet a
+# parameter whose rate is 0 stands still: its velocity does not carry it on.
 #
 # **Inside or outside?** In the paper the rate stands inside the velocity. So it does in the
 # authors' program, in Caffe and in Keras. In PyTorch the velocity is a sum of gradients, and
