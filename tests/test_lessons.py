@@ -181,6 +181,10 @@ def test_a_verdict_names_the_line_of_an_error_in_the_readers_file(tmp_path):
     assert said.startswith("line 4: ValueError") and "return np.dot(x, np.ones(7))" in said
 
 
+def test_a_verdict_of_a_function_that_cannot_be_called_names_no_line():
+    assert DOUBLE.verdict(lambda x: x).startswith("TypeError: ")
+
+
 def test_a_verdict_tells_that_an_argument_was_written_into():
     def mine(x, by):
         x *= by
@@ -190,8 +194,9 @@ def test_a_verdict_tells_that_an_argument_was_written_into():
 
 @pytest.mark.parametrize("answer, said", [
     ("1,000", None), ("1000", None), ("1005", None), ("999.9", None),
-    ("10", "that is the number of rows"), ("12", "12 is not it"),
-    ("many", "a number is wanted, not 'many'")])
+    ("10", "that is the number of rows"), ("12", "12 is not it"), ("1_000.0", None),
+    ("1,000,000", "1,000,000 is not it"), ("many", "a number is wanted, not 'many'"),
+    ("1,10", "a number is wanted, not '1,10'"), ("0,999", "a number is wanted, not '0,999'")])
 def test_a_question_takes_a_number(answer, said):
     question = Question("0.2", "How many?", 1000, {"that is the number of rows": 10}, 0.01)
     assert question.verdict(answer) == said
@@ -200,7 +205,19 @@ def test_a_question_takes_a_number(answer, said):
 def test_a_choice_is_a_letter():
     question = Question("0.4", "Which? a: one b: two", "b", {"no": "a"})
     assert question.verdict("B ") is None and question.verdict("a") == "no"
-    assert question.verdict("b: two") == "b: two is not it: one letter is wanted"
+    assert question.verdict("b: two") == "one letter is wanted, not 'b: two'"
+    assert question.verdict("e") == "one of a, b is wanted, not 'e'"
+
+
+def test_between_letters_may_be_commas_or_spaces():
+    question = Question("0.5", "In which order?", "bac", {"the old order": "abc"})
+    for answer in "bac", "b,a,c", "B, A, C", "b a c":
+        assert question.verdict(answer) is None
+    assert question.verdict("a b c") == "the old order"
+    assert question.verdict("ba") == "one of abc, bac is wanted, not 'ba'"
+    layer = Question("0.6", "Which layer?", "conv2", {"that one works": "conv1"})
+    assert layer.verdict("2") == "one of conv1, conv2 is wanted, not '2'"
+    assert layer.verdict("conv 2") is not None         # that is no answer of letters alone
 
 
 def run_check(*words):
@@ -217,6 +234,7 @@ def test_check_lists_shows_and_judges(tmp_path):
     wrong = run_check("5.1", FOLDER / "answers" / "05_2.py")
     assert wrong.returncode == 1
     assert "has no function im2col; those it has: out_size" in wrong.stderr
+    assert run_check("10.2", "b", "a", "c").stdout == "right: b a c\n"
     assert run_check("5.9").stderr.startswith("there is no exercise 5.9")
     assert "no such file" in run_check("5.1", tmp_path / "none.py").stderr
     broken = tmp_path / "broken.py"

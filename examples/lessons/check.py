@@ -53,7 +53,7 @@ def main(argv=None):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("number", nargs="?", help="of the exercise, such as 5.1")
-    parser.add_argument("answer", nargs="?", help="a file, a number or a word")
+    parser.add_argument("answer", nargs="*", help="a file, a number or a word")
     parser.add_argument("--show", action="store_true", help="what is asked, and a first case")
     args = parser.parse_args(argv)
     exercises = catalogue.exercises()
@@ -64,14 +64,15 @@ def main(argv=None):
     if args.number not in exercises:
         sys.exit(f"there is no exercise {args.number}; without a number, this lists all")
     exercise = exercises[args.number]
-    if args.show or args.answer is None:
+    answer = " ".join(args.answer)
+    if args.show or not answer:
         print(exercise.show())
         return
-    told = check(exercise, args.answer)
+    told = check(exercise, answer)
     if told:
         sys.exit(f"not yet: {told}")
     what = f"{exercise.name} agrees on {len(exercise.cases)} cases" if isinstance(
-        exercise, Exercise) else args.answer
+        exercise, Exercise) else answer
     print(f"right: {what}")
 
 

@@ -7,6 +7,7 @@ cases are chosen to tell the mistakes apart: no size equals another, p is not 0.
 windows of a pool overlap.
 """
 import inspect
+import re
 import traceback
 from dataclasses import dataclass, field
 from textwrap import fill
@@ -48,11 +49,15 @@ class Exercise:
                 return "it writes into one of its arguments, which the caller may still need"
         wanted = self.results(self.reference)
         if self.agree(answers, wanted):
-            return None
+            return self.remark(answers)
         for sentence, wrong in self.mistakes.items():
             if self.agree(answers, self.results(wrong)):
                 return sentence
         return self.difference(answers, wanted)
+
+    def remark(self, answers):
+        """None, or what is still to be told of answers whose numbers are right."""
+        return None
 
     def results(self, function):
         return [function(*copies(case)) for case in self.cases]
@@ -96,8 +101,8 @@ class Exercise:
 class Question:
     """A question whose answer is a number or a word.
 
-    right: it. mistakes: {sentence: wrong answer}. tolerance: by which factor of itself a number
-    may be off.
+    right: it. mistakes: {sentence: wrong answer}; where the answer is a word, all other choices.
+    tolerance: by which factor of itself a number may be off.
     """
 
     number: str
@@ -109,15 +114,16 @@ class Question:
 
     def verdict(self, mine):
         """None if the answer is right, else what to tell the reader. A number may come as text,
-        with commas."""
+        with commas between thousands, letters with commas or spaces between them."""
         if self.is_answer(mine, self.right):
             return None
         for sentence, wrong in self.mistakes.items():
             if self.is_answer(mine, wrong):
                 return sentence
         if isinstance(self.right, str):
-            letter = len(self.right) == 1 and len(str(mine).strip()) > 1
-            return f"{mine} is not it" + ": one letter is wanted" * letter
+            letter = len(self.right) == 1 < len(str(mine).strip())
+            choices = ", ".join(sorted({self.right, *self.mistakes.values()}))
+            return f"one {'letter' if letter else f'of {choices}'} is wanted, not {mine!r}"
         try:
             return f"{number_of(mine):,.10g} is not it"
         except ValueError:
@@ -125,7 +131,8 @@ class Question:
 
     def is_answer(self, mine, value):
         if isinstance(value, str):
-            return str(mine).strip().lower() == value.lower()
+            between = r"[,\s]" if value.isalpha() else ""
+            return re.sub(between, "", str(mine)).strip().lower() == value.lower()
         try:
             return abs(number_of(mine) - value) <= self.tolerance * abs(value) + 1e-12
         except ValueError:
@@ -140,7 +147,10 @@ def hinted(hint):
 
 
 def number_of(text):
-    return float(str(text).replace(",", "").replace("_", ""))
+    """1,234,567 is a number, 1,10 is none: commas stand between groups of three digits."""
+    text = str(text).strip()
+    grouped = re.fullmatch(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d*)?", text)
+    return float(text.replace(",", "") if grouped else text)
 
 
 def same(one, other, tolerance=0.0):
@@ -180,7 +190,10 @@ def where(error, mine):
     """An error in the reader's file: its line there, and not that of a library."""
     frames = traceback.extract_tb(error.__traceback__)
     home = inspect.getsourcefile(mine) if inspect.isfunction(mine) else None
-    frame = next((frame for frame in reversed(frames) if frame.filename == home), frames[-1])
+    frame = next((frame for frame in reversed(frames) if frame.filename == home),
+                 None if home else frames[-1])
+    if frame is None:                                  # it could not even be called
+        return f"{type(error).__name__}: {error}"
     return f"line {frame.lineno}: {type(error).__name__}: {error}\n    {frame.line}"
 
 
