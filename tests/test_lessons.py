@@ -15,6 +15,7 @@ import cells
 import check
 from exercise import Exercise, Question
 from helpers import ROOT, code_lines, environment
+from tinynet import Tensor
 
 LESSONS = cells.lessons()
 EXERCISES = catalogue.exercises()
@@ -190,6 +191,35 @@ def test_a_verdict_tells_that_an_argument_was_written_into():
         x *= by
         return x
     assert "writes into one of its arguments" in DOUBLE.verdict(mine)
+
+
+def right_but(number, change):
+    """What is said of the reference of an exercise when its result has been changed."""
+    exercise = EXERCISES[number]
+    return exercise.verdict(lambda *case: change(exercise.reference(*case)))
+
+
+def test_right_numbers_of_another_kind_are_told():
+    assert right_but("4.1", lambda pair: pair) is None
+    def wider(dx): return lambda dy: np.float64(dx(dy))
+    assert right_but("4.1", lambda pair: (pair[0], wider(pair[1]))).startswith(
+        "the numbers are right, but dx(dy) is float64, where x and dy are float32")
+    assert "but y is float64" in right_but("4.1", lambda pair: (np.float64(pair[0]), pair[1]))
+    assert right_but("10.1", lambda losses: [Tensor(loss) for loss in losses]).startswith(
+        "the losses are right, but they are Tensors")
+    assert right_but("16.3", np.float64) == (
+        "the numbers are right, but their dtype is float64; a picture is uint8")
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda pair: pair[0], "two values are wanted, y and the function dx: relu returns one value"),
+    (lambda pair: None, "two values are wanted, y and the function dx: relu returns None"),
+    (lambda pair: pair * 2, "two values are wanted, y and the function dx: relu returns 4 values"),
+    (lambda pair: (pair[0], pair[0]),
+     "the second of the two values is to be the function dx, and not what it gives"),
+    (lambda pair: (pair[0], lambda dy: None), "dx returns None: is there a return?")])
+def test_an_op_returns_two_values(change, said):
+    assert right_but("4.1", change) == said
 
 
 @pytest.mark.parametrize("answer, said", [

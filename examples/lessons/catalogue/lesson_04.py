@@ -3,7 +3,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exercise import Exercise, Question, where
+from exercise import Exercise, Question, counted, where
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,27 @@ class Op(Exercise):
     def verdict(self, mine):
         for x, dy in self.cases:
             try:
-                y, dx = mine(x.copy())
-                dx(dy.copy())
+                result = mine(x.copy())
+                if not isinstance(result, (tuple, list)) or len(result) != 2:
+                    return (f"two values are wanted, y and the function dx: {self.name} returns "
+                            f"{'None' if result is None else counted(result)}")
+                if not callable(result[1]):
+                    return ("the second of the two values is to be the function dx, and not what "
+                            "it gives")
+                if result[1](dy.copy()) is None:
+                    return "dx returns None: is there a return?"
             except Exception as error:
                 return where(error, mine)
         return super().verdict(used(mine))
+
+    def remark(self, answers):
+        for name, *results in zip(("y", "dx(dy)"), *answers, strict=False):
+            for result in results:
+                if np.asarray(result).dtype != np.float32:
+                    return (f"the numbers are right, but {name} is {result.dtype}, where x and dy "
+                            "are float32. What comes after computes with it, and takes that "
+                            "dtype as well")
+        return None
 
     def results(self, function):
         return super().results(used(function))
@@ -139,7 +155,7 @@ RELU = Op(
      "x is kept: four bytes a number, and in a net nobody else keeps it": keeping_x,
      "x and y are kept: eight bytes a number. One bit of each is needed": keeping_both,
      "what is kept is 0 or 1, but each takes four bytes: it has become a float32": keeping_floats,
-     "what is kept is 0 or 1, but each takes eight bytes: it has become an int64":
+     "what is kept is 0 or 1, but each takes eight bytes: it has become an int64 or a float64":
      keeping_integers,
      "the small array is there, but dx still mentions x, so x is kept as well": mask_and_x,
      "the gradient passes where x is 0. There y is not positive": passing_zero,

@@ -142,7 +142,7 @@ ADJOINT = Question(
     "6.3",
     "x holds the pixels 1 to 16 as 4 x 4, and c = np.ones((4, 9)) has the shape of "
     "im2col(x, 3, 3). Predict (im2col(x, 3, 3) * c).sum(), and then (x * col2im(c)).sum(): are "
-    "they one number or two? Give the first.",
+    "they one number or two? Answer with the first alone.",
     306,
     {"that is the sum of the pixels, each counted once. im2col copies a pixel into every window "
      "that holds it": 136,

@@ -56,6 +56,17 @@ def in_place(x, n, k, alpha, beta):
     return y
 
 
+def over_places(axis):
+    """The lesson's loop, which is for the maps of one place, on an array (places, C)."""
+    def lrn(x, n, k, alpha, beta):
+        y = np.empty_like(x)
+        for i in range(len(x)):
+            near = x[max(0, i - n // 2):i + n // 2 + 1]
+            y[i] = x[i] / (k + alpha * (near ** 2).sum(axis)) ** beta
+        return y
+    return lrn
+
+
 LRN = Exercise(
     "8.1", "lrn",
     "Local response normalization over the maps of x (places, C), as the paper prints it: each "
@@ -96,6 +107,9 @@ LRN = Exercise(
      lambda x, n, k, alpha, beta: x / (k + alpha * energy(x, n)),
      "all maps of the place are summed: there is no window": lambda x, n, k, alpha, beta: x / (
          k + alpha * (x ** 2).sum(axis=1, keepdims=True)) ** beta,
+     "the window runs over the places; the maps are the last axis": over_places(axis=0),
+     "the window runs over the places; the maps are the last axis. And the sum takes all maps of "
+     "the window": over_places(axis=None),
      "it writes into the array from which it still reads: the neighbours on the left are "
      "normalized already": in_place},
     hint="For map i the neighbours are a slice of the last axis. A slice may end beyond the last "

@@ -66,10 +66,26 @@ def reference_dz(z, labels):
     return leaf.grad
 
 
-def overflowing(z, labels):
-    with np.errstate(all="ignore"):
-        e = np.exp(z)
-        return (e / e.sum(axis=1, keepdims=True) - one_hot(z, labels)) / len(z)
+def shifted(by, total=1):
+    """The gradient with e to the power of z - by(z), divided by the sum along axis `total`."""
+    def loss_dz(z, labels):
+        with np.errstate(all="ignore"):
+            e = np.exp(z - by(z))
+            return (e / e.sum(axis=total, keepdims=True) - one_hot(z, labels)) / len(z)
+    return loss_dz
+
+
+def largest_of_each(z):
+    return z.max(axis=1, keepdims=True)
+
+
+overflowing = shifted(lambda z: 0)
+
+
+def in_columns(z, labels):
+    p = softmax(z)
+    p[:, labels] -= 1
+    return p / len(z)
 
 
 def at_the_label(z, labels):
@@ -87,14 +103,14 @@ def logits():
     draw = np.random.default_rng(10)
     return [(np.array([[1., 0, -1], [0, 2, 0]]), np.array([2, 1])),
             (draw.standard_normal((5, 4)), np.array([3, 0, 1, 1, 2])),
-            (1000 * draw.standard_normal((2, 3)), np.array([1, 0]))]
+            (np.array([[1000., 0, -400], [-900, -1000, -800]]), np.array([1, 0]))]
 
 
 LOSS_DZ = Exercise(
     "9.2", "loss_dz",
     "The gradient of the loss with respect to the logits z (N, classes). The loss is the mean "
     "over the N pictures of -ln p of the right class, and p is the softmax of z. labels (N,) are "
-    "integers. Logits may be as large as 1000.",
+    "integers. Logits may be as large as 1000, or as small as -1000.",
     reference_dz, logits(),
     {"the 1/N of the mean is missing: this is the gradient of the sum over the pictures":
      lambda z, labels: softmax(z) - one_hot(z, labels),
@@ -118,8 +134,22 @@ LOSS_DZ = Exercise(
      lambda z, labels: (z - one_hot(z, labels)) / len(z),
      "the softmax runs over the pictures. The probabilities of one picture sum to 1":
      lambda z, labels: (softmax(z, axis=0) - one_hot(z, labels)) / len(z),
-     "e to the power of 1000 is inf, and inf / inf is no number. Subtract the largest logit of "
-     "each picture first": overflowing,
+     "the powers are divided by their sum over the whole batch. The probabilities of one picture "
+     "sum to 1": shifted(largest_of_each, total=None),
+     "the softmax runs over all logits of the batch: one largest, one sum. Each picture has "
+     "probabilities of its own, which sum to 1": shifted(np.max, total=None),
+     "1 is subtracted in the columns of all labels, in every row: `[:, labels]` takes each "
+     "picture with each label. A picture has one": in_columns,
+     "the largest logit of the whole batch is subtracted from all. In a picture whose own are far "
+     "below it every power becomes 0, and 0 / 0 is no number: each picture has a largest of its "
+     "own": shifted(np.max),
+     "the largest logit of each class is subtracted. That changes by how much the logits of one "
+     "picture differ; with one number for a whole picture they would differ as before":
+     shifted(lambda z: z.max(axis=0)),
+     "e to the power of 1000 is inf, and inf / inf is no number. (At -1000 it is 0 / 0.) Subtract "
+     "the largest logit of each picture first": overflowing,
+     "e to the power of 1000 is inf, and inf / inf is no number. And the sum runs over the whole "
+     "batch, not over a picture": shifted(lambda z: 0, total=None),
      "e to the power of 1000 is inf, and inf / inf is no number. And the 1/N is missing":
      lambda z, labels: overflowing(z, labels) * len(z)},
     hint="The probabilities first. Then one number of each row changes, that of the label: "

@@ -41,6 +41,23 @@ def receptive_field(layers, name, grow=lambda size, stride, jump: (size - 1) * j
     return field
 
 
+def last_stride(layers, name):
+    field, jump = 1, 1
+    for layer, size, stride in layers:
+        field += (size - 1) * jump
+        if layer == name:
+            return field
+        jump = stride
+
+
+def recursion(layers, name, first=0):
+    """Of a field of pixels in a map, that in the map below it. It has to begin at `name`."""
+    names, field = [layer for layer, _, _ in layers], 1
+    for _, size, stride in layers[first:names.index(name) + 1]:
+        field = (field - 1) * stride + size
+    return field
+
+
 FIELD = Exercise(
     "12.2", "receptive_field",
     "How many pixels of the picture, along one side, does a unit of layer `name` depend on? "
@@ -67,6 +84,12 @@ FIELD = Exercise(
      lambda layers, name: receptive_field(layers, name, first=0),
      "it has one layer too many: that is the field of the layer after `name`":
      lambda layers, name: receptive_field(layers, name, beyond=1),
+     "it goes on to the last layer, whatever `name` is": lambda layers, name: receptive_field(
+         layers, layers[-1][0]),
+     "the distance of two neighbours is the stride of the last layer alone. The strides of all "
+     "layers below it are in it, too": last_stride,
+     "this recursion goes down from `name` to the picture. Here it was begun at the picture, so "
+     "each stride spreads the windows below it, not those above": recursion,
      "it is the field of what `name` reads: its own window is missing":
      lambda layers, name: receptive_field(layers, name, beyond=-1)},
     hint="Keep two numbers as you go up: the field so far, and how many pixels apart two "

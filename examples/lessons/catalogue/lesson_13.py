@@ -103,11 +103,13 @@ def drops(errors, patience):
 
 
 def drops_wrongly(errors, patience, threshold=0.001, most=3, late=0, last=False, keeps=False,
-                  forgets=True, follows=False):
-    best, bad, found = math.inf, 0, []
-    for number, error in enumerate(errors, 1):
+                  forgets=True, follows=False, forgives=False, start=math.inf, count=1):
+    best, bad, found = start, 0, []
+    for number, (before, error) in enumerate(zip([start, *errors], errors, strict=False), count):
         if error < best - threshold:
             best, bad = error, bad if keeps else 0
+        elif forgives and error < before:
+            bad = 0
         else:
             bad += 1
         if last:
@@ -144,6 +146,12 @@ DROPS = Exercise(
      lambda *a: drops_wrongly(*a, keeps=True),
      "once the rate has fallen, it falls again at every bad validation: the count must begin anew":
      lambda *a: drops_wrongly(*a, forgets=False),
+     "the count begins anew when an error is better than the one before it. Only an error that "
+     "beats the best so far may do that": lambda *a: drops_wrongly(*a, forgives=True),
+     "the first error is taken for the best before it was looked at. Then it does not beat the "
+     "best, and counts as a bad validation":
+     lambda errors, patience: drops_wrongly(errors, patience, start=errors[0]),
+     "the validations are counted from 0": lambda *a: drops_wrongly(*a, count=0),
      "it falls more than three times": lambda *a: drops_wrongly(*a, most=99),
      "the best error follows improvements that are too small to count. Many of them in a row then "
      "never count": lambda *a: drops_wrongly(*a, follows=True)},

@@ -31,6 +31,12 @@ FIRST_STD = Exercise(
      "2 over inputs and outputs together is made for tanh, a compromise between the way forward "
      "and the way back; with ReLUs the size still shrinks":
      lambda shape: math.sqrt(2 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1]))),
+     "2 over the inputs and the last size of the shape together. In a dense layer that is "
+     "Glorot's rule, a compromise made for tanh. (In a convolution its outputs are "
+     "kernels times places of the window.) With ReLUs the size shrinks either way":
+     lambda shape: math.sqrt(2 / (math.prod(shape[:-1]) + shape[-1])),
+     "that is how far uniform numbers may reach from 0. Their standard deviation is smaller by "
+     "the root of 3": lambda shape: math.sqrt(6 / math.prod(shape[:-1])),
      "it is 0.01 whatever the shape. That fits one number of inputs only": lambda shape: 0.01},
     hint="A sum of n products of numbers of size 1 with weights of size s has size s * sqrt(n). "
          "What does the ReLU take from the squares?")
@@ -40,17 +46,22 @@ FIRST_FAULT = Question(
     "A net does not learn. The diagnosis says, from conv1 to fc8: dead units 0, 69, 65, 44, 53, "
     "58, 62 % and none in fc8, which has no ReLU; size of the outputs 89, 220, 150, 220, 280, "
     "6400, 30000, 3500000; part that depends on the picture 0.70, 0.048, 0.0072, 0.0078, 0.0052, "
-    "0.0082, 0.0091, 0.017. At which layer do you begin?",
+    "0.0082, 0.0091, 0.017. At which layer do you begin? Answer with its name, such as conv1.",
     "conv2",
-    {"fc7 is the last layer with dead units. It gets its inputs from layers that are broken "
+    {"that is the last layer with dead units. It gets its inputs from layers that are broken "
      "already, and tells nothing of the cause": "fc7",
-     "conv5 has the smallest part that depends on the picture, and conv3 has nearly as little: "
-     "what comes out of a broken layer is passed on. Look for the first": "conv5",
-     "conv3 looks much worse than the layer before it, but more than half of that one's units are "
-     "dead too, so conv3 sees little": "conv3",
-     "fc8 has the largest outputs. Those of all layers grow on the way, and this one only "
+     "that layer has the smallest part that depends on the picture, and conv3 has nearly as "
+     "little: what comes out of a broken layer is passed on. Look for the first": "conv5",
+     "that layer looks much worse than the one before it, but more than half of the units before "
+     "it are dead too, so it sees little": "conv3",
+     "that layer lets no less of the picture through than conv3 does, and fewer of its units are "
+     "dead: it passes on what it gets": "conv4",
+     "there the outputs become 20 times as large. But nearly nothing in its inputs depends on "
+     "the picture: that was lost before": "fc6",
+     "that layer has the largest outputs. Those of all layers grow on the way, and this one only "
      "multiplies what it gets": "fc8",
-     "conv1 has no dead unit, and 0.70 of its output depends on the picture: it works": "conv1"},
+     "that layer has no dead unit, and 0.70 of its output depends on the picture: it works":
+     "conv1"},
     hint="A layer cannot see what the layers before it did not let through.")
 
 NINE_OF_TEN = Question(

@@ -7,8 +7,10 @@ from tinynet.training import figures
 
 def codes():
     draw = np.random.default_rng(16)
+    twins = np.array([1.0, 2, 4, 4, 11, 11, 14, 15.5])             # two pairs of equal codes
     return [(np.array([[0.0, 1], [3, 4], [0, 3], [1, 1], [9, 9]]), 2),
-            (draw.standard_normal((7, 3)) + 1, 3)]
+            (draw.standard_normal((7, 3)) + 1, 3),
+            (np.stack([twins, 30 - 2 * twins], axis=1), 1)]
 
 
 def squares(codes):
@@ -18,7 +20,7 @@ def squares(codes):
 def ordered(far, k, itself=np.inf):
     far = far.copy()
     np.fill_diagonal(far, itself)
-    return far.argsort(axis=1, kind="stable")[:, :k]
+    return far.argsort(axis=1)[:, :k]
 
 
 def cosine(codes):
@@ -34,6 +36,12 @@ NEAREST = Exercise(
     codes(),
     {"it finds itself: each code is at distance 0 from itself, so the first neighbour is no news":
      lambda codes, k: ordered(squares(codes), k, 0.0),
+     "the first of each row is dropped, as if it were always the code itself. Where another code "
+     "is equal, that one may come first: it is lost, and the code finds itself":
+     lambda codes, k: squares(codes).argsort(axis=1)[:, 1:k + 1],
+     "whatever is at distance 0 is left out, and so are other codes that are equal to this one. "
+     "Only the code itself should be": lambda codes, k:
+     np.where(squares(codes) > 0, squares(codes), np.inf).argsort(axis=1)[:, :k],
      "these are the farthest: the order is turned round": lambda codes, k:
      ordered(-squares(codes), k),
      "nearest by angle (cosine). It is a fair measure, and often used today, but it takes no "
@@ -82,7 +90,17 @@ def in_grey(kernel, low, high):
     return np.uint8(np.round(255 * np.clip((kernel - low) / (high - low), 0, 1)))
 
 
-GREY = Exercise(
+class Picture(Exercise):
+    """An exercise whose result is a picture: its dtype counts."""
+
+    def remark(self, answers):
+        dtypes = {str(np.asarray(answer).dtype) for answer in answers} - {"uint8"}
+        if not dtypes:
+            return None
+        return f"the numbers are right, but their dtype is {dtypes.pop()}; a picture is uint8"
+
+
+GREY = Picture(
     "16.3", "drawn",
     "A kernel (KH, KW, 3) as a picture, uint8: its smallest weight becomes 0, its largest 255, "
     "and what is between is rounded.",
@@ -100,6 +118,8 @@ GREY = Exercise(
      lambda kernel: in_grey(kernel, -np.abs(kernel).max(), np.abs(kernel).max()),
      "it is cut to whole numbers, not rounded: half a grey level too dark":
      lambda kernel: np.uint8(255 * (kernel - kernel.min()) / np.ptp(kernel)),
+     "the numbers are not rounded. The levels of a picture are whole":
+     lambda kernel: 255 * (kernel - kernel.min()) / np.ptp(kernel),
      "it ends at 1: the numbers have not been multiplied by 255 before they became uint8":
      lambda kernel: np.uint8((kernel - kernel.min()) / np.ptp(kernel)),
      "bright and dark are exchanged": lambda kernel: 255 - sheet(kernel)})
