@@ -258,9 +258,9 @@ def run_check(*words):
 def test_check_lists_shows_and_judges(tmp_path):
     listed = run_check()
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(EXERCISES)
-    assert "im2col(x, KH, KW, stride)" in run_check("5.1", "--show").stdout
+    assert "im2col(x, KH, KW, stride, pad)" in run_check("5.1", "--show").stdout
     right = run_check("5.1", FOLDER / "answers" / "05_1.py")
-    assert right.returncode == 0 and right.stdout == "right: im2col agrees on 2 cases\n"
+    assert right.returncode == 0 and right.stdout == "right: im2col agrees on 4 cases\n"
     wrong = run_check("5.1", FOLDER / "answers" / "05_2.py")
     assert wrong.returncode == 1
     assert "has no function im2col; those it has: out_size" in wrong.stderr
@@ -311,6 +311,7 @@ def test_the_questions_of_a_class_have_the_mistakes_as_choices():
     for question in asked:
         assert f"<strong>{question.number}</strong>" in html
     assert html.count("<details>") == len(asked)
+    assert re.findall(r"<strong>(\w+)</strong>: \1\b", html) == []
     assert {question.number.split(".")[0] for question in asked} == {
         number.split(".")[0] for number in EXERCISES}       # each lesson has one
 

@@ -136,9 +136,10 @@ for step in range(53):
 # the program biases begin at twice the rate of weights, keep that to the end, and do not decay
 # (`bias_lr`, `bias_wd` above), while the paper says that the rate is the same for all layers.
 #
-# **When the rate falls.** Both divide it by 10 three times, the program after epochs 25, 51 and
-# 79. Its notes have more: from epoch 67 on there is no colour noise and the weights of conv1 learn at a tenth of the rate, from 72 on it stands still. The paper is silent on that. `Recipe(schedule="2012")`
-# does it.
+# **When the rate falls.** Both divide it by 10 three times, the program after epochs 25, 51
+# and 79. Its notes have more: from epoch 67 on there is no colour noise and the weights of
+# conv1 learn at a tenth of the rate, from 72 on it stands still. The paper is silent on that.
+# `Recipe(schedule="2012")` does it.
 #
 # **Dropout.** The paper halves outputs at test time. Today one doubles them in training, and
 # does nothing at test time. Each form is right in itself. But weights that were trained in one

@@ -131,9 +131,9 @@ def questions():
             continue
         told = {exercise.right: "right"}
         told.update((wrong, sentence) for sentence, wrong in exercise.mistakes.items())
-        choices = sorted(told, key=lambda value: (str(type(value)), value))
-        digits = 3 if exercise.tolerance else 10           # a rough answer is asked roughly
-        shown = [value if isinstance(value, str) else f"{value:,.{digits}g}" for value in choices]
+        choices = sorted(told)                         # words or numbers, never both
+        shown = [value if isinstance(value, str) else
+                 f"{value:,.0f}" if value == int(value) else f"{value:,.4g}" for value in choices]
         listed = "".join(f"\n- {value}" for value in shown)
         why = "".join(f"\n- **{value}**: {told[choice]}"
                       for value, choice in zip(shown, choices, strict=True))

@@ -9,13 +9,24 @@ from tinynet import conv
 
 def pictures():
     draw = np.random.default_rng(5)
-    return [(np.arange(1.0, 17).reshape(1, 4, 4, 1), 3, 3, 1),
-            (draw.standard_normal((2, 7, 9, 3)), 3, 2, 2)]
+    return [(np.arange(1.0, 10).reshape(1, 3, 3, 1), 3, 3, 2, 1),
+            (draw.standard_normal((2, 7, 9, 3)), 3, 2, 2, 1),
+            (draw.standard_normal((1, 5, 8, 2)), 2, 4, 1, 2),
+            (draw.standard_normal((3, 6, 5, 2)), 4, 3, 1, 0)]
 
 
-def rows(x, KH, KW, stride, order=(0, 1, 2, 3, 4, 5), step=None):
-    """im2col, its axes N, OH, OW, KH, KW, C in another order before they become rows."""
-    N, H, W, C = x.shape
+def rows(x, KH, KW, stride, pad, order=(0, 1, 2, 3, 4, 5), step=None, around=None, counted=True,
+         mode="constant"):
+    """im2col, its axes N, OH, OW, KH, KW, C in another order before they become rows.
+
+    around: how many zeros at both ends of the four axes. counted: whether OH and OW count them.
+    """
+    here, none = (pad, pad), (0, 0)
+    around = around(pad) if around else (none, here, here, none)
+    _, H, W, _ = x.shape
+    x = np.pad(x, around, mode)
+    N, high, wide, C = x.shape
+    H, W = (high, wide) if counted else (H, W)
     OH, OW = (H - KH) // stride + 1, (W - KW) // stride + 1
     patches = np.empty((N, OH, OW, KH, KW, C))
     for i, j in np.ndindex(OH, OW):
@@ -24,17 +35,18 @@ def rows(x, KH, KW, stride, order=(0, 1, 2, 3, 4, 5), step=None):
     return patches.transpose(order).reshape(N * OH * OW, KH * KW * C)
 
 
-def as_nchw(x, KH, KW, stride):
+def as_nchw(x, *sizes):
     N, H, W, C = x.shape
-    return rows(x.reshape(N, C, H, W).transpose(0, 2, 3, 1), KH, KW, stride, (0, 1, 2, 5, 3, 4))
+    return rows(x.reshape(N, C, H, W).transpose(0, 2, 3, 1), *sizes, (0, 1, 2, 5, 3, 4))
 
 
 IM2COL = Exercise(
     "5.1", "im2col",
-    "Write every patch of KH x KW pixels as a row: x (N, H, W, C) -> (N * OH * OW, KH * KW * C). "
-    "The window moves by `stride` pixels. In a row the pixels stand row by row, and of every "
-    "pixel all channels.",
-    lambda x, KH, KW, stride: conv.im2col(x, (KH, KW), stride),
+    "As in the lesson, and one thing more. First put `pad` zeros round each picture, on every "
+    "side. Then write every patch of KH x KW pixels as a row: x (N, H, W, C) -> (N * OH * OW, "
+    "KH * KW * C). The window moves by `stride` pixels. In a row the pixels stand row by row, "
+    "and of every pixel all channels.",
+    lambda x, KH, KW, stride, pad: conv.im2col(x, (KH, KW), stride, (pad, pad)),
     pictures(),
     {"it is transposed: every patch is a column. With rows, im2col(x) @ W is the output as it "
      "is, without a transpose": lambda *a: rows(*a).T,
@@ -47,7 +59,28 @@ IM2COL = Exercise(
      "as many patches as there should be, but each is one pixel from the last: the stride is "
      "not in their places": lambda *a: rows(*a, step=1),
      "x was reshaped to (N, C, H, W). A reshape moves nothing: it reads other numbers as "
-     "channels": as_nchw})
+     "channels": as_nchw,
+     "there are no zeros round the picture: pad is not used":
+     lambda *a: rows(*a, around=lambda pad: 4 * ((0, 0),)),
+     "the zeros stand on one side only, above and on the left. (Or OH and OW count pad once: then "
+     "no window reaches the zeros below and on the right)":
+     lambda *a: rows(*a, around=lambda pad: ((0, 0), (pad, 0), (pad, 0), (0, 0))),
+     "the zeros stand on one side only, below and on the right":
+     lambda *a: rows(*a, around=lambda pad: ((0, 0), (0, pad), (0, pad), (0, 0))),
+     "there are zeros above and below, but none on the left and on the right":
+     lambda *a: rows(*a, around=lambda pad: ((0, 0), (pad, pad), (0, 0), (0, 0))),
+     "there are zeros on the left and on the right, but none above and below":
+     lambda *a: rows(*a, around=lambda pad: ((0, 0), (0, 0), (pad, pad), (0, 0))),
+     "zeros were put on all four axes: there are pictures and channels of nothing but zeros. "
+     "Only H and W have sides": lambda *a: rows(*a, around=lambda pad: 4 * ((pad, pad),)),
+     "the zeros are there, but OH and OW were computed without them: the last rows and columns "
+     "of places are missing": lambda *a: rows(*a, counted=False),
+     "there are twice as many zeros on every side as there should be":
+     lambda *a: rows(*a, around=lambda pad: ((0, 0), (2 * pad,) * 2, (2 * pad,) * 2, (0, 0))),
+     "what stands round the picture are copies of its outermost pixels. Some programs do so at a "
+     "border; here it is zeros": lambda *a: rows(*a, mode="edge")},
+    hint="Make the larger picture first. From there on it is the lesson's function, and H and W "
+         "are those of the larger picture.")
 
 
 OUT_SIZE = Exercise(

@@ -66,10 +66,10 @@ WHICH_RECIPE = Question(
     "falls from 0.01 to 0.001, and the biases learn at 0.02 before and 0.002 after. Is the recipe "
     "paper, 2012, or caffe?",
     "caffe",
-    {"paper: its batch is 128, which makes 10,010 steps; its biases learn as fast as its "
-     "weights; and its rate waits for the validation error": "paper",
-     "2012: its biases do learn twice as fast. But its batch is 128, which makes 10,010 steps; "
-     "its rate falls after epoch 25, and that of its biases not at all": "2012"},
+    {"in the paper a batch is 128, which makes 10,010 steps; biases learn as fast as weights; and "
+     "the rate waits for the validation error": "paper",
+     "in the program of 2012 biases do learn twice as fast. But a batch is 128, which makes "
+     "10,010 steps; the rate falls after epoch 25, and that of the biases not at all": "2012"},
     hint="How large is a batch? The table of the lesson has batch_size, schedule and bias_lr.")
 
 EXERCISES = [LRN, VELOCITY, DROPOUT, WHICH_RECIPE]
