@@ -167,7 +167,7 @@ def train(args):
                   words=pictures.descriptions, data=str(folder.resolve()))
     run = new_run(args, saved, recipe, about, model, optimizer, loader)
     if not run.goes_on():
-        print(f"nothing to do: step {run.step} of {run.last_step} is taken")
+        say(f"nothing to do: step {run.step} of {run.last_step} is taken")
         return 0
 
     with run:                                                      # a bar; Ctrl-C is heard
@@ -193,8 +193,8 @@ def picture_folder(args, saved=None):
     folder = Path(args.dir or (saved.data if saved else PATTERNS))
     if folder.resolve() == PATTERNS.resolve():
         if args.command == "train" and not saved:
-            print(f"no DIR was given: ten classes of patterns are drawn into {PATTERNS},\n"
-                  "and a net learns them; that takes a few minutes on two cores")
+            say(f"no DIR was given: ten classes of patterns are drawn into {PATTERNS},\n"
+                "and a net learns them; that takes a few minutes on two cores")
         patterns.draw(folder)
     return folder
 
@@ -205,8 +205,8 @@ def both_splits(folder, saved):
     held_out = packed.data_set(folder, "val", pictures.classes)
     if saved and saved.classes != pictures.classes:
         raise UserError(f"{shown(saved.path)} knows other classes than those in {folder}")
-    print(f"{len(pictures):,} pictures to learn from and {len(held_out):,} to test with, of "
-          f"{len(pictures.classes)} classes:\n  {shown(folder)}")
+    say(f"{len(pictures):,} pictures to learn from and {len(held_out):,} to test with, of "
+        f"{len(pictures.classes)} classes:\n  {shown(folder)}")
     return pictures, held_out
 
 
@@ -226,12 +226,13 @@ def new_run(args, saved, recipe, about, model, optimizer, loader):
               print_freq=args.print_freq, save_freq=args.save_freq,
               how_to_go_on="go on with\n  " + command("train", "--resume", folder / "last.npz"),
               if_slow="; --recipe quickstart is for trying" * (recipe.name != "quickstart"))
-    print(f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
-          f"{model.devices[1]}; output in {shown(folder)}", *recipe.lines(args.verbose), sep="\n")
+    say("\n".join([f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
+                   f"{model.devices[1]}; output in {shown(folder)}",
+                   *recipe.lines(args.verbose)]))
     if saved:
         run.restore(saved, lr=args.lr)
     elif args.init_from:
-        print(*weights.copy_weights(args.init_from, model, about.classes), sep="\n")
+        say("\n".join(weights.copy_weights(args.init_from, model, about.classes)))
     return run
 
 
@@ -239,19 +240,19 @@ def finish(run, folder, validation):
     """Say how well the net does, draw what its first layer has learned: the exit status."""
     for loader in run.loader, validation:
         if loader.skipped:
-            print(f"{len(loader.skipped)} unreadable pictures in {loader.pictures.root} were "
-                  "skipped")
+            say(f"{len(loader.skipped)} unreadable pictures in {loader.pictures.root} were "
+                "skipped")
     kernels = run.folder / "kernels.png"
     figures.save(figures.kernel_sheet(*[tower.conv1[0].W.numpy() for tower in run.model.towers]),
                  kernels)
     following = ("test", run.best, folder, "--views", "10")
     if isinstance(validation.pictures, dataset.Pictures):  # else they have no files of their own
         following = "predict", run.best, validation.pictures.paths[0]
-    print(f"\non {run.result['pictures']:,} pictures it has not seen: top-1 error "
-          f"{run.result['top1_error']:.1%}\n(chance: {1 - 1 / run.classes:.1%}), lowest so far "
-          f"{run.at.lowest_error:.1%}", f"saved: {shown(run.last)}, {shown(run.best)},\n"
-          f"  {shown(run.log_file)}; first-layer kernels: {shown(kernels)}", "try next:",
-          f"  {command(*following)}", sep="\n")
+    say(f"\non {run.result['pictures']:,} pictures it has not seen: top-1 error "
+        f"{run.result['top1_error']:.1%}\n(chance: {1 - 1 / run.classes:.1%}), lowest so far "
+        f"{run.at.lowest_error:.1%}\nsaved: {shown(run.last)}, {shown(run.best)},\n"
+        f"  {shown(run.log_file)}; first-layer kernels: {shown(kernels)}\ntry next:\n"
+        f"  {command(*following)}")
     return 0
 
 

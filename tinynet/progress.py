@@ -11,18 +11,19 @@ def bar(total, what, done=0):
                 dynamic_ncols=True, smoothing=0.05)
 
 
-def say(line):
-    """Print a line without breaking the bar. If nobody reads any more, the job goes on."""
+def say(line, stream="stdout"):
+    """Print a line without breaking the bar. If nobody can take it any more (a reader that has
+    left, a closed terminal, a full disk), the job goes on without."""
     try:
-        tqdm.write(line, file=sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")
+        tqdm.write(line, file=getattr(sys, stream))
+        getattr(sys, stream).flush()
+    except OSError:
+        setattr(sys, stream, open(os.devnull, "w"))
 
 
 def warn(line):
     """The same on stderr."""
-    tqdm.write(line, file=sys.stderr)
+    say(line, "stderr")
 
 
 def shown(path):

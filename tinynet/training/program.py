@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 from ..errors import Interrupted, UserError
-from ..progress import shown
+from ..progress import shown, warn
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,8 +75,8 @@ def exit_status(name, run, out_of_memory=None, go_on=""):
     program's name, and the status 1. An interruption gives 130, as shells have it.
     out_of_memory: a function that says what would fit. go_on: how to go on after Ctrl-C.
     """
-    if sys.stdout is None:                 # closed by the caller
-        sys.stdout = open(os.devnull, "w")
+    sys.stdout = sys.stdout or open(os.devnull, "w")       # None: closed by the caller
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     try:
         with warnings.catch_warnings():
             # Overflow is no news: a net that diverges is reported as such, and not saved.
@@ -86,14 +86,14 @@ def exit_status(name, run, out_of_memory=None, go_on=""):
         sys.stdout = open(os.devnull, "w")
         return 1
     except (UserError, OSError) as error:
-        print(f"{name}: error: {error}", file=sys.stderr)
+        warn(f"{name}: error: {error}")
         return 1
     except MemoryError as error:
         error.with_traceback(None)         # which holds the arrays of the step
         advice = out_of_memory() if out_of_memory else "out of memory"
-        print(f"{name}: error: {advice}", file=sys.stderr)
+        warn(f"{name}: error: {advice}")
         return 1
     except (Interrupted, KeyboardInterrupt) as error:
         hint = str(error) or go_on
-        print(f"\n{name}: interrupted{hint and '; ' + hint}", file=sys.stderr)
+        warn(f"\n{name}: interrupted{hint and '; ' + hint}")
         return 130

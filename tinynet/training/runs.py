@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -347,7 +347,8 @@ class Interruptible:
     is not the main one nothing is noted: Python sends signals to the main thread alone.
     """
 
-    SIGNALS = signal.SIGINT, signal.SIGTERM
+    SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
+               if hasattr(signal, name)]               # there is no SIGHUP on Windows
 
     def __init__(self):
         self.asked = False
@@ -368,5 +369,7 @@ class Interruptible:
     def _note(self, number, frame):
         self.asked = True
         signal.signal(number, signal.default_int_handler)
-        # Not print: the signal may have come in the middle of one.
-        os.write(2, b"\nfinishing this step, then saving (Ctrl-C again: leave at once)\n")
+        # Not print: the signal may have come in the middle of one. And whoever read it may have
+        # been sent the same signal, as tee is.
+        with suppress(OSError):
+            os.write(2, b"\nfinishing this step, then saving (Ctrl-C again: leave at once)\n")

@@ -1,0 +1,74 @@
+"""A run saves and goes on, or saves and ends, whoever has stopped reading what it says."""
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from command_line import LAST, NET, SMALL, progress
+from helpers import environment
+
+pytestmark = pytest.mark.usefixtures("alarm")
+PROGRAM = [sys.executable, "-c", "import alexnet, sys; sys.exit(alexnet.main())"]
+
+
+def train(data, folder, options, **streams):
+    words = map(str, ["train", data, *options, "--output-dir", folder])
+    return subprocess.Popen([*PROGRAM, *words], env=environment(), **streams)
+
+
+def wait_for_step(folder, least, process):
+    """Until the log of the run has this step: it is written whoever reads stdout."""
+    log = folder / "log.jsonl"
+    while not log.exists() or f'"step": {least},' not in log.read_text():
+        assert process.poll() is None, "it ended too early"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+                         ids=["Ctrl-C", "SIGTERM", "SIGHUP"])
+def test_a_signal_saves_when_the_reader_of_both_streams_has_left(data, tmp_path, number):
+    """As in `train 2>&1 | tee log`: the terminal sends its Ctrl-C to tee as well."""
+    reading, writing = os.pipe()
+    process = train(data, tmp_path / "run", [*NET, "--epochs", 10_000, "--device", "cpu", "-p", 1,
+                                             "--save-freq", 100_000],
+                    stdout=writing, stderr=writing)
+    os.close(writing)
+    wait_for_step(tmp_path / "run", 3, process)
+    os.close(reading)
+    process.send_signal(number)
+    assert process.wait(50) == 130
+    assert progress(tmp_path / "run")["step"] >= 3
+
+
+def test_closing_the_terminal_saves(data, tmp_path):
+    """SIGHUP is what a terminal sends when it is closed."""
+    process = train(data, tmp_path / "run", [*NET, "--epochs", 10_000, "--device", "cpu", "-p", 1,
+                                             "--save-freq", 100_000],
+                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for_step(tmp_path / "run", 3, process)
+    process.send_signal(signal.SIGHUP)
+    _, said = process.communicate(timeout=50)
+    assert process.returncode == 130 and "interrupted; go on with" in said
+    assert progress(tmp_path / "run")["step"] >= 3
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full here")
+@pytest.mark.parametrize("full", ["stdout", "stderr"])
+def test_a_full_disk_behind_a_stream_does_not_end_the_run(data, tmp_path, full):
+    with open("/dev/full", "w") as device:
+        process = train(data, tmp_path / "run", SMALL, **{full: device})
+        assert process.wait(50) == 0
+    assert progress(tmp_path / "run")["step"] == LAST
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_closed_stream_does_not_end_the_run(data, tmp_path, closed):
+    command = " ".join(f"'{word}'" for word in [*PROGRAM, "train", data, *SMALL, "--output-dir",
+                                                tmp_path / "run"])
+    done = subprocess.run(["sh", "-c", f"exec {command} {closed}>&-"], env=environment(),
+                          capture_output=True, timeout=50)
+    assert done.returncode == 0
+    assert progress(tmp_path / "run")["step"] == LAST
