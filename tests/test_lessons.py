@@ -59,6 +59,14 @@ def test_a_lesson_is_short_and_fits_a_phone(path):
 
 
 @each_lesson
+def test_no_line_of_prose_begins_a_list_by_chance(path):
+    """Markdown begins one at a line with "1. " or "- ", even within a sentence."""
+    cell_sources = [cell.source for cell in cells.split(path.read_text("utf-8")) if cell.is_prose]
+    prose = re.sub(r"\$\$.*?\$\$", "", "\n\n".join(cell_sources), flags=re.DOTALL)
+    assert re.findall(r".+\n(?:1[.)]|[-+*]) .*", prose) == []
+
+
+@each_lesson
 def test_what_a_lesson_prints_fits_an_80_column_screen(path, ran):
     printed = "".join(cell.printed or "" for cell in ran[path]())
     assert [line for line in printed.splitlines() if len(line) > 80] == []

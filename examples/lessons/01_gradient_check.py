@@ -6,11 +6,11 @@
 # *Question: How do you find out that a gradient is wrong? · Opens: `tinynet/gradcheck.py`
 # (`gradcheck`, `contract`) · Paper: 5 · 12 minutes*
 #
-# A net computes a loss from its **weights**, the numbers that training changes. Training asks
-# for every weight: if it grows a little, by how much does the loss grow? The growth of the
-# loss divided by the growth of the weight is a **slope**. Programs compute slopes with formulas
-# that people have written. A wrong formula raises no error: the net learns, but worse. So you
-# need a test. Start with one number, $f(x) = x^3$, at $x = 2$.
+# A net computes a loss from its **weights**, the numbers that training changes. For every
+# weight, training asks: if the weight grows a little, by how much does the loss grow? The
+# growth of the loss divided by the growth of the weight is a **slope**. Programs compute slopes
+# with formulas that people have written. A wrong formula raises no error: the net learns, but
+# worse. So you need a test. Start with one number, $f(x) = x^3$, at $x = 2$.
 
 # %%
 import numpy as np
@@ -25,10 +25,10 @@ for h in 1, 0.1, 0.01, 0.001:
     print(h, "gives the slope", round((f(x + h) - f(x)) / h, 6))
 
 # %% [markdown]
-# As the growth $h$ becomes small, the slope comes close to 12. The number that it comes close to
-# is the **derivative** of f at 2. There is a formula for it, $f'(x) = 3x^2$, and at 2 it gives
-# 12. So formula and measurement agree. But the measurement is poor: it is wrong by more than
-# $6h$. Multiply out to see why:
+# As the growth $h$ gets smaller, the slope approaches 12. The number that the slope approaches
+# is the **derivative** of f at 2. The derivative has a formula, $f'(x) = 3x^2$. At 2 this
+# formula gives 12, so the formula and the measurement agree. But the measurement is poor: it is
+# wrong by more than $6h$. Multiply out to see why:
 #
 # $$(2 + h)^3 = 8 + 12h + 6h^2 + h^3$$
 # $$(2 - h)^3 = 8 - 12h + 6h^2 - h^3$$
@@ -50,10 +50,10 @@ for h in 1, 0.1, 0.01, 0.001:
     print(f"h = {h:<6} error {central(f, x, h) - 12:.6f}")
 
 # %% [markdown]
-# **How small may h be?** A computer keeps a number to some 16 digits (**float64**, NumPy's
-# default) or to some 7 (**float32**, in which tinynet trains). The digits behind these are
-# lost: that is **rounding**. Both values of f begin with the same digits. The subtraction removes
-# these, and only the last few digits say anything about the slope.
+# **How small may h be?** A computer keeps about 16 digits of a number (**float64**, NumPy's
+# default) or about 7 (**float32**, in which tinynet trains). The digits after these are lost.
+# This loss is **rounding**. Both values of f begin with the same digits. The subtraction
+# removes these digits. Only the last few digits say anything about the slope.
 
 # %%
 two, h = np.float32(2), np.float32(1e-6)
@@ -62,9 +62,10 @@ print(f"f(2 - h) = {f(two - h):.7f}")
 print(f"slope      {central(f, two, h):.7f}")
 
 # %% [markdown]
-# So there are two errors. The error of the formula falls with h. The error of rounding grows
-# as h falls. Together they make a V. Here is the relative error: the distance from 12, divided
-# by 12. (For steps of 0.01 and more the two lines are one: there only the formula is wrong.)
+# So there are two errors. The error of the formula falls with h. The error of rounding grows as
+# h falls. Together they make a V. Here is the relative error: the distance from 12, divided by
+# 12. (For steps of 0.01 and more the two lines coincide, because there only the formula is
+# wrong.)
 
 # %%
 def errors(dtype, last):
@@ -85,9 +86,9 @@ svg.curves(both, "two Vs: float32 is best at 1e-2, float64 at 1e-5",
 # a step of 1e-5 if x is about 1. (A larger x leaves fewer digits for h in `x + h`. So the best
 # step grows with x.)
 #
-# **Many numbers.** Let x now have three numbers, and let the loss be the sum of their cubes. Then
-# there are three slopes. An array of all slopes, in the shape of x, is the **gradient**. Move one
-# number at a time to measure it. The first slope is our 12.
+# **Many numbers.** Let x now have three numbers, and let the loss be the sum of their cubes.
+# Then there are three slopes. The array of all slopes, which has the shape of x, is the
+# **gradient**. To measure the gradient, move one number at a time. The first slope is our 12.
 
 # %%
 x = np.array([2.0, -1.0, 0.5])
@@ -101,22 +102,23 @@ print(np.round(measured, 8), "measured")
 assert gradient[0] == 12 and np.allclose(gradient, measured, rtol=1e-9)
 
 # %% [markdown]
-# This takes two evaluations for each number. AlexNet has 60,965,224 weights, and two cores
-# evaluate it 178 times a second (README).
+# This measurement takes two evaluations for each number. AlexNet has 60,965,224 weights, and
+# two cores evaluate it 178 times a second (README).
 
 # %%
 n = 2 * 60_965_224
 print(f"{n:,} evaluations, {n / 178 / 86400:.1f} days")
 
 # %% [markdown]
-# So move all numbers at once: x by $h v$, where $v$ is an array in the shape of x. Each number
-# adds its slope times its own move to the growth of the loss. So the central difference gives
-# one number, and it must be the sum of gradient times $v$:
+# So move all numbers at once. Move x by $h v$, where $v$ is an array with the shape of x. Each
+# number adds its slope times its own move to the growth of the loss. The central difference
+# then gives one number. This number must be the sum of gradient times $v$:
 #
 # $$\frac{f(x + hv) - f(x - hv)}{2h} \approx \sum_i \mathrm{gradient}_i \, v_i$$
 #
-# That is two evaluations, however many numbers x has. Which $v$? Suppose that a wrong program
-# exchanges the first two slopes. (Forget to transpose a square matrix, and this is what you get.)
+# This takes two evaluations, however many numbers x has. Which $v$ is a good choice? Suppose
+# that a wrong program exchanges the first two slopes. (A program that forgets to transpose a
+# square matrix makes such a mistake.)
 #
 # <details><summary>Before you run: does a v of three ones find the mistake?</summary>No. The sum
 # of the slopes is the same in any order. A v of random numbers weighs each slope
@@ -130,13 +132,14 @@ for v in np.ones(3), draw(3):
           f"{gradient @ v:.4f} right, {wrong @ v:.4f} wrong")
 
 # %% [markdown]
-# A function may also give many numbers, as $x^3$ gives one for each number of x. Then weigh them
-# with random factors $u$ and add them up. The sum is one number, as a loss is. A gradient
-# function in tinynet is given these factors as `dy`, and returns the gradient of the sum: for
-# $x^3$ that is `dy * 3 * x ** 2`. Now the check is complete. It returns a relative error. By
-# chance the sum of gradient times $v$ can be nearly zero. So it divides by the root of the sum
-# of squares, about as large as such a sum usually is, or by the measured value if that is
-# larger. The wrong function has forgotten the square.
+# A function may also return many numbers: $x^3$ returns one for each number of x. Then multiply
+# these numbers by random factors $u$ and add them up. The sum is one number, as a loss is. In
+# tinynet a gradient function receives these factors as `dy`, and returns the gradient of the
+# sum: for $x^3$ that is `dy * 3 * x ** 2`. Now the check is complete. It returns a relative
+# error. The sum of gradient times $v$ can be nearly zero by chance. So the check divides by the
+# root of the sum of the squares of its terms, which is about as large as such a sum usually is.
+# If the measured value is larger, the check divides by that value instead. The wrong function
+# below forgets the square.
 
 # %%
 def check(f, dx, x, step=1e-5, seed=0):
@@ -155,9 +158,9 @@ print(f"right {check(f, right_dx, x):.0e}",
 assert check(f, right_dx, x) < 1e-9
 
 # %% [markdown]
-# Is this what tinynet does? An **op** there is a function that returns its value and a gradient
-# function for each input (lesson 2 builds one). Give both checks the wrong gradient, on an array
-# whose sizes all differ. They must find the same error.
+# Does tinynet do the same? In tinynet an **op** is a function that returns its value and a
+# gradient function for each input (lesson 2 builds one). Give both checks the wrong gradient,
+# on an array whose axes all differ in length. They must find the same error.
 
 # %%
 @op
@@ -172,10 +175,10 @@ assert np.isclose(*pair)
 assert gradcheck(lambda x: x ** 3, x) < 1e-9
 
 # %% [markdown]
-# **How close is close enough?** Say that a check gives 1e-3. Is that float32's fault? Compare.
-# LRN is a formula of the paper (lesson 8): it divides each number by a power of a sum, 2 plus
-# 1e-4 times the squares of five numbers, its own and four neighbours'. The careless gradient
-# below forgets that x also changes this divisor.
+# **How close is close enough?** Suppose that a check gives 1e-3. Is float32 to blame? Let us
+# compare. LRN is a formula of the paper (lesson 8). It divides each number by a power of a sum.
+# The sum is 2 plus 1e-4 times the squares of five numbers: the number itself and four
+# neighbours. The careless gradient below forgets that x also changes this divisor.
 
 # %%
 def careless_dx(x, dy): return dy * norm.plain_lrn(x) / x
@@ -189,18 +192,19 @@ print(f"{check(f, right_dx, big):.0e}  x³, right")
 print(f"{gradcheck(norm.lrn, big):.0e}  LRN of tinynet, by gradcheck")
 
 # %% [markdown]
-# Some tests accept 1e-2. (The program of 2012 accepted 2e-2. It checked in float32, by the
-# difference of $f(x + h)$ and $f(x)$, with a step of 2e-2 for the weights of convolutions.)
-# Such a test accepts the careless LRN. And in float32 the error of a right gradient can be
-# larger than that of a wrong one. So an error of 1e-3 in float32 does not prove a mistake, and
-# does not rule one out. Repeat the check in float64: there a gap lies between right, about
-# 1e-9 or less, and wrong, more than 1e-6. (`gradcheck` says 0 because it first takes off what
-# rounding alone may have done.)
+# Some tests accept 1e-2. (The program that the paper's authors wrote in 2012 accepted 2e-2. It
+# checked in float32, with the difference of $f(x + h)$ and $f(x)$. Its step was 2e-2 for the
+# weights of convolutions, which are the subject of lesson 5.) Such a test accepts the careless
+# LRN. And in float32 the error of a right gradient can be larger than that of a wrong one. So
+# an error of 1e-3 in float32 does not prove a mistake, and does not rule one out. Repeat the
+# check in float64. There a gap separates right gradients (about 1e-9 or less) from wrong ones
+# (more than 1e-6). (`gradcheck` returns 0 because it first subtracts the error that rounding
+# alone may have caused.)
 #
 # **The trap.** Some functions have a **kink**, a place where the slope jumps. ReLU, which is
-# max(x, 0), has slope 0 below zero and slope 1 above. If a number lies so near to zero that
-# $x - hv$ and $x + hv$ are on different sides, the central difference is something between 0 and
-# 1, and the check fails. The gradient is right.
+# max(x, 0), has slope 0 below zero and slope 1 above. If a number is so near zero that $x - hv$
+# and $x + hv$ are on different sides, the central difference is something between 0 and 1. Then
+# the check fails, although the gradient is right.
 
 # %%
 def relu(x): return np.maximum(x, 0)
@@ -213,8 +217,9 @@ for last in 0.5, 3e-6:
         print(f"{error:.0e}  x = 2, -1, {last:g}; step {step:g}")
 
 # %% [markdown]
-# With few numbers this happens now and then, with many it happens often. Here are 100 arrays of
-# 10,000 random numbers. In how many does some number reach the kink?
+# With few numbers this happens now and then. With many numbers it happens often. Here are 100
+# arrays of 10,000 random numbers. In how many of these arrays does at least one number reach
+# the kink?
 
 # %%
 many, v = draw((2, 100, 10_000))
@@ -222,11 +227,12 @@ reached = (abs(many) < 1e-5 * abs(v)).any(axis=1)
 print(reached.sum(), "of 100")
 
 # %% [markdown]
-# Do not raise the tolerance for that. Keep x away from the kink by a few steps, or try a smaller
-# step: then a kink's error is gone, and the error of a wrong formula stays.
+# Do not raise the tolerance because of that. Keep x a few steps away from the kink, or try a
+# smaller step. With a smaller step the error of a kink disappears, and the error of a wrong
+# formula stays.
 #
-# Open `gradcheck.py` now. Read `gradcheck`: it is `check`, for several arrays at once and on any
-# device. `contract` is the sum with the factors u. The paper writes the gradient in section 5, in
-# its rule for the weights. Of a check it says nothing.
+# Open `gradcheck.py` now. Read `gradcheck`: it is `check`, for several arrays at once and on
+# any device. `contract` is the sum with the factors u. The paper writes the gradient in section
+# 5, in its rule for the weights. It says nothing about a check.
 #
 # Then the exercises: `python examples/lessons/check.py 1.1 --show`, `1.2`.

@@ -7,9 +7,9 @@
 # `tinynet/engine.py` (`op`, `no_grad`) · Paper: 3.2 · 10 minutes*
 #
 # Going backward, an op multiplies dy by its slopes, and the slopes depend on the numbers that
-# went forward. So some of these have to be kept. Which ones? In tinynet there is no list of
-# them. An op returns gradient functions, and what these mention is kept. Here are two ops, a
-# layer `y = xW + b` and a **ReLU**, which makes negative numbers 0.
+# went forward. So some of these numbers have to be kept. Which ones? tinynet has no list of
+# them. An op returns gradient functions, and everything that these functions mention is kept.
+# Here are two ops: a layer `y = xW + b`, and a **ReLU**, which sets negative numbers to 0.
 
 # %%
 import numpy as np
@@ -31,8 +31,8 @@ def relu(x):
     return y, dx
 
 # %% [markdown]
-# A function that mentions variables of the function around it is a **closure**. As long as it
-# lives, these variables live, and it can be asked for their names.
+# A function that mentions variables of the function around it is a **closure**. These variables
+# live as long as the closure lives. A closure can be asked for their names.
 #
 # <details><summary>Before you run: which of x, W, b and y do the three gradient functions of
 # <code>dense</code> mention?</summary>W and x. Nobody needs b or y: a sum has the
@@ -49,10 +49,11 @@ for function in first + middle + second:
     print(function.__qualname__, function.__code__.co_freevars)
 
 # %% [markdown]
-# The ReLU could keep its input h instead of its output: where one is positive, the other is.
-# Why the output? Because the second layer is going to multiply it, and keeps it anyway, as its
-# x. It is one array and takes its memory once. And as soon as h is in nobody's closure, Python
-# frees it. So let us list the arrays behind all closures, each once.
+# The ReLU could keep its input h instead of its output, because the two are positive at the
+# same places. Why does it keep the output? The second layer multiplies this output by its
+# weights, so it keeps the output anyway, as its x. The output is one array, and takes its
+# memory once. Python frees h as soon as no closure holds it. So let us list the arrays behind
+# all closures, each one once.
 
 # %%
 def remembered(values, found=None):
@@ -72,10 +73,11 @@ for name, v in dict(x=x, W1=W1, b1=b1, h=h, a=a, W2=W2, b2=b2, y=y).items():
     print(f"{name:2} {v.nbytes:7,} bytes", "kept" * (id(v) in kept))
 
 # %% [markdown]
-# A float32 takes four bytes. What is kept is of two kinds. The weights are there in any case.
-# The rest, x and a, are **activations**: numbers on their way through the net. Each row of the
-# batch adds its own, here 300 + 200 numbers, which is 2,000 bytes. Does tinynet keep the same?
-# (Four bytes more come from `sum`.)
+# A float32 takes four bytes. Two kinds of arrays are kept. The weights are there in any case.
+# The rest, x and a, are **activations**: numbers on their way through the net. The rows of x
+# are a **batch**, examples that go through the net together. Each row of the batch adds its own
+# activations: here 300 + 200 numbers, which is 2,000 bytes. Does tinynet keep the same? (Four
+# bytes more come from `sum`.)
 
 # %%
 p = [Tensor(v, requires_grad=True) for v in (W1, b1, W2, b2)]
@@ -92,10 +94,10 @@ print("1, 2, 10 rows:", *[f"{size(loss_of(n)):,}" for n in (1, 2, 10)])
 assert size(loss_of(10)) == sum(v.nbytes for v in kept.values()) + 4
 
 # %% [markdown]
-# After `backward` all this is free again. Where nobody is going to call it, as when a net is
-# tested, nothing need be kept: inside `no_grad()` no graph is made. Elsewhere, a list of
-# losses that you fill with `losses.append(loss)` holds the graph of every one of them, and all
-# that is kept behind it. Append the number, `loss.item()`.
+# After `backward` all this memory is free again. If nobody will call `backward`, for example
+# when a net is tested, nothing has to be kept. Inside `no_grad()` no graph is made. Outside it,
+# a list that you fill with `losses.append(loss)` holds the whole graph of every loss, and all
+# arrays that the graph keeps. Append the number instead: `loss.item()`.
 
 # %%
 with no_grad():
@@ -105,10 +107,10 @@ loss.backward()
 print("after backward:", size(loss), "bytes")
 
 # %% [markdown]
-# **AlexNet.** Now count in this way for the whole net of the paper. That takes no learned
-# weights and no photograph, only their shapes: zeros will do, and one black picture. What it
-# makes the net keep, every picture of a batch does. (Convolutions, pools and norms come in
-# lessons 5 to 8. They keep what their gradient functions mention, as all ops do.)
+# **AlexNet.** Now we count in this way for the whole net of the paper. The count needs only
+# shapes, so weights of zero and one black picture are enough. Every picture of a batch makes
+# the net keep as much as this one. (Convolutions, pools and norms come in lessons 5 to 8. They
+# keep what their gradient functions mention, as all ops do.)
 
 # %%
 recipe = RECIPES["paper"].changed({"conv": "im2col"})
@@ -128,10 +130,11 @@ assert sum(kept.values()) == need.kept
 print(f"{need.kept:,} bytes a picture")
 
 # %% [markdown]
-# To the left is what a batch of 128 makes each layer keep, to the right how many parameters the
-# layer has. They are mirror images. The first layers have large maps, and all places of a map
-# share a few weights. The dense layers, fc6 to fc8, have few outputs, and a weight for every
-# pair of an input and an output.
+# The left side shows what a batch of 128 makes each layer keep. The right side shows how many
+# parameters (weights and biases) the layer has. The two sides are mirror images. The outputs of
+# the first layers are large pictures, called **maps**, and all places of a map share a few
+# weights. The dense layers, fc6 to fc8, have few outputs, and a weight for every pair of an
+# input and an output.
 
 # %%
 table = anatomy.layer_table(loss)
@@ -141,12 +144,12 @@ svg.bars({name: size * 128 / 1e6 for name, size in kept.items()},
          ("MB kept, batch of 128", "million parameters"), form="{:,.2f}")
 
 # %% [markdown]
-# **The trap.** If you want to save memory, you look at the weights first, and above all at
-# fc6. But the weights take their memory once, the activations once for each picture. Below are
-# three numbers for three sizes of a batch. The first is three times the weights: the weights,
-# their gradients, and for each weight a **velocity**, which the paper's rule of learning needs
-# (lesson 13). The second is what is kept. The third is gradients on their way, at most the dy
-# and the dx of the largest op.
+# **The trap.** If you want to save memory, you look at the weights first, and above all at fc6.
+# But the weights take their memory once, and the activations take it once for each picture.
+# Below are three numbers for each of three batch sizes. The first is three times the weights:
+# the weights, their gradients, and for each weight a **velocity**, which the paper's update
+# rule needs (lesson 13). The second is what the ops keep. The third is for the gradients on
+# their way: at most the dy and the dx of the largest op.
 
 # %%
 for batch in 1, 16, 128:
@@ -157,13 +160,14 @@ conv1 = kept["conv1"] / need.kept
 print(f"fc6: {fc6:.0%} of the weights; conv1: {conv1:.0%} of what is kept")
 
 # %% [markdown]
-# With one picture the weights are nearly all. With 128 the activations are more.
+# With one picture, the weights take nearly all of the memory. With 128 pictures, the
+# activations take more than the weights.
 #
-# **Three gigabytes.** Section 3.2 gives the memory of a card, 3 GB, as the reason for two towers
-# on two cards. By our count the whole net would have fitted into one, with a batch of 128. The
-# program of 2012 kept more. Unless an option said otherwise, the outputs of its layers and their
-# gradients stayed to the end of the step; its ReLUs wrote over their input. If nothing else was
-# shared, that makes:
+# **Three gigabytes.** Section 3.2 gives the memory of a card, 3 GB, as the reason for two
+# towers on two cards. By our count the whole net would have fitted into one card, with a batch
+# of 128. The authors' program of 2012 kept more. Unless an option said otherwise, the outputs
+# of its layers and their gradients stayed in memory to the end of the step. Its ReLUs wrote
+# over their input. If nothing else was shared, the total is:
 
 # %%
 outputs = sum(node.nbytes for node in anatomy.layers_of(loss)
@@ -173,17 +177,18 @@ theirs = 3 * need.weights + 128 * 2 * outputs
 print(f"ours {ours / 1e9:.1f} GB, counted so {theirs / 1e9:.1f} GB")
 
 # %% [markdown]
-# In addition there were an array that each of its norms kept, a second norm in layer 2, and
-# buffers of its convolutions. Nobody has written down the total. Each of the two cards held
+# The program needed still more. Each of its norms kept an array, layer 2 had a second norm, and
+# the convolutions had buffers. Nobody has written down the total. Each of the two cards held
 # about half.
 #
-# Memory can be traded for time: what is not kept is computed again. tinynet does so where it is
-# cheap. Its norm keeps its input alone and makes the denominators again, and its convolution
-# makes its large matrix again (lesson 5). If a batch does not fit, take a smaller one: that
-# shrinks all but the first of the three numbers. `alexnet.py show` prints what each device
-# needs, and a run that dies of too little memory says which batch would fit.
+# Memory can be traded for time: what is not kept is computed again. tinynet does so where
+# computing again is cheap. Its norm keeps only its input and computes the denominators again.
+# Its convolution makes its large matrix again (lesson 5). If a batch does not fit, take a
+# smaller one. A smaller batch shrinks all but the first of the three numbers. `alexnet.py show`
+# prints what each device needs, and a run that dies of too little memory says which batch would
+# fit.
 #
-# Open `memory.py` now. `Need` is the table, `needs` takes the difference of two pictures and
-# one. And read `op` in `engine.py` again: nothing there says what to keep.
+# Open `memory.py` now. `Need` is the table. `needs` measures two pictures and one picture, and
+# takes the difference. Then read `op` in `engine.py` again: nothing there says what to keep.
 #
 # Then the exercises: `python examples/lessons/check.py 4.1 --show`, `4.2`, `4.3`.

@@ -36,24 +36,25 @@ print(rows)
 print(rows @ kernel)
 
 # %% [markdown]
-# Libraries call the function that makes these rows `im2col`, from "image to columns". (In
-# their layout the patches were columns; the name stayed.) In two dimensions it works in the
-# same way. Here is one picture of 4 x 4 pixels with one channel. Arrays have the axes N
-# (pictures), H, W (height, width) and C (channels).
+# Libraries call the function that makes these rows `im2col`, from "image to columns". (In their
+# layout the patches were columns; the name stayed.) The method is the same in two dimensions.
+# Here is one picture of 4 x 4 pixels with one channel. Arrays have the axes N (pictures), H, W
+# (height, width) and C (channels).
 
 # %%
 x = np.arange(1, 17).reshape(1, 4, 4, 1)
 print(x[0, :, :, 0])
 
 # %% [markdown]
-# A kernel of 3 x 3 fits at four places. With **stride** $s$ the window moves by $s$ pixels
-# at a time, and of $H$ rows of pixels a kernel of $K_H$ rows makes
+# A kernel of 3 x 3 fits at four places. With **stride** $s$ the window moves by $s$ pixels at a
+# time. If the picture has $H$ rows of pixels and the kernel has $K_H$ rows, the number of
+# output rows is
 #
 # $$O_H = \left\lfloor \frac{H - K_H}{s} \right\rfloor + 1 .$$
 #
-# `im2col` below takes the picture apart into patches, and writes each as a row: pixel after
-# pixel, and of every pixel all channels. `as_strided` copies nothing. It shows the same
-# sixteen numbers as four overlapping patches: the step from a patch to the next is the
+# `im2col` below cuts the picture into patches, and writes each patch as a row: one pixel after
+# the other, with all channels of each pixel. `as_strided` copies nothing. It shows the same
+# sixteen numbers as four overlapping patches. The step from one patch to the next is the
 # stride, in bytes. Only `reshape` copies.
 
 # %%
@@ -70,9 +71,9 @@ cols = im2col(x, 3, 3)
 print(cols)
 
 # %% [markdown]
-# Look for the 6. It stands in all four rows, because all four patches contain it. (The next
-# lesson sends a gradient back through `im2col`. The 6 then gets four gradients, and their
-# sum is what counts.)
+# Look for the 6. It is in all four rows, because all four patches contain it. (The next lesson
+# sends a gradient back through `im2col`. The 6 then gets four gradients, and their sum is what
+# counts.)
 
 # %%
 svg.side_by_side(
@@ -82,14 +83,14 @@ svg.side_by_side(
                "im2col(x, 3, 3): a patch a row", mark=lambda v: v == 6))
 
 # %% [markdown]
-# Weights are kept as $K_H \times K_W \times C \times O$, where $O$ is the number of kernels.
-# Reshaped to a matrix, each kernel is a column in the order of our rows. So the whole
-# layer, of all pictures and all kernels, is one product, and nothing is transposed:
+# Weights are stored as $K_H \times K_W \times C \times O$, where $O$ is the number of kernels.
+# Reshape the weights to a matrix, and each kernel is a column, in the order of our rows. So the
+# whole layer, for all pictures and all kernels, is one product, and nothing is transposed:
 #
 # $$y = \mathrm{im2col}(x)\, W + b$$
 #
-# Is this what tinynet computes? Sizes that all differ make sure that no axis is taken for
-# another.
+# Does tinynet compute the same? The sizes in this test all differ, so that no axis can be
+# mistaken for another.
 
 # %%
 draw = np.random.default_rng(0)
@@ -104,9 +105,9 @@ assert np.allclose(y, same)
 print(x.shape, "with kernels", W.shape, "gives", y.shape)
 
 # %% [markdown]
-# **The trap.** A reshape is no transpose. Frameworks that keep pictures as N, C, H, W have to
-# move the channels to the end before they make rows, with `transpose(0, 2, 3, 1)`. A reshape
-# to the same shape raises no error. It gives another picture.
+# **The trap.** A reshape is not a transpose. Frameworks that keep pictures as N, C, H, W have
+# to move the channels to the end before they make rows, with `transpose(0, 2, 3, 1)`. A reshape
+# to the same shape raises no error, but it gives a different picture.
 
 # %%
 nchw = x.transpose(0, 3, 1, 2)                        # as PyTorch keeps it
@@ -116,18 +117,18 @@ print("the same shape:", right.shape == wrong.shape,
       " the same numbers:", np.array_equal(right, wrong))
 
 # %% [markdown]
-# **Padding.** A window of 5 x 5 makes the picture smaller by 4 pixels. To keep the size,
-# $p$ rows and columns of zeros are put on every side first. That is the **padding**, and with
-# it
+# **Padding.** A window of 5 x 5 makes the picture smaller by 4 pixels. To keep the size, $p$
+# rows and columns of zeros are first put on every side. These zeros are the **padding**. With
+# padding
 #
 # $$O_H = \left\lfloor \frac{H + 2p - K_H}{s} \right\rfloor + 1 .$$
 #
-# With $p = 2$ and stride 1, a kernel of 5 makes 27 of 27.
+# With $p = 2$ and stride 1, a kernel of 5 turns 27 pixels into 27.
 #
-# **What it costs.** A pixel of x is in about $K_H K_W / s^2$ patches (in fewer at the edges),
-# so the matrix has about that many times as many numbers as x. That is why tinynet makes it
-# for a few pictures at a time, and makes it again in the backward pass instead of keeping it.
-# Here are the first two layers of AlexNet:
+# **What it costs.** A pixel of x is in about $K_H K_W / s^2$ patches (in fewer at the edges).
+# So the matrix is larger than x by about this factor. That is why tinynet makes the matrix for
+# a few pictures at a time. In the backward pass it makes the matrix again instead of keeping
+# it. Here are the first two layers of AlexNet:
 
 # %%
 for name, side, channels, size, stride, kernels, pad in [
@@ -140,9 +141,9 @@ for name, side, channels, size, stride, kernels, pad in [
 print(f"a picture, at 400 ns each: {724_406_816 * 400e-9:.0f} seconds")
 
 # %% [markdown]
-# The whole net has 724,406,816 multiply-adds for a picture. In plain Python loops each takes
-# some 400 nanoseconds, so a picture takes about five minutes. As products they take some ten
-# milliseconds. (Both are round numbers, of one core.) Open `conv.py` now, and read `im2col`
-# and `plain`.
+# The whole net needs 724,406,816 multiply-adds for one picture. In plain Python loops each of
+# them takes about 400 nanoseconds, so a picture takes about five minutes. As matrix products
+# all of them together take about ten milliseconds. (Both are round numbers, for one core.) Open
+# `conv.py` now, and read `im2col` and `plain`.
 #
 # Then the exercises: `python examples/lessons/check.py 5.1 --show`, `5.2`, `5.3`.

@@ -7,15 +7,15 @@
 # *Question: How does a gradient go back through a convolution? · Opens:
 # `tinynet/conv.py` (`col2im`, `plain`, `as_columns`) · Paper: 5 · 15 minutes*
 #
-# The paper writes the gradient of a weight as one symbol, and says nothing of how to compute
+# The paper writes the gradient of a weight as one symbol, and says nothing about how to compute
 # it. For a convolution the computation takes a page. Start again in one dimension: six pixels,
-# a kernel of three weights, four outputs. Output $i$ is made of the pixels $i$, $i+1$ and
+# a kernel of three weights, four outputs. Output $i$ is computed from the pixels $i$, $i+1$ and
 # $i+2$:
 #
 # $$y_i = w_0 x_i + w_1 x_{i+1} + w_2 x_{i+2}$$
 #
-# Let `dy` hold the slope of the loss along each output. If pixel $i+k$ grows by a little,
-# $y_i$ grows by $w_k$ times that, and the loss by $w_k\, dy_i$ times that. So each output
+# Let `dy` hold the slope of the loss along each output. If pixel $i+k$ grows by a little, $y_i$
+# grows by $w_k$ times as much, and the loss grows by $w_k\, dy_i$ times as much. So each output
 # sends `dy[i] * w` back to its own three pixels. The four slopes here are powers of ten, so
 # that every digit of the result tells where it came from.
 #
@@ -39,9 +39,9 @@ for i in range(4):
 
 # %% [markdown]
 # The `+=` is the chain rule. A pixel that three windows use changes three outputs, so it gets
-# three shares, and their sum is its slope. Is it right? NumPy has our forward pass: it is
-# `correlate`. This loss is linear in x, so a central difference is exact for any step, and the
-# step may be 1.
+# three shares, and their sum is its slope. Is the result right? NumPy has our forward pass
+# under the name `correlate`. This loss is linear in x, so a central difference is exact for any
+# step, and the step may be 1.
 
 # %%
 def loss(x): return np.correlate(x, w) @ dy
@@ -50,9 +50,9 @@ numeric = [(loss(x + e) - loss(x - e)) // 2 for e in np.eye(6, dtype=int)]
 print("the differences say the same:", np.array_equal(dx, numeric))
 
 # %% [markdown]
-# **Where the kernel turns round.** A convolution multiplies x by a matrix. Its row $i$ holds the
-# kernel, shifted by $i$, and zeros. You know the gradient of a product: `dx = A.T @ dy`. Read
-# the rows of `A.T` from left to right. They say 3 2 1.
+# **Where the kernel turns round.** A convolution multiplies x by a matrix A. Row $i$ of A holds
+# the kernel, shifted by $i$, and zeros elsewhere. You know the gradient of a product: `dx = A.T
+# @ dy`. Read the rows of `A.T` from left to right: 3 2 1.
 
 # %%
 A = np.array([[0] * i + [1, 2, 3] + [0] * (3 - i) for i in range(4)])
@@ -64,12 +64,13 @@ svg.side_by_side(
                "dx = A.T @ dy", mark=bool))
 
 # %% [markdown]
-# So dx is a convolution too: the kernel, mirrored, slides over dy. At the ends it hangs over,
-# so dy gets two zeros on either side. With K weights and no padding it is $K - 1$ zeros. Nobody
-# has to rotate anything: a row of A became a column, and a column is read in the other
-# direction. (In mathematics "convolution" is the sum with the mirrored kernel, and what a net
-# computes on its way forward is a correlation. So NumPy calls the forward pass `correlate` and
-# the backward pass `convolve`. The program of 2012 did not mirror its kernels either.)
+# So dx is a convolution too: the kernel, mirrored, slides over dy. At the ends the kernel hangs
+# over, so dy gets two zeros on either side. A kernel of K weights without padding needs $K - 1$
+# zeros there. Nobody has to rotate anything: a row of A has become a column, and the product
+# reads a column in the other direction. (In mathematics "convolution" is the sum with the
+# mirrored kernel, and what a net computes in its forward pass is a correlation. So NumPy calls
+# the forward pass `correlate` and the backward pass `convolve`. The authors' program of 2012
+# did not mirror its kernels either.)
 
 # %%
 wide = np.pad(dy, 2)
@@ -81,13 +82,13 @@ assert np.array_equal(np.correlate(wide, w[::-1]), np.convolve(dy, w))
 # **Two products and an add-back.** Now in two dimensions, with the pixels 1 to 16, a kernel of
 # 3 x 3 with the weights 1 to 9, and the same four slopes, one for each of the four places. In
 # lesson 5 the layer was one product, `cols @ W + b`. Each factor of a product gets dy times the
-# other factor, transposed, and the bias, which is added to every output, gets the sum of dy:
+# other factor, transposed. The bias is added to every output, so it gets the sum of dy:
 #
 # $$dW = \mathrm{cols}^T dy, \quad db = \sum dy, \quad d\mathrm{cols} = dy\, W^T$$
 #
-# The first two are done. The third is the gradient of the rows, and has to go back to the
-# pixels: every number is added to where `im2col` had taken it. The function that does so is
-# called `col2im`.
+# The first two gradients are complete. The third is the gradient of the rows, and it still has
+# to go back to the pixels. Each number is added to the pixel from which `im2col` took it. The
+# function that does so is called `col2im`.
 
 # %%
 def col2im(cols, shape, KH, KW, stride=1):
@@ -117,8 +118,8 @@ print("dx", dx[0, :, :, 0], "dW", dW, "db", dy.sum(), sep="\n")
 # kernel, backwards.
 #
 # The gradient of the weights is a convolution as well. Weight (0, 0) met a square of 2 x 2
-# pixels, one for each place, so dy itself is the kernel, and it slides over x: 1 · 1 + 2 · 10 +
-# 5 · 100 + 6 · 1000 = 6521.
+# pixels, one for each place. So dy itself is the kernel that slides over x: 1 · 1 + 2 · 10 + 5
+# · 100 + 6 · 1000 = 6521.
 
 # %%
 assert np.array_equal(conv.im2col(x, (2, 2)) @ dy, dW.reshape(9, 1))
@@ -144,14 +145,14 @@ svg.side_by_side(*[
     for side, stride in [(4, 1), (5, 2), (6, 2)]])
 
 # %% [markdown]
-# A zero means that no window reaches the pixel. Nothing depends on it, so its gradient is 0,
-# and right.
+# A zero means that no window reaches the pixel. Nothing depends on such a pixel, so the right
+# gradient is 0.
 #
-# **The trap.** The names suggest that `col2im` undoes `im2col`. It does not: what comes back
-# is every pixel times its count. If you test `col2im(im2col(x)) == x`, you see it fail. You
-# change `+=` to `=`, and it passes. Then the gradient is wrong. Below, `places` says from
-# which pixel each number of the rows came, and `x[places] = cols` puts it back there, later
-# ones over earlier ones.
+# **The trap.** The names suggest that `col2im` undoes `im2col`. It does not: each pixel comes
+# back multiplied by its count. If you test `col2im(im2col(x)) == x`, the test fails. If you
+# then change `+=` to `=`, the test passes, but the gradient is wrong. Below, `places` says from
+# which pixel each number of the rows came. `x[places] = cols` puts each number back there, and
+# later numbers overwrite earlier ones.
 
 # %%
 places = conv.im2col(np.arange(16).reshape(1, 4, 4, 1), (3, 3))
@@ -167,17 +168,17 @@ print("overwriting undoes im2col: ", np.array_equal(overwriting(cols), x))
 print("and its gradient is right:", np.array_equal(overwriting(dy @ w.T), dx))
 
 # %% [markdown]
-# What `col2im` is instead has a name: the **adjoint** of `im2col`. `im2col` is linear, so it is
-# a matrix of zeros and ones, and `col2im` is the transpose of that matrix. For every x and every c
+# `col2im` is instead the **adjoint** of `im2col`. `im2col` is linear, so it is a matrix of
+# zeros and ones, and `col2im` is the transpose of that matrix. For every x and every c
 #
 # $$\sum \mathrm{im2col}(x)\, c \;=\; \sum x\, \mathrm{col2im}(c) ,$$
 #
 # and this is the test to write. Use sizes that all differ, and a stride. (Below, `places` is c,
 # and the first line prints both sides.)
 #
-# A second test that passes too much compares the mean of dx with the right mean. Each slope
-# meets each weight once, so the sum of dx is the sum of dy times the sum of the weights, and
-# the mean is right whether the kernel is mirrored or not.
+# There is a second test that accepts too much. It compares the mean of dx with the right mean.
+# Each slope meets each weight once, so the sum of dx is the sum of dy times the sum of the
+# weights, and the mean is right whether the kernel is mirrored or not.
 
 # %%
 print((cols * places).sum(), (x * col2im(places, x.shape, 3, 3)).sum())
@@ -186,12 +187,13 @@ print("sums", dx.sum(), unmirrored.sum(), "=", dy.sum(), "x", w.sum())
 print("but", *dx.ravel()[:4], "is not", *unmirrored.ravel()[:4])
 
 # %% [markdown]
-# If your gradient fails and you are told no more than that, do as here. Give dy powers of ten
-# and the kernel digits, print, and read off which weight met which slope.
+# If your gradient fails a check and you learn no more than that, do as we did here. Fill dy
+# with powers of ten and the kernel with digits. Print the result, and read off which weight met
+# which slope.
 #
-# Is all this what tinynet computes? Here it is with two pictures, three channels, five kernels,
-# a stride and padding. Padding is undone last: zeros that were put round x get gradients too,
-# and these are cut off.
+# Does tinynet compute the same? We test it with two pictures, three channels, five kernels, a
+# stride and padding. The padding is removed last: the zeros around x get gradients too, and
+# these gradients are cut off.
 
 # %%
 draw = np.random.default_rng(0)
@@ -210,17 +212,18 @@ assert gradcheck(lambda *t: conv.conv2d(*t, stride=2, pad=1), x, W, b) < 1e-6
 
 # %% [markdown]
 # Two remarks for reading `conv.py`. Its `col2im` loops over the places in the kernel, ours over
-# the places in the picture. The sums are the same, and its loop has few long additions instead
-# of many short ones. The rows that weight $i$ meets are `i : i + stride * OH : stride`. For the
-# last weight this slice ends up to `stride - 1` rows beyond the picture, and some programs
-# make their array so much larger. No number is ever added there: the last row that is met
-# lies inside, and NumPy cuts a slice at the edge. So tinynet does without.
+# the places in the picture. The sums are the same, but the loop of tinynet has a few long
+# additions instead of many short ones. The rows that weight $i$ meets are `i : i + stride * OH
+# : stride`. For the last weight this slice ends up to `stride - 1` rows beyond the picture, and
+# some programs make their array larger by as much. No number is ever added in these extra rows:
+# the last row that is met lies inside the picture, and NumPy cuts a slice at the edge. So
+# tinynet does without them.
 #
-# And `as_columns` has both forms of dx. At stride 1, with square kernels and no more channels
-# out than in, it slides the mirrored kernels over dy, because those columns are smaller. Each
-# kernel then makes one channel of dx from all channels of dy, so C and O change places, and
-# padding by $p$ becomes padding by $K - 1 - p$. At a larger stride dy would need zeros between
-# its numbers. There `col2im` is better.
+# The second remark: `as_columns` has both forms of dx. At stride 1, with square kernels and no
+# more channels out than in, it slides the mirrored kernels over dy, because those columns are
+# smaller. Each kernel then makes one channel of dx from all channels of dy, so C and O change
+# places, and padding by $p$ becomes padding by $K - 1 - p$. At a larger stride dy would need
+# zeros between its numbers, so `col2im` is better there.
 #
 # **What it costs.** Each of the two products has as many multiply-adds as the forward pass.
 # So a training step costs three forward passes, less one product: nobody asks for the

@@ -6,10 +6,11 @@
 # *Question: Who gets the gradient where windows overlap? · Opens: `tinynet/pool.py`
 # (`max_pool`) · Paper: 3.4 · 10 minutes*
 #
-# A **max pool** keeps of every small window of a map only the largest pixel. It has no
-# weights. The map becomes smaller, and a pattern that moves by one pixel often gives the
-# same output. Each channel is pooled by itself. AlexNet's windows have 3 x 3 pixels and
-# stand 2 pixels apart, so neighbours **overlap**. Take one map of 5 x 5 pixels.
+# A **max pool** keeps only the largest pixel of every small window of a map. (A map is one
+# channel of the output of a layer.) It has no weights. The map becomes smaller, and a pattern
+# that moves by one pixel often gives the same output. Each channel is pooled by itself.
+# AlexNet's windows have 3 x 3 pixels and stand 2 pixels apart, so neighbours **overlap**. Take
+# one map of 5 x 5 pixels.
 
 # %%
 import functools
@@ -26,8 +27,8 @@ x = np.array([[1., 3, 0, 2, 1],
               [3, 1, 0, 6, 2]])
 
 # %% [markdown]
-# The number of windows is that of a convolution: a window of 3 fits twice into 5 pixels when
-# it moves by 2. For each window, note its largest pixel, and where that pixel stands.
+# The windows are counted as for a convolution: a window of 3 fits twice into 5 pixels when it
+# moves by 2. For each window, note its largest pixel, and where that pixel stands.
 #
 # <details><summary>Before you run: which pixel is in all four windows, and of how many is it
 # the largest?</summary>The 8 in the middle. It is the largest of three windows. In the
@@ -51,9 +52,9 @@ print(y)
 print(winners)
 
 # %% [markdown]
-# tinynet has no loop over the places of the map. `windows` of `conv.py` gives nine views of
-# the picture: the first pixel of every window, the second of every window, and so on. Nothing
-# is copied. The pool is then the larger of two arrays, eight times.
+# tinynet has no loop over the places of the map. `windows` of `conv.py` gives nine views of the
+# picture: the first pixel of every window, the second of every window, and so on. Nothing is
+# copied. The pool then takes the larger of two arrays, eight times.
 
 # %%
 picture = x[None, :, :, None]                         # N, H, W, C
@@ -69,11 +70,12 @@ for n, c in np.ndindex(2, 3):                         # each map by itself
 print(big.shape, "gives", small.shape)
 
 # %% [markdown]
-# **Backward.** Say the gradients 10, 20, 30 and 40 arrive, one for each output. If the winner
-# of a window grows by a little, the output grows by the same. If another pixel of the window
-# grows by a little, nothing happens. So the slope is 1 for the winner and 0 for the rest: each
-# window hands its gradient to its winner. A pixel that wins in several windows is used several
-# times, and its gradients are summed, as of everything that is used several times.
+# **Backward.** Suppose that the gradients 10, 20, 30 and 40 arrive, one for each output. If the
+# winner of a window grows by a little, the output grows by the same. If another pixel of the
+# window grows by a little, nothing happens. So the slope is 1 for the winner and 0 for the
+# rest: each window hands its gradient to its winner. A pixel that wins in several windows is
+# used several times. So its gradients are summed, like the gradients of everything that is used
+# several times.
 #
 # <details><summary>Before you run: what do the 8 and the 9 get?</summary>The 8 gets 10 + 20 +
 # 30 = 60, the 9 gets 40, and the other pixels get 0.</details>
@@ -111,10 +113,10 @@ svg.drawing(240, 234, parts, "four overlapping windows; from three of them "
             "an arrow leads to the 8 in the middle, from one to the 9")
 
 # %% [markdown]
-# **The trap.** Write `=` for `+=`, and the 8 keeps only what came last. Yet with windows of
-# 2 x 2 that stand 2 apart, no pixel is in two windows, and `=` is right. Several libraries
-# tested their pools on that one case only, and the gradients of their overlapping pools were
-# wrong.
+# **The trap.** If you write `=` in place of `+=`, the 8 keeps only the gradient that came last.
+# Yet with windows of 2 x 2 that stand 2 apart, no pixel is in two windows, and `=` is right.
+# Several libraries tested their pools on that one case only, and the gradients of their
+# overlapping pools were wrong.
 
 # %%
 for size in 2, 3:
@@ -127,9 +129,10 @@ for size in 2, 3:
 # **Two equal pixels.** Let the 5 above the 8 be an 8 as well. Who gets the gradient of the two
 # upper windows? The maximum has a kink there, so no answer is the slope. If one of the 8s
 # grows, the output grows. If it shrinks, the other one stays, and so does the output. The
-# central difference of lesson 1 is the mean of the two, half of 10 + 20. Caffe, PyTorch and
-# tinynet give everything to the first (`ties="first"`), row by row. The program of 2012 gave
-# the whole gradient to each (`ties="all"`). The paper does not say.
+# central difference of lesson 1 is the mean of the two, half of 10 + 20. tinynet and the
+# libraries Caffe and PyTorch give everything to the first of the equal pixels, counted row by
+# row (`ties="first"`). The authors' program of 2012 gave the whole gradient to each of them
+# (`ties="all"`). The paper does not say.
 
 # %%
 tied = np.where(x == 5, 8, x)
@@ -142,11 +145,12 @@ change = max_pool(tied + bump, 3, 2)[0] - max_pool(tied - bump, 3, 2)[0]
 print(f"central difference: {(change * dy).sum() / 0.2:.0f}")
 
 # %% [markdown]
-# Does it matter? The common tie is that of zeros, after a ReLU: where a whole window is 0, all
-# nine pixels are the largest. But the ReLU lets no gradient through at 0, so nothing arrives
-# below, whichever pixel gets it. Here 8.5 is subtracted, and only the 9 stays positive. The
-# order of ReLU and max pool does not matter to the output, either. The program put the ReLU of
-# layer 1 after the pool, where it has about a quarter of the work.
+# Does this choice matter? The most common tie is a tie of zeros, after a ReLU: where a whole
+# window is 0, all nine pixels are the largest. But the ReLU lets no gradient through at 0. So
+# nothing arrives before the ReLU, whichever pixel gets the gradient. In the next cell 8.5 is
+# subtracted, so that only the 9 stays positive. The order of ReLU and max pool does not matter
+# for the output either. The authors' program put the ReLU of layer 1 after the pool, where the
+# ReLU has about a quarter of the work.
 
 # %%
 for ties in "first", "all":
@@ -155,10 +159,11 @@ maps = Tensor(picture - 8.5)
 assert np.array_equal(pool.max_pool(maps).relu(), pool.max_pool(maps.relu()))
 
 # %% [markdown]
-# **What hangs over.** Of 4 x 4 pixels, a 3 x 3 window that moves by 2 leaves the last row and
-# column unseen. PyTorch rounds down like this if not told otherwise. The program of 2012 and
-# Caffe round up: the last window may overhang, and takes the largest of what is there. With the
-# paper's 3/2 (size 3, stride 2) both give the same sides. With 2/2 they do not.
+# **What hangs over.** A 3 x 3 window that moves by 2 over 4 x 4 pixels never sees the last row
+# and column. PyTorch rounds down in this way by default. The program of 2012 and Caffe round
+# up: the last window may overhang, and takes the largest of the pixels that are there. With the
+# paper's 3/2 (size 3, stride 2) both ways of rounding give maps of the same size. With 2/2 they
+# do not.
 
 # %%
 print(pool.max_pool(Tensor(picture[:, :4, :4]), ceil=True).numpy()[0, :, :, 0])
@@ -168,11 +173,13 @@ for size in 3, 2:
         print(f"{size}/2 {'up  ' if ceil else 'down'}: 55, 27, 13 -> {sides}")
 
 # %% [markdown]
-# The paper compares 3/2 with 2/2, and says that both give maps of equivalent size. That is so
-# where one rounds down. Its program rounds up. Its notes number the trainings: 145 is the
-# paper's net, 147 the one without overlap. Run 147 took zeros away too: conv2 has pad 1 in
-# place of 2, and conv4 none in place of 1. (`--pool 2` does the same.) The logs of the program
-# hold the top-1 error on 50,000 pictures from which it had not learned:
+# The paper compares 3/2 with 2/2, and says that both give maps of equivalent size. That is true
+# for a program that rounds down, but the authors' program rounds up. The notes of the program
+# number its training runs: run 145 is the paper's net, and run 147 is the net without overlap.
+# Run 147 also has less padding: conv2 has pad 1 in place of 2, and conv4 has no padding in
+# place of 1. (`--pool 2` does the same.) The logs of the program hold the **top-1 error**: the
+# share of pictures for which the first answer of the net is wrong. It was measured on 50,000
+# pictures from which the net had not learned:
 
 # %%
 side = conv.out_size(conv.out_size(55, 2, 2, ceil=True), 5, 1, (1, 1))
@@ -182,14 +189,14 @@ print(f"{100 * (apart - overlap):.2f} points: of 50,000 pictures",
       round(50_000 * (apart - overlap)))
 
 # %% [markdown]
-# These are the 0.4 points of the paper. It adds that nets with overlap are a little harder to
-# **overfit**: a net overfits when it learns its own pictures by heart, and fails on others. Why
-# should overlap help? Nobody knows. The paper gives no reason, the answers that people give
-# contradict each other, and we know of no experiment that decides. What was measured is one run
-# of each kind, and between them the pads differ too. How far two runs of the same net lie
-# apart, the paper does not say.
+# These are the 0.4 points of the paper. The paper adds that nets with overlap are a little
+# harder to **overfit**. A net overfits when it memorizes its training pictures and fails on
+# others. Why should overlap help? Nobody knows. The paper gives no reason, the answers that
+# people give contradict each other, and we know of no experiment that decides. Only one run of
+# each kind was measured, and the two runs also differ in padding. The paper does not say how
+# far apart two runs of the same net are.
 #
-# Open `pool.py` now, and read `max_pool`. It notes no places. Its `backward` compares each of
-# the nine views with y again, and `left` is the gradient that no pixel has taken yet.
+# Open `pool.py` now, and read `max_pool`. It stores no places. Its `backward` compares each of
+# the nine views with y again. There `left` is the gradient that no pixel has taken yet.
 #
 # Then the exercises: `python examples/lessons/check.py 7.1 --show`, `7.2`, `7.3`.

@@ -11,9 +11,9 @@
 #
 # $$y_i = \frac{x_i}{d_i^{\,\beta}}, \qquad d_i = k + \alpha \sum_{j} x_j^2$$
 #
-# The sum runs over the $n$ maps around map $i$, at the same place. At the first and the last
-# maps fewer exist. The paper has $n = 5$, $k = 2$, $\alpha = 10^{-4}$ and $\beta = 0.75$. Take
-# one place, twelve maps, and first a large $\alpha$ of 0.5, which shows what happens.
+# The sum runs over the $n$ maps around map $i$, at the same place. The first and the last maps
+# have fewer neighbours. The paper has $n = 5$, $k = 2$, $\alpha = 10^{-4}$ and $\beta = 0.75$.
+# Take one place, twelve maps, and first a large $\alpha$ of 0.5, which shows what happens.
 #
 # <details><summary>Before you run: map 1 and map 6 both hold a 3. Which one is larger after
 # LRN?</summary>Map 6, which has only zeros beside it. Map 1 stands beside the 8.</details>
@@ -51,10 +51,10 @@ svg.side_by_side(*[
 
 # %% [markdown]
 # In the second picture nothing seems to happen: the bars keep their lengths. (Each side has a
-# scale of its own.) $k = 2$ divides everything by $2^{0.75}$, and $10^{-4}$ times an energy of 78
-# is little beside 2. LRN depends on the scale of the numbers. If they are 30 times larger, their
-# energy is 30 times 30 times larger. The authors had pixels from 0 to 255. If one divides them by
-# 255 and leaves the weights as they are, LRN does next to nothing.
+# scale of its own.) $k = 2$ divides everything by $2^{0.75}$, and $10^{-4}$ times an energy of
+# 78 is small compared with 2. LRN depends on the scale of the numbers. If they are 30 times
+# larger, their energy is 30 times 30 times larger. The authors' pixels ran from 0 to 255. If
+# one divides the pixels by 255 and leaves the weights as they are, LRN does next to nothing.
 
 # %%
 print("2 ** 0.75 =", round(2 ** 0.75, 3))
@@ -65,10 +65,10 @@ for factor in 1, 30, 1 / 255:
           f"map 1 is {left / alone:.3f} of map 6")
 
 # %% [markdown]
-# A picture has many places, and each is treated alone. So the sum is a product with a
-# **band matrix**: row $j$ of `near` has a 1 for every map that counts $j$ among its neighbours.
-# tinynet keeps channels last, so one `@` serves all pixels. Is this tinynet's LRN? Again with
-# sizes that all differ, and with two windows:
+# A picture has many places, and each place is treated separately. So the sum is a product with
+# a **band matrix**: row $j$ of `near` has a 1 for every map that counts $j$ among its
+# neighbours. tinynet keeps channels last, so one `@` serves all pixels. Does tinynet's LRN give
+# the same? We test it with sizes that all differ, and with two windows:
 
 # %%
 def near(C, n):
@@ -88,9 +88,9 @@ for n in 3, 5:
 print(near(6, 5).astype(int))
 
 # %% [markdown]
-# **Backward.** $x_i$ is used several times: above the line of its own $y_i$, and in $d_j$ of
-# each map $j$ that has $i$ among its neighbours, $i$ itself too. The chain rule gives for the
-# second use
+# **Backward.** $x_i$ is used several times: in the numerator of its own $y_i$, and in the $d_j$
+# of each map $j$ that has $i$ among its neighbours, including $i$ itself. For the second use
+# the chain rule gives
 #
 # $$\frac{\partial y_j}{\partial d_j} = -\beta \frac{x_j}{d_j^{\,\beta + 1}}, \qquad
 # \frac{\partial d_j}{\partial x_i} = 2 \alpha x_i .$$
@@ -100,8 +100,8 @@ print(near(6, 5).astype(int))
 # $$dx_i = \frac{dy_i}{d_i^{\,\beta}}
 # - 2 \alpha \beta\, x_i \sum_j \frac{x_j\, dy_j}{d_j^{\,\beta + 1}}$$
 #
-# Is this true? Central differences give all slopes: move one map, and see how all the outputs
-# move. In row $i$ of the picture, map $i$ grows, and the columns are $y_0$ to $y_6$.
+# Is this formula right? Central differences give all slopes: move one map, and see how all the
+# outputs move. In row $i$ of the picture, map $i$ grows, and the columns are $y_0$ to $y_6$.
 #
 # <details><summary>Before you run: which signs are beside the diagonal, and which on it?</summary>
 # Beside it negative ones and zeros: whatever grows takes from its neighbours. That is the
@@ -124,9 +124,9 @@ svg.matrix(slopes[:7, :7].round(3) + 0.0, "a diagonal, positive but for "
 
 # %% [markdown]
 # The 8 (row 2) takes from the 3 on its left most of all. Maps that are 0 lose nothing, since 0
-# divided by anything is 0. And the two exceptions: if the 8 or the lone 3 grows, its own output
-# shrinks. With $\beta$ above one half, $d^\beta$ in the end grows faster than $x$. A map with
-# zeros beside it is at its best where $d = 2 \alpha \beta x^2$:
+# divided by anything is 0. The two exceptions are the 8 and the lone 3: if one of them grows,
+# its own output shrinks. If $\beta$ is above one half, $d^\beta$ grows faster than $x$ in the
+# end. The output of a map with zeros beside it is largest where $d = 2 \alpha \beta x^2$:
 
 # %%
 for alpha in 0.5, 1e-4:
@@ -134,8 +134,8 @@ for alpha in 0.5, 1e-4:
     print(f"alpha {alpha}: the best x is {best:.2f}")
 
 # %% [markdown]
-# **A test that cannot tell.** Leave the second term out, as if $d$ were a constant. With the
-# paper's $\alpha$ and small numbers, the error is hidden:
+# **A test that cannot tell.** Suppose that a program leaves out the second term, as if $d$ were
+# a constant. With the paper's $\alpha$ and small numbers, the error is hidden:
 
 # %%
 for alpha in 1e-4, 0.5:
@@ -146,14 +146,14 @@ for alpha in 1e-4, 0.5:
     print(f"alpha {alpha}: the error is {error:.1%} of the gradient")
 
 # %% [markdown]
-# **The trap.** One formula, and five sets of numbers go by the name of LRN. People agree on
-# the formula. They give its numbers different names. Some programs divide $\alpha$ by $n$: for
-# them 1e-4 means 2e-5 on the sum. The program of 2012 did. The paper does not say so, and its
-# formula read literally has five times the $\alpha$ of what was run. Caffe divides too, and
-# has $k = 1$ if not told otherwise, as in its AlexNet. So do PyTorch and ONNX. TensorFlow does
-# not divide. It counts the neighbours on one side, the *radius*, and calls $k$ *bias*. Whoever
-# types Caffe's numbers into it has a fourth LRN. Here is what becomes of the 8, when all
-# numbers are 30 times larger:
+# **The trap.** Five sets of numbers go by the name of LRN. People agree on the formula, but
+# they define its numbers differently. Some programs divide $\alpha$ by $n$: for them 1e-4 means
+# 2e-5 on the sum. The program of 2012 did so. The paper does not say so. Its formula, read
+# literally, has five times the $\alpha$ that was run. Caffe divides too, and its default is $k
+# = 1$, also in its AlexNet. PyTorch and ONNX do the same. TensorFlow does not divide. It counts
+# the neighbours on one side, the *radius*, and calls $k$ *bias*. Caffe's numbers, typed into
+# TensorFlow, make a fourth LRN. The next cell shows what becomes of the 8 when all numbers are
+# 30 times larger:
 
 # %%
 for who, k, alpha, n, beta in [
@@ -166,16 +166,18 @@ for who, k, alpha, n, beta in [
     print(f"{y:6.2f}  {who:24} k = {k}, alpha = {alpha:.0e}, n = {n}")
 
 # %% [markdown]
-# Over which maps does the window run? The paper says, over all kernels of the layer. In its
-# program a GPU had only its own half of the maps, so that the window ends at the seam. tinynet
-# does the same. Caffe's window crosses it. The order of the maps means nothing: who competes
-# with whom was fixed by their numbers, before training.
+# Over which maps does the window run? The paper says: over all kernels of the layer. In its
+# program a GPU had only its own half of the maps, so the window ended at the border between the
+# halves. tinynet does the same. Caffe's window crosses this border. The order of the maps has
+# no meaning. Their numbers decide which maps compete, and these numbers were fixed before
+# training.
 #
-# And where does LRN stand? In the paper after the ReLU and before the pool. In the program's
-# layer 1 it came first: conv, LRN, pool, ReLU, so that negative numbers counted as energy. In
-# layer 2 a second one followed, over 5 x 5 pixels within each map, which the paper does not
-# mention. CaffeNet, a widely copied AlexNet, pools first, which leaves LRN a quarter of the
-# work. No two of these orders give the same numbers (here with an $\alpha$ of 0.5):
+# Where in a layer does LRN stand? In the paper it stands after the ReLU and before the pool. In
+# layer 1 of the program it came before both (conv, LRN, pool, ReLU), so negative numbers
+# counted as energy. In layer 2 of the program a second normalization followed, over 5 x 5
+# pixels within each map. The paper does not mention it. CaffeNet, a widely copied AlexNet,
+# pools first, which leaves LRN a quarter of the work. No two of these orders give the same
+# numbers (here with an $\alpha$ of 0.5):
 
 # %%
 maps = Tensor(big)
@@ -189,13 +191,13 @@ print("program and paper differ by up to", apart(program, in_paper))
 print("CaffeNet and paper differ by up to", apart(caffenet, in_paper))
 
 # %% [markdown]
-# **What it is for.** The paper calls it a kind of brightness normalization, and says that with it
-# the net fails less on pictures that it has not seen, by 1.4 points of top-1 error. The logs of
-# its program agree (in run 148 all norms are gone, the unmentioned one of layer 2 as well). The
-# paper's second witness is CIFAR-10: 13 % error without LRN, 11 % with it. It is weaker: the
-# authors' nets of these errors differ in more than LRN. In tinynet's own trial on CIFAR-10 (8
-# epochs, three seeds, $\alpha$ fitted to the scale of the pixels), LRN was better by 3.1 ± 0.6
-# points. Later runs of the authors did as well without any norm in layer 2:
+# **What it is for.** The paper calls LRN a kind of brightness normalization. It says that LRN
+# lowers the top-1 error on unseen pictures by 1.4 points. The logs of its program agree. (Run
+# 148 has no norms at all, so the unmentioned norm of layer 2 is gone as well.) The paper's
+# second piece of evidence is CIFAR-10: 13 % error without LRN, 11 % with it. This evidence is
+# weaker, because the authors' two nets differ in more than LRN. In tinynet's own trial on
+# CIFAR-10 (8 epochs, three seeds, $\alpha$ fitted to the scale of the pixels), LRN was better
+# by 3.1 ± 0.6 points. Later runs of the authors did as well without any norm in layer 2:
 
 # %%
 for what, without, with_it in [("all (148, 145)", 0.420340, 0.406640),
@@ -203,11 +205,13 @@ for what, without, with_it in [("all (148, 145)", 0.420340, 0.406640),
     print(f"{what}: without LRN {100 * (without - with_it):+.2f} points")
 
 # %% [markdown]
-# Is it used today? Hardly. The authors of VGG found in 2014 that it did not help their net.
-# Batch normalization of 2015 took its place: from each map it subtracts the mean over the whole
-# batch, and divides by the spread. The AlexNet of torchvision has no LRN.
+# Is LRN used today? Hardly. The authors of VGG found in 2014 that LRN did not help their net.
+# Batch normalization took its place in 2015. It subtracts the mean over the whole batch from
+# each map, and divides the map by its standard deviation. The AlexNet of torchvision has no
+# LRN.
 #
-# Open `norm.py` now, and read `plain_lrn`, then `lrn`. It keeps x only, and computes d again
-# on the way back. `moving_sum` is the band matrix: it adds pairs, then pairs of pairs.
+# Open `norm.py` now, and read `plain_lrn`, then `lrn`. `lrn` keeps only x, and computes d again
+# in the backward pass. `moving_sum` does the work of the band matrix: it adds pairs, then pairs
+# of pairs.
 #
 # Then the exercises: `python examples/lessons/check.py 8.1 --show`, `8.2`, `8.3`.

@@ -8,9 +8,9 @@
 #
 # AlexNet ends like this. The layer fc7 gives thousands of numbers for each picture, the hidden
 # numbers. While the net is trained, half of them are dropped. From the rest the layer fc8
-# makes one number for each class, the **logits**. The **softmax** turns the logits into
-# probabilities, and the **loss** says how bad these are. Here is the same end, in small: three
-# pictures, five hidden numbers, four classes.
+# computes one number for each class: the **logits**. The **softmax** turns the logits into
+# probabilities, and the **loss** says how wrong these probabilities are. Here is the same end
+# in miniature: three pictures, five hidden numbers, four classes.
 
 # %%
 import itertools
@@ -27,10 +27,11 @@ labels = np.array([3, 2, 0])
 print("without dropout, the logits are\n", h @ W, sep="")
 
 # %% [markdown]
-# **Dropout** sets each hidden number to 0 with probability $p$, in each step anew. The paper has
-# $p = 0.5$. We take $p = 0.4$, so that $p$ and the probability of being kept, $1 - p = 0.6$,
-# differ. No neuron can rely on a certain other one any more, as that one may be gone. The net
-# overfits less, and takes about twice as many steps to learn, says the paper.
+# **Dropout** sets each hidden number to 0 with probability $p$, in each step anew. The paper
+# has $p = 0.5$. We take $p = 0.4$, so that $p$ and the probability of being kept, $1 - p =
+# 0.6$, differ. With dropout no neuron can rely on a particular other neuron, because that
+# neuron may be gone. The paper says that the net overfits less, and takes about twice as many
+# steps to learn.
 #
 # When the net is tested, nothing is dropped. Then fc8 gets more than it is used to.
 #
@@ -38,8 +39,8 @@ print("without dropout, the logits are\n", h @ W, sep="")
 # make up for it: by 0.4, by 0.6, by 1 / 0.6, or by nothing?</summary>By 0.6. In training a
 # number was there in 60 % of the steps, so on average 0.6 of it was.</details>
 #
-# Five numbers have only 32 masks. So we can compute the mean of the logits over all masks, each
-# with its probability:
+# A **mask** says which of the numbers are kept. Five numbers have only 32 masks. So we can
+# compute the mean of the logits over all masks, each with its probability:
 
 # %%
 keep = 0.6
@@ -52,13 +53,14 @@ print("test, times 0.6 ", (keep * h[0] @ W).round(3))
 assert np.allclose(chances @ thinned, keep * h[0] @ W)
 
 # %% [markdown]
-# People object: a weight grew because its neighbours were dropped, so why is my number scaled by
-# my own 0.6? Whatever the weights have become, a logit is a sum of terms $w\,m\,h$, and $m$ is 1
-# with probability 0.6 and else 0. So the mean of each term is $0.6\,w\,h$. That the weights have
-# grown to make up for missing neighbours is in $w$ already, and the factor belongs to the $m$ of
-# this number alone. With another probability for each number, each gets its own.
+# Some people object: a weight has grown because its neighbours were dropped, so why is each
+# number scaled by its own 0.6? Whatever values the weights have, a logit is a sum of terms
+# $w\,m\,h$. Here $m$ is 1 with probability 0.6, and otherwise 0. So the mean of each term is
+# $0.6\,w\,h$. The weights have grown to make up for missing neighbours, but this growth is
+# already in $w$. The factor 0.6 belongs to the $m$ of this number alone. If each number had a
+# different probability, each would get its own factor.
 #
-# The mean is exact where a product follows. Behind a ReLU it is not:
+# The mean is exact where a matrix product follows. After a ReLU it is not exact:
 
 # %%
 print("mean of the ReLUs", (chances @ np.maximum(thinned, 0)).round(3))
@@ -67,14 +69,15 @@ print("ReLU of the mean ", np.maximum(chances @ thinned, 0).round(3))
 # %% [markdown]
 # **Two forms.** The paper and its program drop in training and multiply by $1 - p$ in testing.
 # Caffe, PyTorch and most programs of today have **inverted** dropout: they divide what is kept
-# by $1 - p$ in training, and do nothing in testing. Either form is right, both at once are
-# wrong. The paper and its program drop outputs of fc6 and fc7, after the ReLU; torchvision drops
-# their inputs. And which $p$? Caffe and PyTorch name the share that is dropped, the program of
-# 2012 the share that is kept. At $p = 0.5$ the two are equal, and no test can tell. One library
-# scaled by the wrong one for years.
+# by $1 - p$ in training, and do nothing in testing. Either form alone is right. Both at once
+# are wrong. The paper and its program drop outputs of fc6 and fc7, after the ReLU; torchvision
+# drops their inputs. Programs also differ in the meaning of $p$. In Caffe and PyTorch $p$ is
+# the share that is dropped, in the program of 2012 it is the share that is kept. At $p = 0.5$
+# the two shares are equal, and no test can tell them apart. One library scaled by the wrong
+# share for years.
 #
 # On the way back the mask is the same: a number that was dropped changes nothing, so its slope
-# is 0. Is this tinynet's `dropout`? It has both forms: `scale` is 1 or $1 / (1 - p)$.
+# is 0. Does tinynet's `dropout` do the same? It has both forms: `scale` is 1 or $1 / (1 - p)$.
 
 # %%
 where = dict(seed=0, step=7)
@@ -89,11 +92,12 @@ for scale in 1, 1 / keep:
 print(h * kept)
 
 # %% [markdown]
-# **The trap.** Masks from an ordinary generator depend on all the numbers that were drawn before.
-# If training stops, and goes on from step 7 in a new process, that generator begins anew, and
-# step 7 sees another mask. The run is no longer the same run. One can save the state of the
-# generator beside the weights, but few programs do. tinynet has no generator here: a mask is a
-# function of the seed, the step and the layer, computed by counting (`rng.py`).
+# **The trap.** Masks from an ordinary random generator depend on all the numbers that were
+# drawn before. Suppose that training stops, and goes on from step 7 in a new process. The
+# generator starts from its beginning again, and step 7 gets a different mask. The run is no
+# longer the same run. One can save the state of the generator beside the weights, but few
+# programs do. tinynet has no generator here. A mask is a function of the seed, the step and the
+# layer, computed from a counter (`rng.py`).
 
 # %%
 def by_counting(step):
@@ -110,14 +114,14 @@ svg.side_by_side(*[
                scale=4, title=name) for name, mask in pictures.items()])
 
 # %% [markdown]
-# **Softmax.** The logits of a picture are any four numbers. Probabilities are positive, and their
-# sum is 1. So take $e$ to the power of each, and divide by the sum:
+# **Softmax.** The logits of a picture are any four numbers. Probabilities are positive, and
+# their sum is 1. So take $e$ to the power of each logit, and divide by the sum:
 #
 # $$p_i = \frac{e^{z_i}}{\sum_j e^{z_j}}$$
 #
-# The same number added to all logits changes nothing: it multiplies what stands above the line
-# and what stands below by the same. We use that. $e^{1000}$ is too large for any float, so the
-# largest logit is subtracted first.
+# Adding the same number to all logits changes nothing: it multiplies the numerator and the
+# denominator by the same factor. We use this fact. $e^{1000}$ is too large for any float, so we
+# subtract the largest logit first.
 
 # %%
 def softmax(z):
@@ -131,18 +135,18 @@ assert np.allclose(p, ops.softmax(Tensor(z)).numpy())
 print(p.round(3))
 
 # %% [markdown]
-# (The paper says that halving in testing is close to the *geometric* mean of what all the masks
-# predict. With one product and the softmax behind the dropout it is that exactly.)
+# (The paper says that halving in testing is close to the *geometric* mean of the predictions of
+# all masks. If only one matrix product and the softmax follow the dropout, the two are equal.)
 
 # %%
 geometric = np.exp(chances @ np.log(softmax(thinned)))
 assert np.allclose(geometric / geometric.sum(), softmax(keep * h[0] @ W))
 
 # %% [markdown]
-# **The loss** of a picture is $-\ln(p)$ of its right class, the **cross-entropy**: 0 if the net is
-# sure and right, and large if it is sure and wrong. The loss of a batch is the mean over its
-# $N$ pictures. The paper says it the other way round: it makes the mean of $\ln(p)$ as large as it
-# can.
+# **The loss** of a picture is $-\ln(p)$ of its right class, the **cross-entropy**: 0 if the net
+# is sure and right, and large if it is sure and wrong. The loss of a batch is the mean over its
+# $N$ pictures. The paper says the same the other way round: it makes the mean of $\ln(p)$ as
+# large as possible.
 #
 # <details><summary>Before you run: what is the loss if all four logits are equal?</summary>Each
 # class has the probability 1/4, and -ln(1/4) = ln 4 = 1.386. A net with small first weights
@@ -158,10 +162,10 @@ print(f"loss {loss(z):.3f}, of equal logits {loss(0 * z):.3f}")
 
 # %% [markdown]
 # **Backward.** Each logit moves all four probabilities, so the gradient of the softmax is a
-# matrix: $\partial p_j / \partial z_i = p_i - p_i^2$ for $i = j$, and $-p_i p_j$ beside the
-# diagonal. Yet the loss looks at one probability only, that of the right class $c$. So its slopes
-# along the probabilities are 0 but for $-1 / p_c$, and they pick one row of the matrix. In it
-# $p_c$ is a factor, and cancels:
+# matrix: $\partial p_j / \partial z_i = p_i - p_i^2$ for $i = j$, and $-p_i p_j$ off the
+# diagonal. Yet the loss looks at only one probability, that of the right class $c$. So its
+# slopes along the probabilities are 0, except for one, which is $-1 / p_c$. These slopes pick
+# one row of the matrix. Every number in this row has the factor $p_c$, which cancels:
 #
 # $$-\frac{1}{p_c} \, (p_c \, y_i - p_c \, p_i) = p_i - y_i$$
 #
@@ -181,11 +185,11 @@ svg.side_by_side(
                "label is", "p - y", mark=lambda v: v < 0, cell=46))
 
 # %% [markdown]
-# **And the 1/N?** The loss is a mean, so each picture's share of it is a part in $N$, and so is
-# its gradient: $(p - y) / N$. That is the only $1/N$. The gradient of the weights sums over the
-# pictures, $h^T\,dz$ with the thinned $h$, and divides no more. Whoever leaves the mean out, of
-# the loss and so of the gradient, has a gradient $N$ times as large, and needs a rate $N$ times
-# smaller. A factor 2 comes from squared errors, and has no place here. The whole way back, and
+# **And the 1/N?** The loss is a mean, so each picture adds $1/N$ of its own loss, and its
+# gradient is $(p - y) / N$. That is the only $1/N$. The gradient of the weights is $h^T\,dz$,
+# with the thinned $h$. It sums over the pictures and does not divide again. If the loss is a
+# sum instead of a mean, its gradient is $N$ times as large and needs a rate $N$ times smaller.
+# A factor 2 comes from squared errors, and has no place here. Here is the whole way back, with
 # the check:
 
 # %%

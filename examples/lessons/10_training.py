@@ -9,8 +9,8 @@
 # `Sequential`), `alexnet.py` (`train`) · Paper: 5 · 12 minutes*
 #
 # All the parts are there: ops that know their gradients, convolutions, pools, and a loss. Three
-# things are missing. Somebody must hold the weights. Somebody must give them their first
-# values. And a loop must go through the pictures.
+# things are missing. Something must hold the weights. Something must give the weights their
+# first values. And a loop must go through the pictures.
 #
 # The pictures are drawn: four patterns of 32 x 32 pixels, 100 pictures of each to learn from,
 # and 50 others of each to test with.
@@ -37,10 +37,11 @@ svg.pixels(svg.tiles(seen[np.arange(400) % 100 < 4], 4), scale=3,
 # A row is a class. Colours, widths and brightness are random, so only the shapes tell the
 # classes apart.
 #
-# From the pixels we subtract their mean, as the paper does. (Its section 2 takes a mean for
-# every pixel of the picture, we take one for every colour.) We also divide by 50, which makes
-# the numbers about as large as 1. The test pictures are prepared with the *same* mean. It was
-# measured on the pictures to learn from, because nothing may be known of the others.
+# From the pixels we subtract their mean, as the paper does. (Section 2 of the paper takes a
+# mean for every pixel of the picture. We take one mean for every colour.) We also divide by 50,
+# which makes the numbers about as large as 1. The test pictures are prepared with the *same*
+# mean. This mean was measured on the training pictures alone, because nothing may be known
+# about the test pictures.
 
 # %%
 mean = seen.mean(axis=(0, 1, 2))
@@ -72,9 +73,9 @@ def weights(net):
     return [w for w in vars(net).values() if isinstance(w, Parameter)]
 
 # %% [markdown]
-# The maps of the first convolution are 13 x 13, after the pool 6 x 6, after the second pool
-# 2 x 2. So 2 · 2 · 16 = 64 numbers reach the dense layer, which makes a logit for every class.
-# No ReLU stands behind it: a logit may be negative.
+# The maps of the first convolution are 13 x 13, after the pool 6 x 6, after the second
+# pool 2 x 2. So 2 · 2 · 16 = 64 numbers reach the dense layer, which makes a logit for
+# every class. No ReLU follows the dense layer, because a logit may be negative.
 #
 # Why random numbers, and not zeros? `scale=0` makes all of them zero.
 #
@@ -91,23 +92,24 @@ loss.backward()
 print(sum(np.count_nonzero(w.grad) for w in weights(net)), "numbers have one")
 
 # %% [markdown]
-# Equal numbers other than zero are little better. Two kernels that start equal, and that the
-# next layer uses alike, get equal gradients. They stay one kernel for ever. Random numbers
-# make them different.
+# Equal numbers other than zero are hardly better. Two kernels that start equal, and that the
+# next layer uses alike, get equal gradients. They stay equal for ever. Random numbers make them
+# different.
 #
-# How large should they be? The paper says a standard deviation of 0.01 in every layer. In the
-# authors' program it was three times as large in conv3, conv4 and conv5. Today one asks for
-# the number of inputs and takes $\sqrt{2 / \mathrm{inputs}}$ (He and others, 2015). So do the
-# layers of tinynet unless told otherwise. Ours are the paper's in the first layer, where we
-# shall see what the kernels learn, and in the last, so that the first loss is that of
-# guessing, ln 4. Between them 0.1 is not far from the rule of today.
+# How large should the first weights be? The paper has a standard deviation of 0.01 in every
+# layer. In the authors' program it was three times as large in conv3, conv4 and conv5. Today
+# the standard deviation depends on the number of inputs: it is $\sqrt{2 / \mathrm{inputs}}$ (He
+# and others, 2015). The layers of tinynet use this rule by default. Our first layer has the
+# paper's 0.01, so that we can see what its kernels learn. Our last layer has it too, so that
+# the first loss is the loss of guessing, ln 4. The 0.1 of the layer between them is not far
+# from today's rule.
 #
 # ## The loop
 #
-# In every epoch the pictures come in a new random order, cut into batches of 40. With every
-# batch five things happen, always in this order: forward to the loss, clear the old gradients,
-# backward, step, and a note of the loss. The step is gradient descent, $w \leftarrow w -
-# \mathrm{rate} \cdot dw$.
+# An **epoch** is one pass through all the pictures. In every epoch the pictures come in a new
+# random order, cut into batches of 40. For every batch five things happen, always in this
+# order: go forward to the loss, clear the old gradients, go backward, take a step, and note the
+# loss. The step is gradient descent, $w \leftarrow w - \mathrm{rate} \cdot dw$.
 
 # %%
 def train(net, weights, x, labels, epochs, batch=40, rate=0.06):
@@ -126,10 +128,10 @@ def train(net, weights, x, labels, epochs, batch=40, rate=0.06):
 
 # %% [markdown]
 # `rows` picks pictures *and* labels. If only one of the two is shuffled, there is nothing to be
-# learned. And shuffled they must be: ours lie class after class, and a batch of one class
-# teaches the net to answer that class always. (tinynet shuffles before every epoch. The
-# authors' program shuffled once, when the files were written, and read them in the same order
-# in every epoch.)
+# learned. The pictures must be shuffled, because ours are stored class by class. A batch of one
+# class teaches the net to answer always with that class. (tinynet shuffles before every epoch.
+# The authors' program shuffled once, when the files were written, and read them in the same
+# order in every epoch.)
 
 # %%
 def error(net, x, labels):
@@ -143,11 +145,11 @@ svg.curves({"loss": list(enumerate(losses))}, x="step",
            alt="from ln 4 to nearly zero in 120 steps, with ups and downs")
 
 # %% [markdown]
-# It begins flat: the small first weights let little of the picture through, and little of the
-# gradient back. Then it falls, but it stays rough, because every point is another batch. At the
-# high peaks a step was too long. That spoils the loss of all pictures, and takes some steps to
-# mend. Here are the kernels of the first layer before and after, each stretched to the full
-# range:
+# The curve begins flat: the small first weights let little of the picture through, and little
+# of the gradient back. Then the curve falls, but it stays rough, because every point comes from
+# a different batch. At the high peaks a step was too long. Such a step spoils the loss of all
+# pictures, and several steps are needed to repair it. Here are the kernels of the first layer
+# before and after training, each stretched to the full range:
 
 # %%
 def sheet(W):
@@ -158,12 +160,12 @@ svg.side_by_side(
     svg.pixels(sheet(net.W1), "edges and bars, not noise", 7, (), "after"))
 
 # %% [markdown]
-# Nobody wrote these edges and bars, lying and upright. The loss made them. Most are nearly grey,
-# since colours do not tell these classes apart.
+# Nobody wrote these edges and bars, horizontal and vertical. The loss made them. Most are
+# nearly grey, since colours do not tell these classes apart.
 #
 # ## Learned, or learned by heart?
 #
-# A small loss says that the net knows *these* pictures. Let another one see only every
+# A small loss says that the net knows *these* pictures. Let another net see only every
 # twentieth of them, five of each class, and take as many steps.
 
 # %%
@@ -173,23 +175,22 @@ for n, its in (20, few), (1, net):
           f"wrong, and of the new ones {error(its, new, answers):.1%}")
 
 # %% [markdown]
-# The net that saw 400 pictures is wrong on a few new ones in a hundred; guessing is wrong
-# three times in four. The net that saw 20 shows **overfitting**: no error on the pictures it
-# learned from, many on new ones. With 3,780 numbers to adjust, 20 pictures can be told apart
-# by anything, say by their colours. More pictures leave fewer ways to do so. AlexNet has 60
-# million numbers for 1.2 million pictures, which is why section 4 of the paper is about
+# The net that saw 400 pictures is wrong on a few new ones in a hundred; guessing is wrong three
+# times in four. The net that saw 20 shows **overfitting**: no error on the pictures it learned
+# from, many on new ones. With 3,780 numbers to adjust, the net can tell 20 pictures apart by
+# anything, for example by their colours. More pictures leave fewer ways to do so. AlexNet has
+# 60 million numbers for 1.2 million pictures, which is why section 4 of the paper is about
 # overfitting.
 #
-# So test with pictures that were kept apart. The other way round, a net that *cannot* learn a
-# few pictures by heart has a fault in its loop. That is a test worth making first
-# (the first exercise).
+# So test with pictures that were kept apart. Conversely, if a net *cannot* learn a few pictures
+# by heart, its loop has a fault. That is a test worth making first (the first exercise).
 #
 # ## The same with tinynet
 #
-# Six names for six weights were enough here. For more, each **layer** becomes an object of its
-# own, an op with its weights, and a net is a list of layers. `parameters()` finds the weights
-# by walking through the attributes, as our `weights` does, and gives them names like "0.W".
-# Given our first weights, such a net takes the same steps to the last bit.
+# Six names for six weights were enough here. In a larger net each **layer** becomes an object
+# of its own, an op with its weights. The net is then a list of layers. `parameters()` finds the
+# weights by walking through the attributes, as our `weights` does, and gives them names like
+# "0.W". Given our first weights, such a net takes the same steps to the last bit.
 
 # %%
 from tinynet import Conv2D, Dense, Flatten, MaxPool, ReLU, Sequential
@@ -204,9 +205,9 @@ assert train(theirs, its, x, labels, epochs=2) == losses[:20]
 print(theirs.summary(x[:1]))
 
 # %% [markdown]
-# **The trap.** That a net learns is no proof that its gradients are right. Here is a
-# convolution that sends the gradient back through kernels which are not mirrored (lesson 6).
-# As the second convolution of the net it gives conv1 a wrong gradient, in every step.
+# **The trap.** A net can learn although its gradients are wrong. Here is a convolution that
+# sends the gradient back through kernels that are not mirrored (lesson 6). As the second
+# convolution of the net, it gives the first convolution a wrong gradient in every step.
 
 # %%
 @op
@@ -221,15 +222,15 @@ print(f"{error(net, new, answers):.1%} of the new pictures wrong; gradcheck:",
       f"{gradcheck(unmirrored, x[:2, :9, :8], net.W2[:, :, :3], net.b2):.1g}")
 
 # %% [markdown]
-# It learns about as well. The other layers get right gradients, and a wrong direction that
-# leads more downhill than uphill leads down all the same. No curve shows such a fault, and it
-# stays in every net that you train. `gradcheck` tells at once (lesson 1: above 1e-6 is wrong).
-# Check gradients by numbers, not by learning.
+# The net learns about as well. The other layers get right gradients, and a wrong direction that
+# leads more downhill than uphill still leads down. No curve shows such a fault. It stays in
+# every net that you train. `gradcheck` tells at once (lesson 1: above 1e-6 is wrong). Check
+# gradients by numbers, not by learning.
 #
-# Open `layers.py` now, and read `Layer`, `Weighted` and `Sequential`. (A `Parameter` there is
-# given a function that draws its first numbers from a seed and from its name, "0.W". It is
-# called when somebody first looks at them.) Then read `train` in `alexnet.py`: its inner loop
-# does the same five things. `model.train` there switches dropout on, and `SGD` takes the step,
-# with two more terms in it.
+# Open `layers.py` now, and read `Layer`, `Weighted` and `Sequential`. (A `Parameter` there
+# receives a function that draws its first numbers from a seed and from its name, such as "0.W".
+# This function is called when somebody first reads the numbers.) Then read `train` in
+# `alexnet.py`: its inner loop does the same five things. `model.train` there switches dropout
+# on, and `SGD` takes the step, with two more terms in it.
 #
 # Then the exercises: `python examples/lessons/check.py 10.1 --show`, `10.2`, `10.3`.

@@ -7,13 +7,14 @@
 # `tinynet/device.py` (`Device`, `get_array_module`), `tinynet/split.py` (`copy_to`,
 # `exchange`, `gather`) · Paper: 3.2 · 15 minutes*
 #
-# The authors of 2012 had cards of 3 GB, and wanted a net too large for one. (Lesson 4 counts
-# what theirs needs.) So they cut each layer in two, and put half of the kernels on each of two
-# GPUs. Each half is a **tower**. The towers talk "only in certain layers", says the paper,
-# because every talk is a copy.
+# The authors of 2012 had graphics cards (GPUs) with 3 GB of memory, and wanted a net that was
+# too large for one card. (Lesson 4 counts what their net needs.) So they cut each layer in two,
+# and put half of the kernels on each of two GPUs. Each half is a **tower**. The towers
+# communicate "only in certain layers", says the paper, because all communication is copying.
 #
-# A GPU needs its own library. CuPy keeps arrays on a card, and has the names of NumPy. So an
-# op can ask the array which library it comes from, call that `xp`, and go on as before.
+# A GPU needs its own library. The library CuPy keeps arrays on a card, and its functions have
+# the same names as those of NumPy. So an op can ask which library an array comes from, call
+# that library `xp`, and go on as before.
 
 # %%
 import numpy as np
@@ -36,15 +37,15 @@ print(onehot(np.array([2, 0]), 3))
 assert library_of(np.ones(2)) is device.get_array_module(np.ones(2)) is np
 
 # %% [markdown]
-# Why `xp`? `np.exp(x)` of a CuPy array would find CuPy by itself, because it has an array to
-# ask. But `np.eye(3)` has none. It makes a NumPy array, and an index or a sum of arrays from
-# two libraries is an error.
+# Why `xp`? `np.exp(x)` with a CuPy array would find CuPy by itself, because it has an array to
+# ask. But `np.eye(3)` has no array to ask, so it makes a NumPy array. It is an error to index
+# or add arrays of two libraries.
 #
 # A **device** is a place where arrays live: a name, a library, and a way to `put` arrays there.
 # A lesson has to run everywhere, so our two devices are cpu0 and cpu1. They are one processor
-# under two names, but tinynet keeps their tensors apart as strictly as those of two cards. An op
-# runs on the device of its inputs (`with device:` makes it the current one, which is where CuPy
-# puts new arrays), and refuses inputs from two devices.
+# under two names, but tinynet keeps their tensors apart as strictly as those of two cards. An
+# op runs on the device of its inputs, and refuses inputs from two devices. (`with device:`
+# makes a device the current one, and CuPy puts new arrays on the current device.)
 
 # %%
 try:
@@ -55,9 +56,10 @@ except RuntimeError as error:
 # %% [markdown]
 # ## Two towers by hand
 #
-# Here is the whole plan in NumPy, with 5 pictures of 6 numbers. Layer 1 of the top tower makes
-# 3 numbers of each picture, that of the bottom tower 2. Then the towers **exchange**: each
-# reads the 3 + 2 = 5 numbers of both. Layer 2 makes 4 and 7 of them.
+# Here is the whole plan in NumPy, with 5 pictures of 6 numbers. Layer 1 of the top tower turns
+# each picture into 3 numbers, and layer 1 of the bottom tower turns it into 2. Then the towers
+# **exchange**: each reads the 3 + 2 = 5 numbers of both. Layer 2 turns these into 4 numbers in
+# the top tower and 7 in the bottom tower.
 
 # %%
 draw = np.random.default_rng(0).standard_normal
@@ -74,9 +76,10 @@ dA, dB = x.T @ dtop, x.T @ dbottom
 print(f"loss {loss:.6f}")
 
 # %% [markdown]
-# `left` and `right` hold the same numbers, but on two devices. A part of each was made there, the
-# rest is a copy. Going back, `top` gets a gradient from both towers, and the two are added. One
-# of them was computed on the other device. The same holds for `bottom`.
+# `left` and `right` hold the same numbers, but on two devices. A part of each array was made on
+# its own device, and the rest is a copy. In the backward pass `top` gets a gradient from both
+# towers, and the two gradients are added. One of them was computed on the other device. The
+# same holds for `bottom`.
 #
 # <details><summary>Before you run: how many copies between devices does this step make, forward
 # and backward together?</summary>Four. Forward, `bottom` goes up and `top` goes down. Backward, a
@@ -101,8 +104,9 @@ svg.side_by_side(
 #
 # ## The op that crosses
 #
-# All other ops stay on their device. One op has its output elsewhere than its input. Its
-# gradient is a copy too, back home. This is all that two devices need:
+# All other ops stay on their device. Only one op has its output on a different device from its
+# input. Its gradient is a copy too, back to the device of the input. Two devices need nothing
+# more than this op:
 
 # %%
 def copy_to(x, device):
@@ -130,18 +134,19 @@ assert np.allclose(a.grad, dA) and np.allclose(b.grad, dB)
 
 # %% [markdown]
 # The third copy brings the loss of the bottom tower up. In AlexNet that is a **gather**: before
-# fc8 the bottom half of fc7 is copied to the top device, and the softmax is there.
+# fc8 the bottom half of fc7 is copied to the top device, and the softmax is computed there.
 #
-# tinynet's `exchange` is our two lines. Its `copy_to` differs in one thing: from a device to
-# itself it copies nothing. So the same code also is the net on one device.
+# The `exchange` of tinynet is our two lines. Its `copy_to` differs in one thing: from a device
+# to itself it copies nothing. So the same code also runs the net on one device.
 #
 # ## Groups
 #
-# Why has conv2 kernels of 5 x 5 x 48, when conv1 makes 96 maps? Because 48 of them are on the
-# other card, and nothing crosses before conv2. Each tower sees its own maps. Before conv3 the
-# towers exchange, so its kernels are 3 x 3 x 256. A layer that does not exchange is called
-# **grouped**: it is a full layer in which half of the weights are zero. (Here it is 29 of 55,
-# a little more than half, since our towers differ in size.)
+# Why does conv2 have kernels of 5 x 5 x 48, although conv1 makes 96 maps? Because 48 of them
+# are on the other card, and nothing crosses before conv2. Each tower sees its own maps. Before
+# conv3 the towers exchange, so its kernels are 3 x 3 x 256. A layer whose towers do not
+# exchange is called **grouped**: it is a full layer in which half of the weights are zero. (In
+# our example 29 of 55 weights are zero, a little more than half, because our towers differ in
+# size.)
 
 # %%
 P, Q, full = draw((3, 4)), draw((2, 7)), np.zeros((5, 11))
@@ -150,18 +155,18 @@ assert np.allclose(np.hstack([top @ P, bottom @ Q]), left @ full)
 print(f"conv2: {5 * 5 * 48 * 256:,} weights, not {5 * 5 * 96 * 256:,}")
 
 # %% [markdown]
-# Are groups better or worse? The paper compares with a net on one GPU that has half of the
-# kernels in conv1 to conv4, and all of them from conv5 on. With two towers the top-1 error is
-# 1.7 points lower: that tells of more kernels, not of groups. Among the logs of the authors'
-# program is one of towers that never meet before fc8, though they have more kernels instead.
-# It is worse by 1.2 points. Neither paper nor logs compare with the full net, which has twice
-# the weights in conv2, conv4 and conv5. So what groups do to the error we do not know. The
-# memory of the cards made the authors cut the net.
+# Are groups better or worse? The paper compares its net with a net on one GPU. That net has
+# half of the kernels in conv1 to conv4, and all of them from conv5 on. With two towers the
+# top-1 error is 1.7 points lower. This difference shows the effect of more kernels, not of
+# groups. The logs of the authors' program include a net whose towers never meet before fc8 but
+# have more kernels. Its error is 1.2 points higher. Neither the paper nor the logs compare with
+# the full net, which has twice the weights in conv2, conv4 and conv5. So we do not know what
+# groups do to the error. The authors cut the net because of the memory of the cards.
 #
 # ## What crosses in AlexNet
 #
 # Count the numbers of a picture that are copied forward, times 4 bytes (float32), times 128
-# pictures. Beside them stand two things that could be copied instead.
+# pictures. The drawing compares their sum with two things that could be copied instead.
 
 # %%
 copied = {"conv3": 2 * 13 * 13 * 128, "fc6": 2 * 6 * 6 * 128,
@@ -175,15 +180,15 @@ svg.bars(megabytes, "30 MB cross; the pictures have 79, the gradients 244",
          titles=("MB, of a batch of 128", ""), form="{:.1f}")
 
 # %% [markdown]
-# As much comes back in the backward pass. It is little: the pictures themselves are more, and
-# the usual way today would copy more still. There each card holds the *whole* net and half of
-# the pictures, and in every step the gradients of all weights cross. Most of them belong to the
-# dense layers, of which the towers send only the outputs.
+# The backward pass copies as much again. That is little: the pictures themselves are more, and
+# today's usual way would copy still more. In that way each card holds the *whole* net and half
+# of the pictures, and the gradients of all weights cross in every step. Most of these gradients
+# belong to the dense layers. The towers send only the outputs of the dense layers.
 #
-# **The trap.** A GPU is slow with small arrays, and so are two. A call costs a card some ten
-# microseconds before it begins, and NumPy about one. With rough figures for a core (20 GB/s), a
-# card (1,000 GB/s) and a plain copy between them (6 GB/s), this is how long a ReLU takes. It
-# reads 4 bytes of each number, and writes 4.
+# **The trap.** A GPU is slow with small arrays, and so are two. A call to a card takes about
+# ten microseconds before the work begins, and a call to NumPy takes about one. The drawing
+# shows how long a ReLU takes, with rough figures for a core (20 GB/s), a card (1,000 GB/s) and
+# a plain copy between them (6 GB/s). A ReLU reads 4 bytes for each number, and writes 4.
 
 # %%
 sizes = 10.0 ** np.arange(2, 9)
@@ -194,18 +199,18 @@ svg.curves({name: np.stack([sizes, t], axis=1) for name, t in times.items()},
            "they are copied there and back", "numbers", "µs", log="xy")
 
 # %% [markdown]
-# Below some 20,000 numbers the core is faster, above a million the card is much faster. If the
+# Below about 20,000 numbers the core is faster. Above a million the card is much faster. If the
 # array has to go to the card and back for this one op, the card loses at every size. So keep
-# all on the card, and count the copies. On small arrays two cards can be slower than one: each
-# call has half the numbers and costs the same, and copies come on top. On large arrays they
-# win. The paper says of its own nets that the one on two GPUs took slightly less time to train
-# than the one on one GPU. The figures are round, none was measured here. Measure your own with
-# `alexnet.py bench`.
+# everything on the card, and count the copies. On small arrays two cards can be slower than
+# one: each call has half the numbers but costs the same, and the copies are extra. On large
+# arrays two cards win. The paper says that its net on two GPUs took slightly less time to train
+# than its net on one GPU. Our figures are round, and none of them was measured here. Measure
+# your own with `alexnet.py bench`.
 #
 # Open `device.py` now and read `Device`, then all of `split.py`: a page. `send_to_both` is
-# there because each GPU sees every picture; `layer_of` reads the names that parameters have,
-# "top.conv3.0.W": tower, layer, step in it, weights. `AlexNet.forward` in `alexnet.py` has
-# each crossing of Figure 2 as one line, and `alexnet.py show --device cpu0,cpu1` prints the
-# bytes that you counted.
+# there because each GPU sees every picture. `layer_of` finds the layer in the name of a
+# parameter. The name "top.conv3.0.W" says: tower, layer, step in the layer, weights.
+# `AlexNet.forward` in `alexnet.py` has each crossing of Figure 2 as one line, and `alexnet.py
+# show --device cpu0,cpu1` prints the bytes that you counted.
 #
 # Then the exercises: `python examples/lessons/check.py 11.1 --show`, `11.2`, `11.3`.

@@ -7,14 +7,14 @@
 # `alexnet.py` (`Tower`, `AlexNet`), `tinynet/tools/anatomy.py` (`layer_table`,
 # `crossings`) · Paper: 3.5, Figure 2 · 18 minutes*
 #
-# Figure 2 has two rows of boxes. A box is what one tower holds of one layer, and its label
-# says how large that is. This lesson follows one picture of 227 x 227 pixels through the
+# Figure 2 has two rows of boxes. A box is the part of one layer that one tower holds. Its label
+# says how large this part is. This lesson follows one picture of 227 x 227 pixels through the
 # boxes. Three numbers of a layer are enough for that: the side of its window, the stride, and
 # the pad. Each line below is a layer, with the maps of both towers together.
 #
-# The paper gives windows and strides. It does not give the pads. They follow from the
-# figure: a window of 5 keeps a side of 27 only with pad 2, and a window of 3 keeps a side of
-# 13 only with pad 1.
+# The paper gives the windows and the strides. It does not give the pads. The pads follow from
+# the figure: a window of 5 keeps a side of 27 only with pad 2, and a window of 3 keeps a side
+# of 13 only with pad 1.
 
 # %%
 FIGURE = [                       # name, maps, window, stride, pad
@@ -29,9 +29,9 @@ for name, maps, size, stride, pad in FIGURE:
     print(f"{name}: {side} x {side} x {maps}")
 
 # %% [markdown]
-# The figure draws a box for what a convolution makes, and none for a pool. The pools are the
-# words "Max pooling" below the gaps. So the box of layer 1 says 55, the box of layer 2 says
-# 27, and the pool of layer 1 lies between the two: conv2 reads 27 and makes 27.
+# The figure draws a box for the output of a convolution, and none for a pool. It marks a pool
+# only by the words "Max pooling" below the gap. So the box of layer 1 says 55, the box of layer
+# 2 says 27, and the pool of layer 1 lies between the two: conv2 reads 27 and makes 27.
 #
 # **224 or 227?** The figure says 224 at its left end. From there the formula of lesson 5
 # does not lead to 55.
@@ -48,25 +48,25 @@ for who, pixels in [("paper", 224), ("program", 224 + 3), ("Caffe", 227),
 
 # %% [markdown]
 # The authors' program took crops of 224. It rounded the number of steps up, and read zeros
-# where the last window hangs over the right and the lower edge. That is the same as a
-# picture of 227 whose last three rows and columns are zeros. So 224 was right for the
-# program, but the paper does not say what the program did at the edge. Caffe rounds down, so
-# it takes 227. tinynet takes 227 as well (`--crop 224` is the program's way). torchvision
-# takes 224 and puts two zeros at each end. All of them arrive at 55. A textbook puts one
-# zero at each end and arrives at 54. From there on its net is another one.
+# where the last window hangs over the right and the lower edge. That is the same as a picture
+# of 227 whose last three rows and columns are zeros. So 224 was right for the program, but the
+# paper does not say what the program did at the edge. Caffe rounds down, so it takes 227.
+# tinynet takes 227 as well (`--crop 224` is the program's way). torchvision takes 224 and puts
+# two zeros at each end. All of them arrive at 55. A textbook puts one zero at each end and
+# arrives at 54. From there on its net is a different one.
 #
-# **Kernels and places.** The rest of the figure follows from how many numbers a kernel
-# sees, how many kernels there are, and at how many places each stands. In a dense layer it is
-# one place.
+# **Kernels and places.** The rest of the figure follows from three numbers: how many numbers a
+# kernel sees, how many kernels there are, and at how many places each kernel stands. A dense
+# layer has one place.
 #
-# How many maps does a kernel see? In layers 2, 4 and 5 it sees those of its own tower.
-# That is why the paper writes 5 x 5 x 48 for conv2, though layer 1 has 96 maps. Before layer
-# 3 the towers exchange what they have, so its kernels see all 256. The dense layers see
-# all, too. fc6 reads the 6 x 6 x 256 numbers of pool5 as one row: that is **flatten**.
+# How many maps does a kernel see? In layers 2, 4 and 5 it sees only the maps of its own tower.
+# That is why the paper writes 5 x 5 x 48 for conv2, though layer 1 has 96 maps. Before layer 3
+# the towers exchange what they have, so its kernels see all 256. The dense layers see
+# everything, too. fc6 reads the 6 x 6 x 256 numbers of pool5 as one row: that is **flatten**.
 #
-# A **neuron** is one number of the output, so a layer has kernels x places of them. The
-# paper lists these products in the caption of the figure. That list is the last column
-# below; the brackets hold the three numbers.
+# A **neuron** is one number of the output. So the number of neurons in a layer is kernels x
+# places. The paper lists these products in the caption of the figure. Its list is the last
+# column below. The brackets hold the three numbers.
 
 # %%
 sees = {"conv1": 3, "conv2": 48, "conv3": 256, "conv4": 192, "conv5": 192}
@@ -82,10 +82,10 @@ for name, n, said in zip(layers, neurons, caption, strict=True):
 print(f"sums {sum(neurons):28,} {sum(caption):10,}")
 
 # %% [markdown]
-# Seven of eight are right. conv1 has 55 · 55 · 96 = 290,400 neurons. The paper's 253,440 is
-# 55 · 48 · 96. It seems that the maps of one tower got into the place of a side. The authors
-# have not said, so that is a guess. The text has 650,000 neurons, which lies between
-# 622,312, the sum with the slip, and the true 659,272.
+# Seven of eight are right. conv1 has 55 · 55 · 96 = 290,400 neurons. The paper's 253,440 is 55
+# · 48 · 96. It seems that 48, the number of maps in one tower, took the place of a side. The
+# authors have not explained it, so this is a guess. The text says 650,000 neurons, which lies
+# between 622,312, the sum with the slip, and the true 659,272.
 #
 # **Parameters.** Each kernel has a weight for each number that it sees, and one bias. At each
 # place it multiplies each of its weights once. The first exercise asks for the total of
@@ -116,12 +116,12 @@ print(f"{merged - counts['fc6'][0] + (256 + 1) * 4096:,}  and no flatten")
 
 # %% [markdown]
 # The first is the figure with both rows merged, in which a kernel of conv2 is 5 x 5 x 96. The
-# second is what Keras says of the first if `Flatten` is forgotten. A dense layer there works
-# on the last axis alone, so fc6 stands at each of the 36 places of pool5, and sees 256
-# numbers.
+# second is what Keras says of the first if `Flatten` is forgotten. A dense layer in Keras works
+# on the last axis alone. So fc6 stands at each of the 36 places of pool5, and sees 256 numbers
+# there.
 #
-# Is this the net that tinynet builds? Its table is read off the graph behind one
-# picture. The weights are zeros here, since only the shapes count.
+# Does tinynet build this net? We read its table from the graph that one picture makes. The
+# weights are zeros here, because only the shapes count.
 
 # %%
 import numpy as np
@@ -141,11 +141,11 @@ assert counts == {name: (row["parameters"], row["macs"])
 print(table["conv2"]["output"], "by", table["conv2"]["kernels"])
 
 # %% [markdown]
-# **The lines that cross.** Where lines cross in the figure, a GPU needs what the other one
-# holds, and it is copied. `crossings` finds the copies in the same graph. Before layers 3, 6
-# and 7 both towers send. Before fc8, which is on the top device alone, only the bottom one
-# does. The sizes are those of a batch of 128 pictures, forward. In the backward pass
-# gradients of the same sizes go the other way.
+# **The lines that cross.** Where lines cross in the figure, a GPU needs what the other GPU
+# holds, so it has to be copied. `crossings` finds the copies in the same graph. Before layers
+# 3, 6 and 7 both towers send. Before fc8, which is on the top device alone, only the bottom one
+# does. The sizes are those of a batch of 128 pictures, forward. In the backward pass gradients
+# of the same sizes go the other way.
 
 # %%
 MB = {c.layer: c.bytes * 128 / 1e6 for c in anatomy.crossings(output)}
@@ -154,9 +154,9 @@ print(f"forward {2 * sum(MB.values()) - MB['fc8']:.1f} MB; the gradients of "
 
 # %% [markdown]
 # The paper cuts the net because it did not fit into the 3 GB of one GPU. It could have given
-# another reason. Two GPUs that hold the whole net, and learn from half a batch each, have to
-# exchange the gradients of all weights at every step. Each sends 243.9 MB then. In the
-# paper's way both together send 30.0 MB forward and 30.0 MB backward.
+# another reason. Suppose that each of two GPUs holds the whole net and learns from half of a
+# batch. Then they have to exchange the gradients of all weights at every step, and each sends
+# 243.9 MB. With the paper's cut both together send 30.0 MB forward and 30.0 MB backward.
 #
 # Here is Figure 2 upright, with the pools and with the bytes, which the paper leaves out.
 
@@ -179,8 +179,8 @@ svg.graph(nodes, edges, "two columns of boxes, the towers; they exchange "
 # %% [markdown]
 # **How far does a unit see?** A unit is one number in a map. Its **receptive field** is the
 # square of pixels that it depends on. One place further in a map is `jump` pixels further in
-# the picture. A window of `size` places reaches `size - 1` jumps beyond its first one, so the
-# field grows by that. A stride multiplies the jump for all later layers.
+# the picture. A window of `size` places reaches `size - 1` jumps beyond its first place, so the
+# field grows by as many jumps. A stride multiplies the jump for all later layers.
 
 # %%
 field, jump, start, squares = 1, 1, 0, []
@@ -192,11 +192,12 @@ for name, _, size, stride, pad in FIGURE:
     print(f"{name}: a field of {field:3}, the next one {jump:2} further")
 
 # %% [markdown]
-# A unit of conv5 sees a square of 163 pixels, and one of pool5 sees 195 of the 227. So the
-# last convolution still looks at a part of the picture, and what fc6 reads has seen nearly all
-# of it. Here are the fields of the middle unit of each layer, on a picture that tinynet drew.
-# (pool5 has 6 x 6 places. None of them is in the middle, so its square touches the left and
-# the upper edge.) The two squares without words are those of conv1, 11, and pool1, 19.
+# A unit of conv5 sees a square of 163 pixels, and one of pool5 sees 195 of the 227. So the last
+# convolution still looks at only a part of the picture. The numbers that fc6 reads have seen
+# nearly all of it. Here are the fields of the middle unit of each layer, on a picture that
+# tinynet drew. (pool5 has 6 x 6 places. None of them is in the middle, so its square touches
+# the left and the upper edge.) The two squares without labels are those of conv1 (11 pixels)
+# and pool1 (19 pixels).
 
 # %%
 from tinynet.pictures import patterns
@@ -206,11 +207,12 @@ svg.pixels(patterns.picture("rings", 1, size=227) // 64 * 16 + 192,
            2, squares)
 
 # %% [markdown]
-# Fields are bounds. The pixel in a corner of conv5's field reaches the unit through one chain
-# of places, and those in the middle through thousands. So the middle counts for more.
+# A field is only a bound. A pixel in a corner of conv5's field reaches the unit through one
+# chain of places. A pixel in the middle reaches it through thousands. So the middle counts for
+# more.
 #
-# **What it costs.** The bars on the left are what all ops of a layer put out for a batch of
-# 128. Most of it is kept for the backward pass.
+# **What it costs.** The bars on the left show the size of all outputs in a layer, for a batch
+# of 128. Most of these outputs are kept for the backward pass.
 
 # %%
 svg.bars({name: row["bytes"] * 128 / 1e6 for name, row in table.items()},
@@ -219,15 +221,14 @@ svg.bars({name: row["bytes"] * 128 / 1e6 for name, row in table.items()},
          ("MB of a batch", "million parameters"), form="{:.3g}")
 
 # %% [markdown]
-# The two sides mirror each other. conv1 puts out most and has 0.06 % of the parameters. fc6
-# has 61.93 % of them and puts out little. The convolutions do over nine tenths of the
-# multiply-adds. Whoever wants to save memory looks at the first layers, and whoever wants a
-# small file looks at fc6.
+# The two sides mirror each other. conv1 has the largest outputs and 0.06 % of the parameters.
+# fc6 has small outputs and 61.93 % of the parameters. The convolutions do over nine tenths of
+# the multiply-adds. To save memory, look at the first layers. To get a small file, look at fc6.
 #
-# **The trap.** A number that everybody copies has not been checked by that. The figure's 224,
-# the caption's 253,440 and the 1 % have been in print since 2012. Shapes that fit prove
-# little, too: torchvision's 55 and the program's 55 see other pixels. When you rebuild a net,
-# print its table, and count it in a second way.
+# **The trap.** A number is not checked by being copied, even if everybody copies it. The
+# figure's 224, the caption's 253,440 and the 1 % have been in print since 2012. Shapes that fit
+# do not prove much either: torchvision's 55 places and the program's 55 places see different
+# pixels. When you rebuild a net, print its table, and count it in a second way.
 #
 # Open `alexnet.py` now, and read `Tower` and `AlexNet.forward` beside the drawing: every
 # `exchange` is a grey box. Then run `python alexnet.py show`.

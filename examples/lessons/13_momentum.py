@@ -8,9 +8,9 @@
 # (`Plateau`) · Paper: 5 · 12 minutes*
 #
 # Lesson 2 moved weights with `w -= rate * dw`. The paper's rule has two more terms, and a rate
-# that falls three times. This lesson adds one after the other. The example has two weights,
-# and its loss is a long valley: along the first weight it is nearly flat, along the second
-# it is steep. Nets have such valleys in thousands of dimensions.
+# that falls three times. This lesson adds them one by one. The example has two weights, and its
+# loss is a long valley: along the first weight it is nearly flat, along the second it is steep.
+# Nets have such valleys in thousands of dimensions.
 
 # %%
 import numpy as np
@@ -27,9 +27,9 @@ def gradient(w):
     return CURVATURE * w
 
 # %% [markdown]
-# The rate is the paper's first, 0.01. In the flat direction a step takes away 0.2 % of the
-# way that is left. In the steep direction it takes away 150 %: the weight jumps over the
-# bottom and lands half as far on the other side.
+# The rate here is the paper's first rate, 0.01. In the flat direction a step takes away 0.2 %
+# of the way that is left. In the steep direction a step takes away 150 %: the weight jumps over
+# the bottom and lands half as far on the other side.
 #
 # <details><summary>Before you run: of the 10 in the flat direction, how much is left after
 # 100 steps? And could the rate be doubled?</summary>8.2. A hundred steps of 0.2 % each take
@@ -45,9 +45,9 @@ for rate in 0.01, 0.02:
     print(f"rate {rate}: w {w[0]:.2f} and {w[1]:.0e}, loss {loss(w):.3g}")
 
 # %% [markdown]
-# The steep direction limits the rate, and then the flat one takes very long. **Momentum**
-# keeps a velocity $v$ from step to step. Where the gradients of many steps agree, it gathers
-# speed. Where they change sign, they cancel out.
+# The steep direction limits the rate, and then the flat one takes very long. **Momentum** keeps
+# a velocity $v$ from step to step. Where the gradients of many steps agree, the velocity grows.
+# Where they change sign, they cancel out.
 #
 # $$v \leftarrow 0.9\, v - \mathrm{rate} \cdot dw \qquad w \leftarrow w + v$$
 
@@ -68,12 +68,12 @@ for momentum in 0, 0.5, 0.9, 0.99:
     print(f"momentum {momentum:<4}: flat {w[0]:6.2f}, loss {loss(w):8.4f}")
 
 # %% [markdown]
-# With momentum 0.9 the loss is some sixty times smaller after the same number of steps. Under
-# a gradient that does not change, the velocity goes to $-\mathrm{rate} \cdot dw \cdot
-# (1 + 0.9 + 0.81 + \ldots)$. That sum is 10. So a flat direction learns at ten times the
-# rate. The steep one does not explode, though it swings for longer. With 0.99 it would be a
-# hundred times the rate, but such a velocity does not brake in time, and the weights swing
-# far past the bottom. In the drawing a dot is a step, and a label is a momentum.
+# With momentum 0.9 the loss is some sixty times smaller after the same number of steps. If the
+# gradient does not change, the velocity approaches $-\mathrm{rate} \cdot dw \cdot (1 + 0.9 +
+# 0.81 + \ldots)$. That sum is 10. So a flat direction learns at ten times the rate. The steep
+# one does not explode, though it swings for longer. With 0.99 it would be a hundred times the
+# rate, but such a velocity does not brake in time, and the weights swing far past the bottom.
+# In the drawing a dot is a step, and a label is a momentum.
 
 # %%
 svg.curves({f"{momentum}": walk(momentum)[:80] for momentum in (0.9, 0)},
@@ -86,14 +86,15 @@ svg.curves({f"{momentum}": walk(momentum)[:80] for momentum in (0.9, 0)},
 #
 # $$v \leftarrow 0.9\, v - 0.0005 \cdot \mathrm{rate} \cdot w - \mathrm{rate} \cdot dw$$
 #
-# Is that decay, or is it L2? L2 adds $0.0005 \cdot w^2 / 2$ to the loss, for every weight. Its
-# gradient is $0.0005\, w$, and it goes where $dw$ goes. So in this rule the two are one thing.
-# They differ where a rule does something else to gradients. Adam divides them by their size,
-# and so AdamW applies its decay separately (Loshchilov and Hutter, 2019). The paper says that
-# decay lowered the error on the training pictures as well. It does not explain that.
+# Is this term decay, or is it L2 regularization? L2 regularization adds $0.0005 \cdot w^2 / 2$
+# to the loss, for every weight. The gradient of this addition is $0.0005\, w$, and it is added
+# to $dw$. So in this rule the two are the same. They differ in a rule that changes gradients in
+# another way. Adam divides gradients by their size, so AdamW applies its decay separately
+# (Loshchilov and Hutter, 2019). The paper says that decay lowered the error on the training
+# pictures as well. It does not explain why.
 #
-# How strong is it? The rate is in the term, and the velocity multiplies it by ten. Take a
-# weight whose gradient is 0, and wait until half of it is left:
+# How strong is the decay? The rate is a factor of the term, and the velocity multiplies the
+# term by ten. Take a weight whose gradient is 0, and wait until half of it is left:
 
 # %%
 w, v, steps = 1.0, 0.0, 0
@@ -105,11 +106,10 @@ print(f"{steps:,} steps; an epoch of ImageNet has {epoch:,.0f}")
 print(f"at a thousandth of the rate: {1000 * steps / epoch:,.0f} epochs")
 
 # %% [markdown]
-# At the first rate that is an epoch and a half, of ninety. At the last rate, a thousandth of
-# it, ninety epochs take away some 4 %. So decay acts early.
+# At the first rate, that is an epoch and a half out of ninety. At the last rate, a thousandth
+# of the first, ninety epochs take away about 4 %. So decay acts early.
 #
-# Is our `step` the one that tinynet takes? `SGD` has the paper's 0.9 and 0.0005 unless told
-# otherwise.
+# Does tinynet take the same step? `SGD` has the paper's 0.9 and 0.0005 by default.
 
 # %%
 from tinynet import SGD, Parameter
@@ -124,17 +124,19 @@ print(weights.data)
 
 # %% [markdown]
 # In the paper all layers learn at one rate. In the authors' program biases began at twice the
-# rate of weights (`bias_lr=2`), and kept that to the end. In Caffe they stay at twice the
-# rate. In neither do they decay (`decay_biases=False`). In both the program and tinynet a
+# rate of weights (`bias_lr=2`). They kept this first rate to the end, while the rate of weights
+# fell. In Caffe the rate of biases falls too, and stays at twice the rate of weights. Biases do
+# not decay in either program (`decay_biases=False`). In both the program and tinynet a
 # parameter whose rate is 0 stands still: its velocity does not carry it on.
 #
-# **Inside or outside?** In the paper the rate stands inside the velocity. So it does in the
-# authors' program, in Caffe and in Keras. In PyTorch the velocity is a sum of gradients, and
-# the rate stands outside:
+# **Inside or outside?** In the paper the rate stands inside the velocity. The same is true in
+# the authors' program, in Caffe and in Keras. In PyTorch the velocity is a sum of gradients,
+# and the rate stands outside:
 #
 # $$v \leftarrow 0.9\, v + dw \qquad w \leftarrow w - \mathrm{rate} \cdot v$$
 #
-# While the rate is constant, the two walk the same path. Now divide it by 10 after 60 steps.
+# While the rate is constant, the two forms walk the same path. Now divide the rate by 10 after
+# 60 steps.
 
 # %%
 def lengths(inside):
@@ -162,20 +164,22 @@ svg.curves({"inside": inside[40:], "outside": outside[40:]},
            "step", "length of a step", log="y")
 
 # %% [markdown]
-# **The trap.** Outside, the step is a tenth at once. Inside, the old velocity still carries
-# the old rate, and only its 0.9 makes it smaller, step by step. A check at a constant rate
-# cannot tell the two apart. Nor can one that starts with $v = 0$ and takes one step. Whoever
-# carries a checkpoint from one to the other must convert the velocity:
-# $v_{outside} = -v_{inside} / \mathrm{rate}$. Neither form is a mistake, and dozens of
-# steps are few in an epoch of 9,375. (In the end the steps inside are the shorter ones: the
-# weight has glided further down, where the valley is flatter.)
+# **The trap.** With the rate outside, the step falls to a tenth at once. With the rate inside,
+# the old velocity still carries the old rate, and only the factor 0.9 makes it smaller, step by
+# step. A check at a constant rate cannot tell the two apart. A check that starts with $v = 0$
+# and takes one step cannot do so either. If you carry a checkpoint (the saved state of a
+# training run) from one form to the other, you must convert the velocity: $v_{outside} =
+# -v_{inside} / \mathrm{rate}$. Neither form is a mistake, and dozens of steps are few in an
+# epoch of 9,375. (In the end the steps inside are the shorter ones: the weight has glided
+# further down, where the valley is flatter.)
 #
 # **When does the rate fall?** Gradients of batches are noisy. So the weights do not come to
-# rest at the bottom. They jump about it, and the higher the rate, the farther. The paper
-# watched the error on the validation set, and divided the rate by 10 when the error stopped
-# improving. This was done by hand, three times in ninety epochs. `Plateau` does it by a rule:
-# when five validations in a row do not beat the best one so far. The five is tinynet's. The
-# authors' rule is not known, only their dates.
+# rest at the bottom. They jump around it, and with a higher rate they jump farther. The authors
+# watched the error on the validation set, pictures that are kept apart for testing during
+# training, and divided the rate by 10 when the error stopped improving. They did this by hand,
+# three times in ninety epochs. `Plateau` does it by a rule: it acts when five validations in
+# succession do not beat the best one so far. The five is tinynet's choice. We know when the
+# authors divided the rate, but not by which rule.
 
 # %%
 from tinynet.training.schedules import RATES_2012, Plateau
@@ -203,14 +207,14 @@ svg.curves(curves, "with a constant rate the loss jumps about; with one "
 
 # %% [markdown]
 # Each fall of the rate takes noise away, and the loss sinks to a new floor. A rate that is
-# small from the start has as little noise, but with it the walk down the flat valley
-# takes a thousand times as many steps.
+# small from the start makes as little noise. But then the walk down the flat valley takes a
+# thousand times as many steps.
 #
-# PyTorch's `ReduceLROnPlateau` is the same idea with other habits. Its patience is 10, it
-# acts on the validation after that, and an improvement is a share of the best value, where
-# here it is a difference of 0.001 in the error.
+# PyTorch's `ReduceLROnPlateau` is the same idea with other settings. Its patience is 10, and it
+# acts on the validation after that. It measures an improvement as a share of the best value.
+# `Plateau` measures it as a difference of 0.001 in the error.
 #
-# Open `optim.py` now: `_update` is our `step` in place. Then read `Plateau` in
+# Open `optim.py` now: `_update` is our `step`, done in place. Then read `Plateau` in
 # `schedules.py`, and above it the dates that the authors logged.
 #
 # Then the exercises: `python examples/lessons/check.py 13.1 --show`, `13.2`, `13.3`.

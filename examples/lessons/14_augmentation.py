@@ -10,8 +10,8 @@
 #
 # ImageNet gives the paper 1.2 million pictures, and the net has 60 million weights. It could
 # learn the pictures by heart (lesson 10). So it should never see a picture twice in the same
-# way. A dog moved by ten pixels, mirrored, or under a warmer light is a dog. Here is one
-# picture, of the class "rays", as all pictures are stored: 256 x 256.
+# way. A dog that is moved by ten pixels, mirrored, or seen under a warmer light is still a dog.
+# Here is one picture of the class "rays". All pictures are stored in its size: 256 x 256.
 
 # %%
 import numpy as np
@@ -23,8 +23,8 @@ picture = patterns.picture("rays", 4)
 print(picture.shape, picture.dtype, picture[0, 0])
 
 # %% [markdown]
-# The net sees a square of 227 x 227 of it, a **crop**, cut out at a random place and mirrored
-# with probability one half.
+# The net sees only a square of 227 x 227 pixels, a **crop**. The crop is cut out at a random
+# place, and mirrored with probability one half.
 
 # %%
 def view(picture, top, left, mirrored):
@@ -50,20 +50,20 @@ print(f"the paper: 32 x 32 x 2 = {32 * 32 * 2:,}")
 print(f"opposite corners share {(227 - 29) ** 2 / 227 ** 2:.0%} of the pixels")
 
 # %% [markdown]
-# The paper has 2,048, which is 256 - 224, squared and then doubled. A square of 224 has one
-# place more in each direction, which makes 2,178. The views are much alike, as the paper says
-# itself: even the crops of opposite corners share three pixels of four. Still, without them
-# its net overfitted so much that it would have had to be smaller.
+# The paper has 2,048 views, which is 256 - 224, squared and then doubled. A square of 224 has
+# one more place in each direction, which makes 2,178. The views are much alike, as the paper
+# itself says: even the crops of opposite corners share three pixels out of four. Still, without
+# these views the paper's net overfitted so much that it would have had to be smaller.
 #
 # A mirror image keeps its class only if the class does not depend on left and right. Dogs
 # and rays do not. Letters do.
 #
-# The **mean image**, the mean of all training pictures at each pixel, is subtracted from
-# a crop. It is cropped and mirrored in the same way. (The authors' program always subtracted
-# its centre, unmirrored: `mean="centre"`.) `Preparation` does all of this. Where, and whether
-# mirrored, is a `Place`: a function of the seed, the epoch and the picture, so that a restart
-# sees what it would have seen. In the program 32 pictures in a row shared their place
-# (`share=32`).
+# The **mean image**, the mean of all training pictures at each pixel, is subtracted from a
+# crop. The mean image is first cropped and mirrored in the same way. (The authors' program
+# always subtracted its centre, unmirrored: `mean="centre"`.) `Preparation` does all of this. A
+# `Place` says where the crop lies and whether it is mirrored. It is a function of the seed, the
+# epoch and the picture, so a restarted run sees the same crops. In the program 32 pictures in a
+# row shared their place (`share=32`).
 
 # %%
 from tinynet.training.recipes import RECIPES
@@ -79,13 +79,13 @@ for epoch in 0, 1:
     print(f"epoch {epoch}:", prepare.places(np.array([5]), None, epoch)[0][:3])
 
 # %% [markdown]
-# **Colours.** Light changes the colours of a whole picture, and not at random: in most
-# pictures red, green and blue rise and fall together. How they vary together is measured
-# on all pixels of all training pictures: a matrix of 3 x 3, the **covariance** of red, green
-# and blue. Its eigenvectors $V$, a column each, are directions in colour space along which
-# pixels vary without correlation. Its eigenvalues are the variances along them. Here they are,
-# of ten pictures, by hand and by tinynet. (The sign of an eigenvector is open. The third line
-# chooses the one with more red.)
+# **Colours.** Light changes the colours of a whole picture, and not at random: in most pictures
+# red, green and blue rise and fall together. A matrix of 3 x 3, the **covariance** of red,
+# green and blue, says how they vary together. It is measured on all pixels of all training
+# pictures. Its eigenvectors $V$, a column each, are directions in colour space along which
+# pixels vary without correlation. Its eigenvalues are the variances along them. Here are both
+# for ten pictures, by hand and by tinynet. (An eigenvector has no fixed sign. The third line
+# chooses the sign that makes its red part positive.)
 
 # %%
 pixels = np.concatenate([one.reshape(-1, 3) for one in pictures])
@@ -98,16 +98,17 @@ print("deviations", np.sqrt(variances).round())
 print(V.round(2))
 
 # %% [markdown]
-# For each picture, and anew each time that it is used, three Gaussian numbers $a$ are drawn.
-# All its pixels move by the same three numbers, one for red, one for green, one for blue:
+# Three Gaussian numbers $a$ are drawn for each picture, and drawn anew each time that it is
+# used. All pixels of the picture move by the same shift. The shift has three numbers, one each
+# for red, green and blue:
 #
 # $$\mathrm{shift} = V \, (0.1\, a_1 \lambda_1,\; 0.1\, a_2 \lambda_2,\; 0.1\, a_3
 # \lambda_3)$$
 #
 # The paper calls $\lambda$ the eigenvalue. But a variance is in grey levels squared, so its
 # size depends on the scale of the pixels. The paper does not give the scale. Its program took
-# something else: the standard deviation, which is the root. Here is one picture with one $a$
-# in three readings, and in the last one with $-a$ as well.
+# something else: the standard deviation, which is the root. Here is one picture with one $a$,
+# under three readings of the formula. The last reading is also shown with $-a$.
 
 # %%
 a = -np.array([0.5, 1.2, 1.6])
@@ -125,11 +126,12 @@ svg.side_by_side(*[
     for name, shift in shifts.items()])
 
 # %% [markdown]
-# **The trap.** The scale of the pixels decides everything. With the variance of pixels of 0 to
-# 255 nothing is left of the picture. On the scale of 0 to 1 the variance is
-# $\lambda / 255^2$, which is $\lambda / 255$ in grey levels, and the change is hardly seen.
-# The deviation gives a change of light, and the same one on every scale. These are the
-# authors' own numbers of ImageNet, on the scale of 0 to 255, as they published them in 2014:
+# **The trap.** The scale of the pixels decides everything. With the variance of pixels from 0
+# to 255, nothing is left of the picture. On the scale from 0 to 1 the variance is $\lambda /
+# 255^2$, which is $\lambda / 255$ in grey levels, and the change is hardly visible. The
+# standard deviation gives a change of light, and it gives the same change on every scale. The
+# next cell has the authors' own numbers for ImageNet, on the scale from 0 to 255, as they
+# published them in 2014:
 
 # %%
 deviations = np.array([19.7208, 37.0939, 121.7801])
@@ -142,16 +144,16 @@ for name, size in [("variances, 0 to 255", deviations ** 2),
     print(f"{name:20} R {spread[0]:.3g}, G {spread[1]:.3g}, B {spread[2]:.3g}")
 
 # %% [markdown]
-# So the formula as printed would move the colours by 842 to 883 grey levels, of 255. Whoever
-# takes it on pixels of 0 to 1 gets 3.3 to 3.5, half of what the authors had. Their program
-# divided the picture by 1.1 afterwards, so that it would not be larger than at test time, and
+# So the formula as printed would move the colours by 842 to 883 grey levels, of 255. On pixels
+# from 0 to 1 the formula gives 3.3 to 3.5, half of what the authors had. Their program divided
+# the picture by 1.1 afterwards, so that its numbers would not be larger than at test time. It
 # switched the noise off after epoch 67 of 91. The paper says neither. In tinynet
 # `colour="eigenvalue"` is the formula on pixels of 0 to 1; `colour="stdev"` is the program.
 #
 # **At test time** nothing is random. The net looks at ten views: the four corners, the centre,
-# and their mirror images. What it says is the mean of its ten *probabilities*. That is not
-# the same as the mean of its logits. Of three views below, one is very sure of the first
-# class, and two prefer the second.
+# and their mirror images. Its answer is the mean of the *probabilities* of the ten views. That
+# is not the same as the mean of their logits. One of the three views below is very sure of the
+# first class, and the other two prefer the second class.
 
 # %%
 from tinynet.training.evaluation import mean_over_views
@@ -174,9 +176,10 @@ print([place[:2] for place in prepare.views(10)[:5]], "and mirrored")
 # image of the picture. For the centre that is another crop, one pixel to the side, because 29
 # is odd.
 #
-# What does it bring? The paper's error on ILSVRC-2010 falls from 39.0 % with the central view
-# to 37.5 % with ten, and by more than one point through the colours. Here, in eight epochs of
-# CIFAR-10, over three seeds (`examples/results`):
+# How much do these views help? The paper's error on ILSVRC-2010 falls from 39.0 % with the
+# central view to 37.5 % with ten, and by more than one point through the colours. The next cell
+# has tinynet's own results, after eight epochs of CIFAR-10, over three seeds
+# (`examples/results`):
 
 # %%
 # the paper, ILSVRC-2010: 39.0 -> 37.5
@@ -187,8 +190,8 @@ for crops, test, seed_0 in [("central", "30.75 ± 0.83", "27.27 and 31.49"),
 
 # %% [markdown]
 # With central crops the net is better by four points on its own pictures than on others: it
-# begins to overfit. With random crops it does not. (Their views are harder while it learns.)
-# But it learns more slowly, and in eight epochs it gained nothing by that.
+# begins to overfit. With random crops it does not. (Random crops are harder to learn.) But with
+# random crops the net learns more slowly, and in eight epochs it gained nothing from them.
 #
 # Open `images.py` now, and read `Preparation` from `places` to `fill`.
 #

@@ -24,10 +24,10 @@ for classes in 2, 10, 1000:
     print(f"ln({classes}) = {np.log(classes):.2f}")
 
 # %% [markdown]
-# These are losses of guessing. A net that says the same of every picture does best if it says
-# how frequent each class is. With equally frequent classes that is 1 / classes for each, and the
-# loss is $-\ln(1 / \mathrm{classes})$. So the number tells what happens: **the answer does not
-# depend on the picture.**
+# These are the losses of guessing. A net that gives the same answer for every picture does best
+# if its answer is the frequency of each class. With equally frequent classes that is 1 /
+# classes for each, and the loss is $-\ln(1 / \mathrm{classes})$. So the number tells what
+# happens: **the answer does not depend on the picture.**
 #
 # Why does it stay there? Suppose that the last layer gets the same four inputs from each of ten
 # pictures, one of each class, and answers 0.1 ten times. Its gradient is a sum over the
@@ -42,7 +42,7 @@ print(f"largest gradient: {np.abs(inputs.T @ (p - truth) / 10).max():.1f}")
 # Each picture pulls towards its own class, and the pulls add up to zero. The place is flat, so
 # no rate leads out of it. Something has to let the picture through. Let us send ten pictures,
 # one of each class that tinynet draws, through ten layers of 100 neurons, and measure two
-# numbers behind each layer. The **size** is the root of the mean square. `varies` is the spread
+# numbers after each layer. The **size** is the root of the mean square. `varies` is the spread
 # of an output over the pictures, relative to the size: the part of the output that depends on
 # the picture.
 
@@ -79,10 +79,10 @@ def ten_layers(std, bias):
 ten_layers(lambda inputs: 0.01, bias=0)
 
 # %% [markdown]
-# The picture is still there, as a part of $10^{-11}$, and the gradient shrinks by the same
-# factors on its way back. The cure follows from the same sum. Of $n$ inputs with weights of
-# standard deviation $s$ a layer makes numbers $s\sqrt{n}$ times as large, and the ReLU keeps
-# half of the squares. So the size stays if
+# The picture is still there, at a size of $10^{-11}$, and the gradient shrinks by the same
+# factors on its way back. The cure follows from the same sum. A layer with $n$ inputs and
+# weights of standard deviation $s$ makes numbers that are $s\sqrt{n}$ times as large. The ReLU
+# keeps half of their squares. So the size stays the same if
 #
 # $$s\,\sqrt{n / 2} = 1, \qquad s = \sqrt{2 / n} .$$
 #
@@ -93,19 +93,21 @@ ten_layers(lambda inputs: 0.01, bias=0)
 ten_layers(lambda inputs: np.sqrt(2 / inputs), bias=0)
 
 # %% [markdown]
-# In 2012 this formula was not known. The paper helps the small weights in another way: the
-# biases of layers 2, 4, 5, 6 and 7 begin at 1. Its reason is that ReLUs with positive inputs
-# learn faster in the beginning. Let us try it on ten layers.
+# This formula was not known in 2012. The paper makes up for the small weights in another way:
+# the biases of layers 2, 4, 5, 6 and 7 begin at 1. Its reason is that ReLUs with positive
+# inputs learn faster in the beginning. Let us try it on ten layers.
 
 # %%
 ten_layers(lambda inputs: 0.01, bias=1)
 
 # %% [markdown]
-# **The trap.** The size looks perfect, no unit is dead, and nothing of the picture is left. A
-# small signal plus 1 is 1. The bias that was to wake the ReLUs hides what they should see. If
-# you look only at sizes, you find nothing wrong. So look at `varies`.
+# **The trap.** The size looks perfect and no unit is dead (zero for all pictures), but nothing
+# of the picture is left. A small signal plus 1 is 1. The bias was meant to wake the ReLUs, but
+# it hides what they should see. If you look only at sizes, you find nothing wrong. So look at
+# `varies`.
 #
-# Now train each of the three, with tinynet's layers, at two rates that differ by ten.
+# Now train each of the three nets, with tinynet's layers, at two rates that differ by a factor
+# of ten.
 
 # %%
 def loss_after(std, bias, rate, steps=25):
@@ -140,13 +142,13 @@ for i, (name, n) in enumerate(inputs.items()):
           f"he {np.sqrt(2 / n):.3f}")
 
 # %% [markdown]
-# The formula of 2015 asks for 0.029 to 0.034 in the very three layers in which the program has
-# 0.03. The paper does not mention it.
+# The formula of 2015 asks for 0.029 to 0.034 in exactly the three layers in which the program
+# has 0.03. The paper does not mention the 0.03.
 #
-# The same ten pictures now go through AlexNet, from three kinds of first values. The nets are a
-# quarter as wide, so that they fit into this lesson. A quarter of the inputs with weights twice
-# as large have a sum of the same size, so the standard deviations are doubled. (conv1 has the
-# same 363 inputs as ever, and keeps its own.)
+# The same ten pictures now go through AlexNet, with three kinds of first values. The nets are a
+# quarter as wide, so that they fit into this lesson. With a quarter of the inputs and weights
+# twice as large, a sum has the same size. So the standard deviations are doubled. (conv1 still
+# has 363 inputs, so it keeps its own.)
 
 # %%
 def looked_at(name, std, bias, scale):
@@ -194,32 +196,32 @@ for layer, *shares, full in zip(inputs, *found.values(), whole, strict=True):
 # In conv1 three quarters of the output depend on the picture. conv4 is the first layer with
 # small inputs and a bias of 1, and there the paper's line drops. At fc7 it is at 0.0073. With
 # the program's 0.03 in three layers it is at 0.0938, thirteen times as much. The whole net
-# agrees with the narrow one up to fc7, and has half of its number at fc8. **The letter of the
-# paper is a harder start than what its authors ran.** Nobody has said why they differ.
+# agrees with the narrow one up to fc7, and has half of its number at fc8. **The paper, taken
+# literally, is a harder start than what its authors ran.** Nobody has said why the two differ.
 #
-# Others met the same. Caffe's AlexNet begins these biases at 0.1, because with 1 its loss stayed
-# flat. Is bias 1 then a mistake? Not with large pixels and weights of 0.03: the authors' net
-# learned. Today one takes "he" and biases of 0. With "he" the pixels have to be of size 1, hence
-# the 1 / 64 above.
+# Others met the same problem. In Caffe's AlexNet these biases begin at 0.1, because with 1 its
+# loss stayed flat. Is a bias of 1 a mistake, then? Not with large pixels and weights of 0.03:
+# the authors' net learned. Today one takes "he" and biases of 0. With "he" the pixels must have
+# about size 1. That is the reason for the 1 / 64 above.
 #
-# With the letter of the paper it is a matter of patience. The gradient is small, but it is not
+# If you follow the paper literally, you need patience. The gradient is small, but it is not
 # zero. Users of other programs report nets that stood still for thousands of steps, and some
-# that never left. How long the authors' net stood there, the paper does not say.
+# that never began to learn. The paper does not say how long the authors' net stood still.
 #
 # So when the loss sits at ln(classes), look in this order:
 #
 # 1. Labels. Were they shuffled together with their pictures, and is a batch of many classes?
 # 2. Pixels. What is their size?
 # 3. Layers. Which is the **first** that is dead (its units zero for all pictures), tiny, or does
-#    not vary? The layers behind it suffer from its fault, and need no cure of their own.
+#    not vary? The layers after it suffer from its fault, and need no cure of their own.
 # 4. Biases and first weights.
 # 5. The rate. Lower it if units die, since steps that are too long kill them.
 #
-# `train` watches for it. Its `StallWatch` speaks once, if for many steps the loss does not come
-# 1 % below ln(classes), and prints what `examine` found in every layer.
+# `train` watches for a stall. If the loss does not fall 1 % below ln(classes) for many steps,
+# its `StallWatch` reports once. The report prints what `examine` found in every layer.
 #
-# One thing more: ln(classes) is right for equally frequent classes. If one class of two has nine
-# pictures of ten, a net that ignores the picture sits lower, and its error is only 10 %. Open
-# `stall.py` now, and read `examine` and `remedies`.
+# One more thing: ln(classes) is right for equally frequent classes. If one of two classes has
+# nine pictures out of ten, the loss of a net that ignores the picture is lower, and its error
+# is only 10 %. Open `stall.py` now, and read `examine` and `remedies`.
 #
 # Then the exercises: `python examples/lessons/check.py 15.1 --show`, `15.2`, `15.3`.

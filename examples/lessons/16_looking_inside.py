@@ -7,10 +7,10 @@
 # `tinynet/training/evaluation.py` (`wrong`) · Paper: 6 · 12 minutes*
 #
 # The paper ends with pictures of the net itself: its first kernels (Figure 3), and which
-# photographs it considers similar (Figure 4). To make them one needs a trained net. The
-# paper's took days, so here is a small one. It learns eight of the patterns that tinynet
-# draws, from forty pictures of each, at 32 x 32 pixels. The colours of a pattern are drawn by
-# lot and tell nothing of its class. Twenty further pictures of each class are for testing.
+# photographs it considers similar (Figure 4). Such pictures need a trained net. The paper's net
+# took days to train, so here is a small one. It learns eight of the patterns that tinynet
+# draws, from forty pictures of each, at 32 x 32 pixels. The colours of a pattern are random and
+# say nothing about its class. Twenty further pictures of each class are for testing.
 
 # %%
 import numpy as np
@@ -32,10 +32,10 @@ def drawn(split, each):
 (x, labels), (unseen, truth) = drawn("train", 40), drawn("val", 20)
 
 # %% [markdown]
-# The net is AlexNet in small. It has two towers of four layers, which exchange what they have
-# made after each. (AlexNet's exchange before layers 3, 6 and 7 only, and end in layer 8.) `code`
-# is what the last hidden layer makes of a picture: 64 numbers, 32 a tower. AlexNet's
-# fc7 has 64 times as many.
+# The net is AlexNet in small. It has two towers of four layers, which exchange their outputs
+# after each layer. (The towers of AlexNet exchange only before layers 3, 6 and 7, and end in
+# layer 8.) `code` returns the output of the last hidden layer for a picture: 64 numbers, 32
+# from each tower. AlexNet's fc7 has 64 times as many.
 
 # %%
 def tower():
@@ -57,8 +57,8 @@ class Small(Layer):
     def forward(self, x): return self.last(self.code(x))
 
 # %% [markdown]
-# It goes eight times through the 320 pictures, 20 at a time, with the paper's rate of 0.01 and
-# its momentum. That takes a second.
+# Training goes through the 320 pictures eight times, 20 at a time, with the paper's rate of
+# 0.01 and its momentum. It takes a second.
 
 # %%
 net, draw = Small().initialize(seed=0), np.random.default_rng(0)
@@ -74,11 +74,11 @@ logits, codes = net(Tensor(unseen)).numpy(), net.code(Tensor(unseen)).numpy()
 print("wrong:", evaluation.wrong(logits, truth, 1), "of", len(truth))
 
 # %% [markdown]
-# Guessing is wrong in seven of eight. (From seven other first weights 21 to 51 pictures were
-# wrong.) Now look into the net.
+# Guessing is wrong in seven of eight. (With seven other sets of first weights, 21 to 51
+# pictures were wrong.) Now look into the net.
 #
 # **1. The kernels of the first layer.** They have three channels, as a picture has, so they can
-# be drawn. Of each kernel the smallest weight becomes 0, the largest 255. tinynet's
+# be drawn. The smallest weight of each kernel becomes 0, and the largest becomes 255. tinynet's
 # `kernel_sheet` does that, and `alexnet.py train` saves such a sheet at the end of a run. The
 # second picture has the top tower's kernels plus noise of the size of "he".
 
@@ -95,33 +95,34 @@ svg.side_by_side(
     svg.pixels(noisy, "a row of 8 kernels that look like noise"))
 
 # %% [markdown]
-# Edges and bars, upright, level and slanted. Nobody told the net that edges are useful, and most
-# nets that learn from pictures find them.
+# The kernels are edges and bars: vertical, horizontal and slanted. Nobody told the net that
+# edges are useful, but most nets that learn from pictures find them.
 #
-# **The trap.** Kernels that look like noise may have a harmless cause. One is that training
-# was short. The second picture shows another: the same changes on top of larger first weights.
-# Such a net may be as good, but the noise from which it began is still there, since weight
-# decay takes long to remove it. Here, as in the recipe `quickstart`, the first layer begins
-# with small weights, so that what one sees was learned. And a kernel of the second layer is no
-# picture at all. It has 16 channels here, and they are not colours.
+# **The trap.** Kernels that look like noise may have a harmless cause. One is that training was
+# short. The second picture shows another: the same changes on top of larger first weights. Such
+# a net may be as good, but the noise from which it began is still there, because weight decay
+# takes a long time to remove it. Here, as in the recipe `quickstart`, the first layer begins
+# with small weights, so that everything visible was learned. A kernel of the second layer is
+# not a picture at all. Here it has 16 channels, which are not colours.
 #
-# In the paper's Figure 3 the kernels of one GPU are edges without colour, those of the other are
-# coloured blobs. The paper says that this happened in every run, and nobody knows why. Here is
-# the share of colour in each tower: what is left of the squares of the weights when the mean of
-# the three channels is subtracted. Of pure noise it is two thirds.
+# In the paper's Figure 3 the kernels of one GPU are edges without colour, and those of the
+# other GPU are coloured blobs. The paper says that this happened in every run, and nobody knows
+# why. Here is the share of colour in each tower: what is left of the squares of the weights
+# when the mean of the three channels is subtracted. For pure noise this share is two thirds.
 
 # %%
 print("colour in top and bottom:", *[
     f"{3 * W.var(axis=2).sum() / (W ** 2).sum():.0%}" for W in kernels])
 
 # %% [markdown]
-# There is less colour than in noise, because colour tells nothing here. A second of training on
-# patterns shows nothing of the paper's finding: from eight first weights the top tower had more
-# colour four times, the bottom tower four times. The paper's net differs in all that might
-# matter. It learned from photographs, for days, and its towers met less often.
+# There is less colour than in noise, because colour says nothing about the class here. A second
+# of training on patterns shows nothing of the paper's finding. With eight sets of first
+# weights, the top tower had more colour four times, and the bottom tower four times. The
+# paper's net differs in everything that might matter. It learned from photographs, for days,
+# and its towers met less often.
 #
-# **2. Which pictures are alike?** For the paper two pictures are alike if their codes are near
-# each other, by the sum of the squared differences.
+# **2. Which pictures are alike?** The paper calls two pictures alike if their codes are near
+# each other. It measures the distance by the sum of the squared differences.
 #
 # <details><summary>Before you run: how often does the nearest of the other pictures belong to
 # the same class, by code, and by pixels? Chance is one in eight.</summary>By code in about four
@@ -148,11 +149,11 @@ rows = np.ravel([[i, *by_code[i], *by_pixels[i]] for i in range(3, 7)])
 svg.pixels(shown(unseen[rows], 7), "a picture, 3 alike, 3 near by pixels", 3)
 
 # %% [markdown]
-# In each row the first picture asks, the next three are nearest by code, the last three by
-# pixels. By code it is the same pattern in other colours and sizes. (Dots are the class that the
-# net confuses most, and their row shows it.) By pixels it is similar colours, any pattern. The
-# paper looks for a test picture's neighbours among the training pictures. Here all are new to
-# the net.
+# In each row the first picture is the query. The next three are the nearest by code, and the
+# last three are the nearest by pixels. The nearest by code have the same pattern in other
+# colours and sizes. (Dots are the class that the net confuses most, and their row shows it.)
+# The nearest by pixels have similar colours and any pattern. The paper looks for the neighbours
+# of a test picture among the training pictures. Here all pictures are new to the net.
 #
 # **3. What excites a class?** Begin with noise, and change the picture instead of the weights:
 # go up the gradient of a logit, for all eight classes at once. A little blur after each step
@@ -173,14 +174,15 @@ found = [svg.stretched(one) for one in image.mean(axis=3)]
 svg.pixels(svg.tiles(found, 8), "8 grey pictures of bars, arcs and rays", 3)
 
 # %% [markdown]
-# In the order of the classes: level, upright and slanted stripes, and corners of checks. Of
-# dots nothing is to be seen, and this net knows them worst. Then arcs for rings, lines that
-# meet for rays, and for blobs something without edges. Nobody drew these. They are what the
-# weights ask for.
+# The pictures are in the order of the classes. First come horizontal, vertical and slanted
+# stripes, and corners of checks. The picture for dots shows no dots, and dots are the class
+# that this net knows worst. Then come arcs for rings, lines that meet for rays, and something
+# without edges for blobs. Nobody drew these pictures. They are what the weights ask for.
 #
-# **4. Which pixels matter?** The same slope at a real picture is its **data gradient**: how much
-# the logit of its class changes with each pixel. (The gradient of the loss would be nearly zero
-# where the net is sure, because p - 1 is nearly zero there.)
+# **4. Which pixels matter?** The same slope, taken at a real picture, is the **data gradient**
+# of that picture. It says how much the logit of the picture's class changes with each pixel.
+# (The gradient of the loss would be nearly zero where the net is sure, because p - 1 is nearly
+# zero there.)
 
 # %%
 slopes = np.abs(slope(unseen, truth)).max(axis=3)
@@ -193,13 +195,13 @@ svg.side_by_side(
 
 # %% [markdown]
 # The net looks at pieces: at the corners of the rings, where the arcs are slanted, and not at
-# the whole. The dark and bright pixels in rows and columns are no property of the pictures. The
-# first layer has kernels of 7 pixels and a stride of 2, so a pixel in an odd row and column lies
-# under 16 places of a kernel, one in an even row and column under 9. In AlexNet, with 11 and 4,
-# the data gradient has such a grid of four pixels.
+# the whole. The dark and bright pixels in rows and columns are not a property of the pictures.
+# They come from the first layer, which has kernels of 7 pixels and a stride of 2. A pixel in an
+# odd row and column lies under 16 places of a kernel. A pixel in an even row and column lies
+# under 9. In AlexNet, with 11 and 4, the data gradient has such a grid of four pixels.
 #
-# None of the four looks is a proof of what the net does. A picture of a net should
-# come with a number, as here the share of its wrong answers. Open `figures.py` now, and read
-# `kernel_sheet`. Then look at the kernels of your own run: `python alexnet.py train` saves them.
+# None of these four views proves what the net does. A picture of a net should come with a
+# number, such as the share of wrong answers. Open `figures.py` now, and read `kernel_sheet`.
+# Then look at the kernels of your own run: `python alexnet.py train` saves them.
 #
 # Then the exercises: `python examples/lessons/check.py 16.1 --show`, `16.2`, `16.3`.

@@ -7,10 +7,10 @@
 # *Question: Which AlexNet is meant? · Opens: `tinynet/training/recipes.py` (`Recipe`),
 # `alexnet.py` (`build`, `ungrouped`) · Paper: 3, 4, 5 and 6 · 10 minutes*
 #
-# The authors' program was published in 2025, with its settings and with notes of what each run
-# had reached. One of its nets, number 145, is the net of the paper. How do we know? The notes
-# have more digits than the paper, so they can be rounded and compared. Error is in percent;
-# first the best answer (top-1), then the best five.
+# The authors' program was published in 2025, with its settings and with notes on the result of
+# each run. One of its nets, number 145, is the net of the paper. How do we know? The notes have
+# more digits than the paper, so they can be rounded and compared. Errors are in percent. The
+# first number counts the best answer (top-1), the second the best five answers (top-5).
 
 # %%
 from dataclasses import asdict
@@ -47,11 +47,12 @@ for idea, without, with_it, paper in [
     print(f"{idea:24} {without - with_it:.2f} points, paper {paper}")
 
 # %% [markdown]
-# So the notes are those of the paper's nets. Where the settings differ from the text, the
-# settings are what was run. In tinynet a recipe is one of the three: `paper` follows the text,
-# but for 227 pixels and an LRN that ends with the tower; `2012` is the settings, `caffe` the
-# net that many used in the years after. Here is where they differ. (First weights and biases,
-# which lesson 15 has, and the order in layers 1 and 2 are left out.)
+# So the notes belong to the paper's nets. Where the settings differ from the text, the settings
+# are what was run. tinynet has a recipe for each of three nets. `paper` follows the text,
+# except for 227 pixels and an LRN that ends with the tower. `2012` follows the settings of the
+# program. `caffe` is the net that many people used in the following years. The next cell shows
+# where the three differ. (First weights and biases, which lesson 15 has, and the order in
+# layers 1 and 2 are left out.)
 
 # %%
 three = [asdict(recipes.RECIPES[name]) for name in ("paper", "2012", "caffe")]
@@ -79,16 +80,16 @@ svg.graph(nodes, arrows, "four rows: the order of conv, ReLU, LRN and pool "
           "in paper, program, CaffeNet and torchvision", width=74, gap=14)
 
 # %% [markdown]
-# Before or behind the pool makes no difference for the ReLU: the largest of some numbers stays
-# the largest under a function that only rises. LRN is another matter. Before the ReLU it counts
-# the squares of negative numbers too.
+# The ReLU may stand before or after the pool without any difference: the largest of several
+# numbers stays the largest under a function that never falls. LRN is another matter. Before the
+# ReLU it counts the squares of negative numbers too.
 #
 # **The numbers of LRN.** Three of the forms of lesson 8 have names here. The program and Caffe
-# divide $\alpha$ by the number of neighbours, $n = 5$, before it multiplies the sum of
-# squares; Caffe, and PyTorch if nothing else is said, has $k = 1$. Here are nine maps with
-# numbers of two sizes. Printed is what share of a number is left behind each LRN. (The windows
-# differ as well. In the program and here they end where a tower ends. Caffe's reach from one
-# tower into the other.)
+# divide $\alpha$ by the number of neighbours, $n = 5$, before it multiplies the sum of squares.
+# Caffe has $k = 1$, and so has PyTorch by default. Here are nine maps with numbers of two
+# sizes. The cell prints the share of a number that is left after each LRN. (The windows differ
+# as well. In the program and here they end where a tower ends. Caffe's reach from one tower
+# into the other.)
 
 # %%
 forms = {"paper": (1e-4, 2), "program": (1e-4 / 5, 2), "Caffe": (1e-4 / 5, 1)}
@@ -107,9 +108,10 @@ for size in 20, 200:
 # %% [markdown]
 # For small numbers $k$ decides: $2^{-3/4}$ is 0.59, so with $k = 2$ six tenths are left, and
 # $\alpha$ hardly matters. (The weights of the next layer can make up for a factor.) For large
-# ones $\alpha$ decides, and the letter of the paper squeezes much harder than what was run.
-# PyTorch divides by 5 itself. If you want the program's LRN, write `LocalResponseNorm(5, 1e-4,
-# 0.75, 2)` there, and for the letter of the paper `5e-4` in place of `1e-4`.
+# numbers $\alpha$ decides, and the formula of the paper, taken literally, shrinks them much
+# more than the one that was run. PyTorch divides by 5 itself. If you want the program's LRN,
+# write `LocalResponseNorm(5, 1e-4, 0.75, 2)` there. For the formula of the paper, write `5e-4`
+# in place of `1e-4`.
 #
 # **The update.** In the paper the rate is inside the velocity $v$, in PyTorch it is outside:
 #
@@ -117,8 +119,8 @@ for size in 20, 200:
 #
 # $$b \leftarrow 0.9\,b + g + 0.0005\,w, \quad w \leftarrow w - \varepsilon\,b$$
 #
-# As long as the rate is constant, $v = -\varepsilon\,b$, and all is the same. Let the gradient
-# be 1, for fifty steps, and then divide the rate by 10:
+# As long as the rate is constant, $v = -\varepsilon\,b$, and the two rules are the same. Let
+# the gradient be 1, for fifty steps, and then divide the rate by 10:
 
 # %%
 w = Parameter(np.zeros(1, np.float32))
@@ -132,24 +134,26 @@ for step in range(53):
               f"PyTorch {-optimizer.lr * b:.4f}")
 
 # %% [markdown]
-# The paper's form goes on with its old speed for some steps, the other brakes at once. And in
-# the program biases begin at twice the rate of weights, keep that to the end, and do not decay
-# (`bias_lr`, `bias_wd` above), while the paper says that the rate is the same for all layers.
+# The paper's form keeps much of its old speed for some steps. PyTorch's form brakes at once.
+# There is one more difference. In the program biases begin at twice the rate of weights, keep
+# this first rate to the end, and do not decay (`bias_lr`, `bias_wd` above). The paper says that
+# the rate is the same for all layers.
 #
-# **When the rate falls.** Both divide it by 10 three times, the program after epochs 25, 51
-# and 79. Its notes have more: from epoch 67 on there is no colour noise and the weights of
-# conv1 learn at a tenth of the rate, from 72 on it stands still. The paper is silent on that.
-# `Recipe(schedule="2012")` does it.
+# **When the rate falls.** The paper and the program both divide the rate by 10 three times. The
+# program does so after epochs 25, 51 and 79. The notes of the program say more. From epoch 67
+# on there is no colour noise, and the weights of conv1 learn at a tenth of the rate. From epoch
+# 72 on conv1 stands still. The paper does not mention this. `Recipe(schedule="2012")` follows
+# the notes.
 #
-# **Dropout.** The paper halves outputs at test time. Today one doubles them in training, and
-# does nothing at test time. Each form is right in itself. But weights that were trained in one
-# form are wrong in the other, by a factor of two behind fc6 and again behind fc7, and no error
-# says so.
+# **Dropout.** The paper halves outputs at test time. Today's usual form doubles them in
+# training, and does nothing at test time. Each form alone is right. But weights that were
+# trained in one form are wrong in the other, by a factor of two behind fc6 and again behind
+# fc7, and no error says so.
 #
 # **Colour noise.** The paper adds 0.1 times the eigenvalue times a Gaussian number along each
 # component of the colours. The program took the root of the eigenvalue, the standard deviation
-# (and divided the picture by 1.1 afterwards). The largest one, of ImageNet, is 121.78 grey
-# levels:
+# (and divided the picture by 1.1 afterwards). The largest standard deviation of ImageNet is
+# 121.78 grey levels:
 
 # %%
 sd = 121.78
@@ -158,8 +162,8 @@ print(f"the letter, pixels to 255: {0.1 * sd ** 2:.0f} grey levels")
 print(f"the letter, pixels to 1:   {0.1 * sd ** 2 / 255:.0f} grey levels")
 
 # %% [markdown]
-# Pixels end at 255, so the letter cannot have been run on such pixels. On pixels of 0 to
-# 1 it gives half of the program's noise.
+# Pixels end at 255, so the formula as printed cannot have been run on such pixels. On pixels
+# from 0 to 1 it gives half of the program's noise.
 #
 # **224 or 227, and how many crops?** The program reads 224 pixels and three zeros beyond the
 # edge. Caffe and the recipe `paper` read 227. Both have 55 places for a kernel. The paper counts
@@ -173,8 +177,8 @@ print("paper:", 2 * 32 ** 2)
 # %% [markdown]
 # In 256 pixels a window of 224 can stand at 33 places, not at 32.
 #
-# **The trap.** "AlexNet" is the name of at least six nets, and whoever compares "with AlexNet"
-# has to say with which. Their parameters tell them apart.
+# **The trap.** "AlexNet" is the name of at least six nets. Anyone who compares "with AlexNet"
+# has to say with which one. The number of parameters tells the nets apart.
 
 # %%
 def count(kernels, groups, side):
@@ -199,17 +203,16 @@ for build, number in (alexnet.build, towers), (alexnet.ungrouped, merged):
     assert sum(np.prod(w.shape) for _, w in net.parameters()) == number
 
 # %% [markdown]
-# Towers merged: that is what most who count 256 kernels of 5 x 5 x 96 in layer 2 build, and
-# many copies are like it. d2l.ai's first layer has 54 places, and so 5 x 5 are left for fc6.
-# torchvision's net comes from a later paper of Krizhevsky alone (2014). It has no LRN, no
-# towers, and its dropout stands before fc6 and fc7. Caffe's net has the paper's parameters and
-# other settings. Its weights can be downloaded. Those of 2012 were never published, so nobody
-# can load the AlexNet of the paper.
+# The net with merged towers is what most people build who count 256 kernels of 5 x 5 x 96 in
+# layer 2, and many copies are like it. The first layer of d2l.ai has 54 places on a side, so 5
+# x 5 places are left for fc6. torchvision's net comes from a later paper of Krizhevsky alone
+# (2014). It has no LRN, no towers, and its dropout stands before fc6 and fc7. Caffe's net has
+# the paper's parameters and other settings. The weights of Caffe's net can be downloaded. The
+# weights of 2012 were never published, so nobody can load the AlexNet of the paper.
 #
-# What is left of it? ReLU, crops, flips and GPUs are everywhere. LRN is rarely used. The
-# program's own notes have a later run without the norms of layer 2, and it was no worse. If
-# you cite a number of AlexNet, say which net, which recipe, how many views, and which
-# pictures.
+# What is left of AlexNet? ReLU, crops, flips and GPUs are everywhere. LRN is rarely used. The
+# program's own notes have a later run without the norms of layer 2, and it was no worse. If you
+# cite a number of AlexNet, say which net, which recipe, how many views, and which pictures.
 #
 # That was the last lesson. Open `recipes.py` now, and read `Recipe` field by field: each says
 # which section it is from. `examples/PAPER.md` has the whole list.

@@ -6,9 +6,9 @@
 # *Question: How can a convolution multiply less? · Opens: `tinynet/winograd.py` (`matrices`,
 # `winograd`) · Paper: 3.5 · 12 minutes*
 #
-# A lesson for the curious: no other needs it. In lesson 5 a convolution became a matrix product,
-# and all of its multiplications were made. More than half of them can be saved. Take the smallest
-# case, two outputs of a kernel of three. It has six products.
+# This lesson is for the curious: no other lesson needs it. In lesson 5 a convolution became a
+# matrix product, and all of its multiplications were carried out. More than half of them can be
+# saved. Take the smallest case, two outputs of a kernel of three. It has six products.
 
 # %%
 import numpy as np
@@ -36,18 +36,19 @@ print(fast)
 assert np.allclose(fast, slow)
 
 # %% [markdown]
-# Multiply it out, and you see that it is right. But how does one find it?
+# Multiply these formulas out, and you see that they are right. But how does one find them?
 #
 # ## Where it comes from
 #
-# It comes from the product of two polynomials. A polynomial with $n$ coefficients is known when
-# its values at $n$ points are known. So do not multiply coefficients: evaluate both at some
-# points, multiply value by value, and go back. $(a_0 + a_1 x)(b_0 + b_1 x + b_2 x^2)$ has six
-# products of coefficients, but its result has four coefficients, and needs four points.
+# The method comes from the product of two polynomials. A polynomial with $n$ coefficients is
+# known when its values at $n$ points are known. So do not multiply coefficients. Evaluate both
+# polynomials at some points, multiply value by value, and go back to coefficients. $(a_0 + a_1
+# x)(b_0 + b_1 x + b_2 x^2)$ has six products of coefficients, but its result has four
+# coefficients, and needs four points.
 #
-# Good points are 0, 1, -1, and "infinity", where a polynomial counts as its highest
-# coefficient. To evaluate is to multiply by a matrix with the powers of the points, and to go
-# back is to multiply by an inverse.
+# Good points are 0, 1, -1, and "infinity". The value of a polynomial at infinity is, by
+# definition, its highest coefficient. To evaluate is to multiply by a matrix with the powers of
+# the points, and to go back is to multiply by an inverse.
 
 # %%
 def at_points(size):                    # powers of 0, 1, -1; infinity
@@ -61,11 +62,11 @@ assert np.allclose(product, np.convolve(a, g))
 print("(5 + 7x)(2 - x + 3x²):", product)
 
 # %% [markdown]
-# The product takes two numbers $a$ to four, by a matrix that is made of $g$: $V^{-1}\,
+# The product turns the two numbers $a$ into four, by a matrix that is made from $g$: $V^{-1}\,
 # \mathrm{diag}(G g)\, A$. It is the matrix of lesson 6, whose columns hold $g$, each one place
-# lower than the last. Our convolution takes four pixels to two outputs, by the transpose of
-# this matrix: its rows hold $g$. A transposed product is the product of the transposed factors
-# in reverse order. So with $B = V^{-1}$
+# lower than the last. Our convolution turns four pixels into two outputs, by the transpose of
+# this matrix. The rows of the transpose hold $g$. A transposed product is the product of the
+# transposed factors in reverse order. So with $B = V^{-1}$
 #
 # $$y = A^T \left[ (G g) \cdot (B^T d) \right] .$$
 #
@@ -100,9 +101,9 @@ print(fast)
 # %% [markdown]
 # Now whole layers. A picture is cut into tiles that overlap, one every $m$ pixels for $m$
 # outputs. Each pixel value is used by all O kernels, and each weight by all tiles, so the cost
-# of evaluating is shared. Over C channels the products are added *before* the way back. So at
-# each of the 16 points stands a matrix product, (tiles x C) times (C x O), and these products
-# are nearly all the work.
+# of evaluating is shared. The products are added over the C channels *before* the way back. So
+# there is one matrix product at each of the 16 points, (tiles x C) times (C x O). These
+# products are nearly all the work.
 
 # %%
 def convolve(x, W, m):
@@ -127,10 +128,10 @@ assert np.allclose(its, direct)
 # %% [markdown]
 # ## Larger tiles, fewer products, more rounding
 #
-# With $m$ outputs a side, $t = m + 2$ points a side are enough. The products of an output fall
-# from 9 towards 1. Points other than 0, 1, -1 come in: a half, -2, and so on. With them the
-# numbers between grow larger than the pixels, and large numbers that cancel leave rounding
-# behind.
+# For $m$ outputs on a side, $t = m + 2$ points on a side are enough. As $m$ grows, the number
+# of products for each output falls from 9 towards 1. But points other than 0, 1 and -1 are
+# needed: a half, -2, and so on. With these points the intermediate numbers grow larger than the
+# pixels, and large numbers that cancel leave rounding errors behind.
 
 # %%
 x, W = (np.float32(draw.standard_normal(shape))
@@ -147,9 +148,9 @@ svg.curves({"float32": list(errors.items())}, "below 1e-6 for m = 1, 2, near "
            "1e-5 for m = 5, 6", "m", "error", log="y", marks=True)
 
 # %% [markdown]
-# With $m = 2$ nothing is lost, with 5 or 6 more than one digit of seven. tinynet takes the $m$
-# with the fewest products for the size of the map, since the last tiles may hang over the edge.
-# It does so for kernels of 3 and of 5, in float32, on a CPU.
+# With $m = 2$ nothing is lost. With 5 or 6 more than one digit out of seven is lost. The last
+# tiles may hang over the edge of the map. So tinynet takes the $m$ that needs the fewest
+# products for the size of the map. It does so for kernels of 3 and of 5, in float32, on a CPU.
 
 # %%
 for layer, side, K in ("conv2", 27, 5), ("conv3", 13, 3):
@@ -160,17 +161,18 @@ for layer, side, K in ("conv2", 27, 5), ("conv3", 13, 3):
           f"{side ** 2 * K ** 2 / products:.1f} times fewer products")
 
 # %% [markdown]
-# Even conv1, with 11 x 11 pixels every 4, can have it. Blocks of 4 x 4 pixels become pixels with
-# more channels. Then its kernel is 3 x 3, and the stride is 1.
+# Even conv1, with kernels of 11 x 11 and a stride of 4, can be computed in this way. Blocks of
+# 4 x 4 pixels become single pixels with more channels. Then the kernel is 3 x 3, and the stride
+# is 1.
 #
-# The gradients need nothing new: they are the same matrices transposed, as `col2im` is `im2col`
-# transposed. The idea is old (Toom and Cook in the sixties, Winograd in 1980). It came to nets
-# with Lavin and Gray, three years after the paper.
+# The gradients need nothing new: they use the same matrices transposed, as `col2im` is `im2col`
+# transposed. The idea is old (Toom and Cook in the sixties, Winograd in 1980). Lavin and Gray
+# brought it to nets, three years after the paper.
 #
-# **The trap.** A plain output is made of its own nine pixels. An output of a tile is made of
-# *all* pixels of the tile, and those that it does not need cancel. Ordinary numbers cancel.
-# NaN and infinity do not, and a very large number leaves its rounding behind. Here is one
-# pixel that is no number:
+# **The trap.** A plain output is computed from its own nine pixels. An output of a tile is
+# computed from *all* pixels of the tile, and the pixels that it does not need cancel. Ordinary
+# numbers cancel. NaN and infinity do not cancel, and a very large number leaves its rounding
+# error behind. Here is one pixel that is not a number:
 
 # %%
 x[0, 30, 30, 0] = np.nan
@@ -181,8 +183,8 @@ for m in 2, 6:
 
 # %% [markdown]
 # This pixel is in four tiles. So to find out where a NaN came from, use `form="im2col"`
-# (`--conv im2col`). And beside a pixel ten thousand times as large as its neighbours, only
-# some three digits are left if $m$ is 3 or more.
+# (`--conv im2col`). Beside a pixel that is ten thousand times as large as its neighbours, only
+# about three digits are left if $m$ is 3 or more.
 #
 # Open `winograd.py` now. Its first lines are this lesson in short, and `matrices` is your
 # `at_points`, with more points. Much of the rest cuts the work into parts that stay in the
