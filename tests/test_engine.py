@@ -119,6 +119,17 @@ def test_what_is_saved_is_what_the_gradient_functions_mention():
     assert after() is None                    # backward has used it
 
 
+@pytest.mark.parametrize("combine", [lambda a, b: a + b, lambda a, b: a - b])
+def test_a_sum_and_a_difference_keep_nothing(combine):
+    """Their gradient functions need two shapes, and no numbers."""
+    x = leaf(-1.0, 2.0)
+    hidden, other = x * 2, x * 3
+    before = weakref.ref(hidden.data), weakref.ref(other.data)
+    y = combine(hidden, other)
+    del hidden, other
+    assert [data() for data in before] == [None, None] and y.requires_grad
+
+
 def test_no_grad_keeps_nothing():
     x = leaf(1.0)
     with no_grad():

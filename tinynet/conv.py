@@ -226,7 +226,8 @@ def both_sides(pad, op="conv2d"):
 
 
 def check_kernels(op, x, W, b, axes):
-    """Raise ValueError unless x, W and b fit one another. axes: the names of W's."""
+    """Raise ValueError unless x, W and b fit one another. axes: the names of W's; those before
+    the last four count places, each of which has kernels of its own (local2d)."""
     check_axes(op, "x", x.shape, "N, H, W, C")
     check_axes(op, "W", W.shape, axes)
     *places, _, _, C, O = W.shape

@@ -239,7 +239,7 @@ class Parameter(Tensor):
     __iadd__ = __isub__ = __imul__
 
     def initialize(self, seed, name):
-        """Draw first values, as a function of seed and name. Data that were given stay."""
+        """Draw first values, a function of seed and name. What was made of data keeps them."""
         self.seed, self.name = seed, name
         if self.draw:
             vars(self).pop("data", None)
@@ -340,16 +340,16 @@ def _unbroadcast(dy, shape):
 @op
 def add(a, b):
     """a + b        broadcast as in NumPy: (4, 3), (3,) -> (4, 3)"""
-    def da(dy): return _unbroadcast(dy, a.shape)
-    def db(dy): return _unbroadcast(dy, b.shape)
+    def da(dy, shape=a.shape): return _unbroadcast(dy, shape)      # to mention a is to keep a
+    def db(dy, shape=b.shape): return _unbroadcast(dy, shape)
     return a + b, da, db
 
 
 @op
 def subtract(a, b):
     """a - b        broadcast as in NumPy: (4, 3), (3,) -> (4, 3)"""
-    def da(dy): return _unbroadcast(dy, a.shape)
-    def db(dy): return _unbroadcast(-dy, b.shape)
+    def da(dy, shape=a.shape): return _unbroadcast(dy, shape)
+    def db(dy, shape=b.shape): return _unbroadcast(-dy, shape)
     return a - b, da, db
 
 
@@ -385,7 +385,7 @@ def power(x, *, by):
         raise TypeError(f"power: the exponent is a number, not {type(by).__name__}; "
                         "for a tensor y write (y * x.log()).exp()")
     by = float(by)
-    def dx(dy): return dy * (by * x ** (by - 1) if by else 0.0)
+    def dx(dy): return dy * (by * x ** (by - 1) if by else 0.0)    # 0 / 0 is no slope at x = 0
     return x ** by, dx
 
 

@@ -225,7 +225,8 @@ print("b1, b2 by right:", *(run(net, arrays)[i] / mine[i] for i in (2, 4)))
 # only in **leaves**, the tensors that no op computed. It frees what it has used, so a second
 # `backward` on the same graph is an error.
 #
-# The paper has gradient descent in section 5, with two more terms (lesson 13). Open `engine.py`
-# now. Read its first lines, then `op`, and `add` to `matmul`.
+# The paper has gradient descent in section 5, with two more terms (lesson 13). Open
+# `engine.py` now. Read its first lines, then `op`, and `add` to `matmul`. (`cores.matmul`
+# there is `@`, spread over the cores of the processor.)
 #
 # Then the exercises: `python examples/lessons/check.py 2.1 --show`, `2.2`, `2.3`.

@@ -143,7 +143,8 @@ print(f"a picture, at 400 ns each: {724_406_816 * 400e-9:.0f} seconds")
 # %% [markdown]
 # The whole net needs 724,406,816 multiply-adds for one picture. In plain Python loops each of
 # them takes about 400 nanoseconds, so a picture takes about five minutes. As matrix products
-# all of them together take about ten milliseconds. (Both are round numbers, for one core.) Open
-# `conv.py` now, and read `im2col` and `plain`.
+# all of them together take about ten milliseconds. (Both are round numbers, for one core.)
+# Open `conv.py` now, and read `im2col` and `plain`. (`plain` is there to be read: its `dW`
+# keeps the whole matrix. The forms that train make it again.)
 #
 # Then the exercises: `python examples/lessons/check.py 5.1 --show`, `5.2`, `5.3`.

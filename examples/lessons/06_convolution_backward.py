@@ -238,9 +238,13 @@ print(f"forward {forward:,}, a step {step:,}: {step / forward:.2f} times")
 # Open `conv.py` now. Read `col2im` beside `im2col`, and the three gradients in `plain`: a line
 # each. Then look at `dx` in `as_columns`.
 #
-# What else is in `as_columns` serves speed alone. `over_batch` gives each core some pictures,
-# and `sum_over_batch` adds up what they found for dW, always in the same order. `strips` makes
-# the matrix for so many pictures that it stays in the cache, or for some rows of a single one,
-# and `blocks` cuts it for the sizes at which the product is fastest. The sums stay the same.
+# `conv2d` chooses the form. On a CPU, in float32, it takes `winograd` for every convolution of
+# AlexNet: the same sums, to rounding, with fewer multiplications (the last lesson, "Fewer
+# multiplications"). `as_columns` serves GPUs, float64, and all other sizes. `over_batch` cuts
+# the batch into slices whose `scratch`, the memory for their columns, stays in the cache, and
+# any free core takes the next slice. `sum_over_batch` does the same for dW, and adds up in a
+# fixed order. If even one picture is too large, `strips` cuts it by rows. `blocks` cuts the
+# product for small kernels only; AlexNet's are too large for it. NumPy leaves `@` to a library
+# called BLAS, whose speed depends on the shapes: that is what the remark on dW means.
 #
 # Then the exercises: `python examples/lessons/check.py 6.1 --show`, `6.2`, `6.3`.

@@ -228,9 +228,9 @@ print(f"{error(net, new, answers):.1%} of the new pictures wrong; gradcheck:",
 # gradients by numbers, not by learning.
 #
 # Open `layers.py` now, and read `Layer`, `Weighted` and `Sequential`. (A `Parameter` there
-# receives a function that draws its first numbers from a seed and from its name, such as "0.W".
-# This function is called when somebody first reads the numbers.) Then read `train` in
-# `alexnet.py`: its inner loop does the same five things. `model.train` there switches dropout
-# on, and `SGD` takes the step, with two more terms in it.
+# receives a function that draws its first numbers from a seed and from its name, such as
+# "0.W". This function is called when somebody first reads the numbers, and `initialize` calls
+# it anew.) Then read `train` in `alexnet.py`: its inner loop does the same five things.
+# `model.train` there switches dropout on, and `SGD` takes the step, with two more terms in it.
 #
 # Then the exercises: `python examples/lessons/check.py 10.1 --show`, `10.2`, `10.3`.

@@ -106,7 +106,8 @@ svg.side_by_side(
 #
 # All other ops stay on their device. Only one op has its output on a different device from its
 # input. Its gradient is a copy too, back to the device of the input. Two devices need nothing
-# more than this op:
+# more than this op. `op` says of an output that it lives where its inputs do. So `copy_to` is
+# no `@op`: it calls `record`, the last line of `op`, and names the other device itself:
 
 # %%
 def copy_to(x, device):
