@@ -117,6 +117,23 @@ print("the same shape:", right.shape == wrong.shape,
       " the same numbers:", np.array_equal(right, wrong))
 
 # %% [markdown]
+# Much code for such pictures fills an array with the six axes N, C, KH, KW, OH, OW, one place of
+# the kernel after the other. Then it calls `transpose(0, 4, 5, 1, 2, 3)` and `reshape`. Read the
+# six numbers as two groups. N, OH and OW come first: they count the places, and become the rows.
+# C, KH and KW come last: they count what a kernel sees, and become the columns. A matrix of
+# places x numbers is all that is wanted. Only the order within a row differs from ours (C first
+# here, C last there), so the weights are kept in another order too.
+
+# %%
+six = np.empty((2, 3, 3, 4, 4, 3))                    # N, C, KH, KW, OH, OW
+for i, j in np.ndindex(3, 4):
+    six[:, :, i, j] = nchw[:, :, i:i + 7:2, j:j + 5:2]
+theirs = six.transpose(0, 4, 5, 1, 2, 3).reshape(2 * 4 * 3, -1)
+ours = cols.reshape(-1, 3, 4, 3).transpose(0, 3, 1, 2).reshape(24, -1)
+assert np.array_equal(theirs, ours)
+print(theirs.shape, "the same numbers, C first in a row")
+
+# %% [markdown]
 # **Padding.** A window of 5 x 5 makes the picture smaller by 4 pixels. To keep the size, $p$
 # rows and columns of zeros are first put on every side. These zeros are the **padding**. With
 # padding
