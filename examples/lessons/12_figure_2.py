@@ -153,10 +153,10 @@ print(f"forward {2 * sum(MB.values()) - MB['fc8']:.1f} MB; the gradients of "
       f"all weights {total * 4 / 1e6:.1f} MB")
 
 # %% [markdown]
-# The paper cuts the net because it did not fit into the 3 GB of one GPU. It could have given
-# another reason. Suppose that each of two GPUs holds the whole net and learns from half of a
-# batch. Then they have to exchange the gradients of all weights at every step, and each sends
-# 243.9 MB. With the paper's cut both together send 30.0 MB forward and 30.0 MB backward.
+# The paper gives the 3 GB of a GPU as the reason for its cut. It could have given another one.
+# Suppose that each of two GPUs holds the whole net and learns from half of a batch. Then they
+# have to exchange the gradients of all weights at every step, and each sends 243.9 MB. With
+# the paper's cut both together send 30.0 MB forward and 30.0 MB backward.
 #
 # Here is Figure 2 upright, with the pools and with the bytes, which the paper leaves out.
 
