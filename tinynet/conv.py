@@ -21,9 +21,9 @@ ROWS = 200               # of a block of columns: with fewer, all weights are re
 def out_size(size, kernel, stride, pad=(0, 0), ceil=False):
     """How many windows lie side by side: (size + padding - kernel) / stride + 1.
 
-    The quotient is rounded down. With ceil it is rounded up, so that every pixel is seen: the
-    last window may overhang, but never lies outside altogether. Raises ValueError if not even
-    one window fits.
+    The quotient is rounded down. With ceil it is rounded up, and the last window may overhang,
+    unless it would lie outside altogether. So every pixel is seen if the stride is at most the
+    kernel. Raises ValueError if not even one window fits.
     """
     if not (is_whole(kernel, 1) and is_whole(stride, 1)):
         raise ValueError(f"size {kernel!r} and stride {stride!r} must be whole numbers from 1 on")
@@ -116,9 +116,11 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     form: how it is computed; the numbers are equal to rounding.
       "plain": one product, all columns in memory. To read, and to test the others against.
       "im2col": the same product, a few pictures at a time. To find where a NaN came from.
-      "winograd": fewer multiplications, more rounding. For square kernels of 3 or 5 pixels, or
-                  blocks of stride x stride pixels; otherwise "im2col" is taken.
-      "auto": "winograd" where it is faster (on a CPU, in float32, from 8 channels on).
+      "winograd": fewer multiplications, more rounding. For square kernels whose side, divided
+                  by the stride and rounded up, is 3 or 5 (11 x 11 at stride 4 is 3 x 3 blocks
+                  of 4 x 4 pixels); otherwise "im2col" is taken.
+      "auto": "winograd" where it is faster: on a CPU, in float32, from 8 channels on, both in
+              (times stride * stride) and out.
     """
     check_kernels("conv2d", x, W, b, "KH, KW, C, O")
     if form not in FORMS:
@@ -159,7 +161,7 @@ def as_columns(x, W, b, stride, pad):
     def strips(x, y):
         """(columns, rows of y), as many at a time as there is scratch for."""
         fits = max(1, OH * most_scratch(x) // max(scratch, 1))
-        step = fits if len(x) == 1 else OH        # only of one picture are some rows a matrix
+        step = fits if len(x) == 1 else OH        # of several, reshape of some rows is a copy
         x = padded(x, pad)
         for top in range(0, OH, step):
             y_rows = y[:, top:top + step]

@@ -137,8 +137,8 @@ class Tensor:
         """Send d(self)/d(everything) back through the graph, newest tensor first.
 
         Why newest first? A tensor is younger than its inputs. So when we reach one, everything
-        that used it has added its share to `pending`. Plain recursion gets this wrong as soon as
-        a tensor is used twice: with b = a + a and c = b + b it visits b too early.
+        that used it has added its share to `pending`. Recursion would pass on b too early, or
+        once for every path, as soon as a tensor is used twice: b = a + a, c = b + b.
 
         Only one number (a loss) can start. The graph is used up: what its gradient functions had
         saved is freed as we go, and a second backward raises RuntimeError.
@@ -195,7 +195,7 @@ class Node:
 
 
 def graph(output):
-    """The nodes of every tensor that `output` was computed from, oldest first."""
+    """The recorded nodes of `output` and of all that it was computed from, oldest first."""
     todo, seen = [output.node], {output.node}
     while todo:
         for x in todo.pop().inputs:
@@ -365,7 +365,7 @@ def multiply(a, b):
 def divide(a, b):
     """a / b        broadcast as in NumPy: (4, 3), (3,) -> (4, 3)"""
     y = a / b
-    def da(dy): return _unbroadcast(dy / b, a.shape)
+    def da(dy, shape=a.shape): return _unbroadcast(dy / b, shape)
     def db(dy): return _unbroadcast(-dy * y / b, b.shape)
     return y, da, db
 
@@ -385,7 +385,7 @@ def power(x, *, by):
         raise TypeError(f"power: the exponent is a number, not {type(by).__name__}; "
                         "for a tensor y write (y * x.log()).exp()")
     by = float(by)
-    def dx(dy): return dy * (by * x ** (by - 1) if by else 0.0)    # 0 / 0 is no slope at x = 0
+    def dx(dy): return dy * (by * x ** (by - 1) if by else 0.0)    # 0 * x ** -1 is NaN at 0
     return x ** by, dx
 
 

@@ -1,8 +1,8 @@
 """Where do activations change device? Here, and nowhere else.
 
 The paper's two GPUs talk to each other "only in certain layers" (section 3.2). A crossing of
-lines in its Figure 2 is an `exchange` in the code; where the rows end in one layer it is a
-`gather`. With both towers on one device the same calls copy nothing.
+lines in its Figure 2 is an `exchange` in the code; where both rows, the towers, end in one
+layer (fc8) it is a `gather`. With both towers on one device the same calls copy nothing.
 """
 from .device import as_device
 from .engine import record
