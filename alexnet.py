@@ -34,7 +34,7 @@ from tinynet import SGD, Layer, Sequential, Tensor, UserError, no_grad, ops, sto
 from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
-from tinynet.progress import say, shown
+from tinynet.progress import say, shown, warn
 from tinynet.split import exchange, gather, send_to_both
 from tinynet.tools import anatomy, memory
 from tinynet.tools import bench as speed
@@ -314,13 +314,12 @@ def predict(args):
     model, prepare = load(saved, args.device)
     status = 0
     if len(saved.classes) <= 10:
-        print(fill(f"this net knows {', '.join(saved.classes)} and nothing else", 79),
-              file=sys.stderr)
+        warn(fill(f"this net knows {', '.join(saved.classes)} and nothing else", 79))
     for path in args.images:
         try:
             picture = images.read(path)
         except images.BrokenPicture as error:
-            print(f"{program_name()}: error: {error}", file=sys.stderr)
+            warn(f"{program_name()}: error: {error}")
             status = 1
             continue
         image = np.empty((1, prepare.crop, prepare.crop, 3), np.float32)

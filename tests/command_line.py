@@ -49,10 +49,13 @@ def is_clean_error(done, *words):
     return True
 
 
-def started(*argv, program="import alexnet, sys; sys.exit(alexnet.main())"):
+PROGRAM = "import alexnet, sys; sys.exit(alexnet.main())"
+
+
+def started(*argv, program=PROGRAM, stdout=subprocess.PIPE, stderr=subprocess.PIPE):
     """The same in another process."""
     return subprocess.Popen([sys.executable, "-c", program, *map(str, argv)], text=True,
-                            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                            env=environment(), stdout=stdout, stderr=stderr)
 
 
 def ended(process):

@@ -7,16 +7,14 @@ import time
 
 import pytest
 
-from command_line import LAST, NET, SMALL, progress
+from command_line import LAST, NET, PROGRAM, SMALL, ended, progress, started
 from helpers import environment
 
 pytestmark = pytest.mark.usefixtures("alarm")
-PROGRAM = [sys.executable, "-c", "import alexnet, sys; sys.exit(alexnet.main())"]
 
 
 def train(data, folder, options, **streams):
-    words = map(str, ["train", data, *options, "--output-dir", folder])
-    return subprocess.Popen([*PROGRAM, *words], env=environment(), **streams)
+    return started("train", data, *options, "--output-dir", folder, **streams)
 
 
 def wait_for_step(folder, least, process):
@@ -47,11 +45,11 @@ def test_closing_the_terminal_saves(data, tmp_path):
     """SIGHUP is what a terminal sends when it is closed."""
     process = train(data, tmp_path / "run", [*NET, "--epochs", 10_000, "--device", "cpu", "-p", 1,
                                              "--save-freq", 100_000],
-                    stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                    stdout=subprocess.DEVNULL)
     wait_for_step(tmp_path / "run", 3, process)
     process.send_signal(signal.SIGHUP)
-    _, said = process.communicate(timeout=50)
-    assert process.returncode == 130 and "interrupted; go on with" in said
+    done = ended(process)
+    assert done.code == 130 and "interrupted; go on with" in done.err
     assert progress(tmp_path / "run")["step"] >= 3
 
 
@@ -60,14 +58,15 @@ def test_closing_the_terminal_saves(data, tmp_path):
 def test_a_full_disk_behind_a_stream_does_not_end_the_run(data, tmp_path, full):
     with open("/dev/full", "w") as device:
         process = train(data, tmp_path / "run", SMALL, **{full: device})
-        assert process.wait(50) == 0
+        assert ended(process).code == 0
     assert progress(tmp_path / "run")["step"] == LAST
 
 
 @pytest.mark.parametrize("closed", [1, 2])
 def test_a_closed_stream_does_not_end_the_run(data, tmp_path, closed):
-    command = " ".join(f"'{word}'" for word in [*PROGRAM, "train", data, *SMALL, "--output-dir",
-                                                tmp_path / "run"])
+    words = [sys.executable, "-c", PROGRAM, "train", data, *SMALL, "--output-dir",
+             tmp_path / "run"]
+    command = " ".join(f"'{word}'" for word in words)
     done = subprocess.run(["sh", "-c", f"exec {command} {closed}>&-"], env=environment(),
                           capture_output=True, timeout=50)
     assert done.returncode == 0

@@ -8,20 +8,16 @@ Every lesson is run first, in a process of its own, so that a page shows what th
 Pages need the packages of `pip install -e ".[lessons]"`; notebooks need nothing more.
 """
 import argparse
+import functools
 import html
 import json
 import multiprocessing
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))      # where this is not installed
-try:
-    import catalogue
-    import cells
-    from exercise import Exercise
-except ImportError as problem:
-    sys.exit(f"{problem}\nstart the environment with  . .venv/bin/activate   (README's first "
-             "command makes it)")
+import catalogue
+import cells
+from exercise import Exercise
 
 
 def exercises_of(path):
@@ -42,13 +38,13 @@ def exercise_text(exercise):
 
 
 def exercises_text(path):
-    found = exercises_of(path)
-    return "\n".join(["## Exercises\n", *map(exercise_text, found)]) if found else ""
+    return "\n".join(["## Exercises\n", *map(exercise_text, exercises_of(path))])
 
 
 # --- pages ------------------------------------------------------------------------------
 
 
+@functools.cache
 def renderer():
     """A function from Markdown to HTML whose formulas are MathML."""
     import latex2mathml.converter
@@ -104,16 +100,16 @@ def facts(about):
 
 def index(paths):
     """The map: lesson, question, file and function, section of the paper, exercises, minutes."""
-    rows = []
+    rows, minutes = [], 0
     for path in paths:
         about = cells.header(path.read_text("utf-8"))
+        minutes += int(about["minutes"])
         numbers = ", ".join(exercise.number for exercise in exercises_of(path))
         entries = [f'<a href="{path.stem}.html">{html.escape(about["title"])}</a>',
                    *(inline(about[name]) for name in ("question", "opens", "paper")),
                    numbers, about["minutes"]]
         rows.append("<tr>" + "".join(f"<td>{entry}</td>" for entry in entries) + "</tr>")
     titles = "lesson", "its question", "opens", "paper", "exercises", "minutes"
-    minutes = sum(int(cells.header(path.read_text("utf-8"))["minutes"]) for path in paths)
     return document("AlexNet in lessons", f"""<header><h1>AlexNet in lessons</h1>
 <p class="promise">You know Python and NumPy. At the end you have built every part of the network
 of 2012, and can read every file of tinynet.</p>
@@ -179,8 +175,7 @@ def notebook(path, ran, project="tinynet-alexnet"):
                                 data={"text/html": _lines(cell.drawing),
                                       "text/plain": ["a drawing"]}))
         entries.append(_entry("code", cell.source, outputs=outputs, execution_count=count))
-    if exercises_text(path):
-        entries.append(_entry("markdown", exercises_text(path)))
+    entries.append(_entry("markdown", exercises_text(path)))
     for number, entry in enumerate(entries):
         entry["id"] = f"cell-{number}"
     kernel = dict(display_name="Python 3", language="python", name="python3")

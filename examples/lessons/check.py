@@ -12,16 +12,10 @@ import argparse
 import runpy
 import sys
 import traceback
-from pathlib import Path
 from textwrap import shorten
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))      # where this is not installed
-try:
-    import catalogue
-    from exercise import Exercise
-except ImportError as problem:
-    sys.exit(f"{problem}\nstart the environment with  . .venv/bin/activate   (README's first "
-             "command makes it)")
+import catalogue
+from exercise import Exercise
 
 
 def functions(path):

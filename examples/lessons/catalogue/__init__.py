@@ -1,6 +1,15 @@
 """The exercises of all lessons, a file for each lesson, with the mistakes that people make."""
 import importlib
 import pkgutil
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).resolve().parents[3]))      # where tinynet is not installed
+try:
+    import tinynet  # noqa: F401
+except ImportError as problem:
+    sys.exit(f"{problem}\nstart the environment with  . .venv/bin/activate   (README's first "
+             "command makes it)")
 
 
 def exercises():
