@@ -34,7 +34,7 @@ from tinynet import SGD, Layer, Sequential, Tensor, UserError, no_grad, ops, sto
 from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
-from tinynet.progress import say, shown, warn
+from tinynet.progress import printable, say, shown, warn
 from tinynet.split import exchange, gather, send_to_both
 from tinynet.tools import anatomy, memory
 from tinynet.tools import bench as speed
@@ -149,7 +149,7 @@ def ungrouped(classes, devices, recipe):
 
 def train(args):
     """Train a net, from its first weights or from a checkpoint, and say how well it does."""
-    saved = options.resumed(args)
+    claim, saved = options.place_of_run(args)
     recipe = options.chosen_recipe(args, saved)
     seed = args.seed if args.seed is not None else saved.seed if saved else 0
     top, bottom = options.two_devices(args.device, recipe.towers)
@@ -165,7 +165,7 @@ def train(args):
                     recipe.bias_lr, recipe.bias_wd)
     about = Saved(recipe=asdict(recipe), seed=seed, classes=pictures.classes,
                   words=pictures.descriptions, data=str(folder.resolve()))
-    run = new_run(args, saved, recipe, about, model, optimizer, loader)
+    run = new_run(args, claim, saved, recipe, about, model, optimizer, loader)
     if not run.goes_on():
         say(f"nothing to do: step {run.step} of {run.last_step} is taken")
         return 0
@@ -212,13 +212,14 @@ def both_splits(folder, saved):
 
 def known_statistics(saved, pictures):
     """Mean image and colours as they were when a net was trained, or as they are stored."""
-    return Statistics(**saved.file.arrays("statistics/")) if saved else pictures.statistics
+    stored = saved and saved.file.arrays("statistics/", Statistics.SHAPES)
+    return Statistics(**stored) if saved else pictures.statistics
 
 
-def new_run(args, saved, recipe, about, model, optimizer, loader):
+def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
     """The Run of these options: its folder, what it keeps, and where it starts."""
-    folder = checkpoints.folder_of_run(args.output_dir, saved, recipe.name)
-    run = Run(folder, model, optimizer, loader, epochs=recipe.epochs, last=args.steps,
+    folder = claim.folder
+    run = Run(claim, model, optimizer, loader, epochs=recipe.epochs, last=args.steps,
               saved=about, plateau=Plateau.of(recipe),
               watch=StallWatch(len(about.classes), args.stall_steps),
               arrays={f"statistics/{name}": array
@@ -230,7 +231,7 @@ def new_run(args, saved, recipe, about, model, optimizer, loader):
                    f"{model.devices[1]}; output in {shown(folder)}",
                    *recipe.lines(args.verbose)]))
     if saved:
-        run.restore(saved, lr=args.lr)
+        run.restore(saved, lr=options.rate_to_go_on_with(args, saved))
     elif args.init_from:
         say("\n".join(weights.copy_weights(args.init_from, model, about.classes)))
     return run
@@ -261,7 +262,7 @@ def finish(run, folder, validation):
 
 def load(saved, device_names):
     """A net in test mode and its picture preparation, from a Saved."""
-    recipe = recipes.from_dict(saved.recipe)
+    recipe = recipes.from_dict(saved.recipe, saved.path)
     model = build(len(saved.classes), options.two_devices(device_names, recipe.towers), recipe)
     saved.file.load_weights(model)
     return model.eval(), Preparation(recipe, known_statistics(saved, None))
@@ -272,13 +273,15 @@ def test(args):
     paths, folder = [args.checkpoint, *args.more], None
     if args.more and not checkpoints.is_one(args.more[-1]):
         folder = paths.pop()
-    nets = [Saved.read(path) for path in paths]
+    nets = [Saved.of_alexnet(path) for path in paths]
     classes = nets[0].classes
     for net in nets:
         if net.classes != classes:
             raise UserError(f"{shown(net.path)} and {shown(nets[0].path)} know different "
                             "classes: their probabilities have no mean")
     shares = options.weights_of_nets(args.weights, len(nets))
+    if args.save_probs:
+        checkpoints.output_file(args.save_probs, *[net.path for net in nets])
     pictures = packed.data_set(folder or nets[0].data, "val", classes)
     print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)},\n"
           f"shorter side to {images.SIDE}, central square; a tie counts as an error;\n"
@@ -310,7 +313,7 @@ VIEWS = {1: "the central crop", 10: "the mean probability of ten: corners, centr
 
 def predict(args):
     """Print the five most probable classes of each picture."""
-    saved = Saved.read(args.checkpoint)
+    saved = Saved.of_alexnet(args.checkpoint)
     model, prepare = load(saved, args.device)
     status = 0
     if len(saved.classes) <= 10:
@@ -326,16 +329,15 @@ def predict(args):
         prepare.for_testing(picture, image[0])
         with no_grad():
             probabilities = ops.softmax(model(Tensor(image, model.devices[0]))).numpy()[0]
-        print(path)
-        for label in np.argsort(-probabilities, kind="stable")[:5]:
-            name = saved.classes[label]
-            print(f"  {probabilities[label]:6.1%}  {name}  {saved.words.get(name, '')}".rstrip())
+        lines = evaluation.five_best(probabilities, saved.classes, saved.words)
+        print(printable("\n".join([path, *lines])))
     return status
 
 
 def export(args):
     """Write the weights of a checkpoint for other programs, as PyTorch has them."""
-    saved = Saved.read(args.checkpoint)
+    saved = Saved.of_alexnet(args.checkpoint)
+    checkpoints.output_file(args.file, saved.path)
     model, prepare = load(saved, "cpu")
     layers = weights.export(args.file, model, saved, prepare.statistics.mean)
     for name, array in layers.items():

@@ -19,7 +19,7 @@ import os
 import sys
 import warnings
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 try:
@@ -32,6 +32,7 @@ try:
     from tinynet.errors import UserError
     from tinynet.pictures import batches, images, packed
     from tinynet.progress import bar, say, shown
+    from tinynet.training.claim import Claim
     from tinynet.training.program import exit_status
 except ModuleNotFoundError as error:
     sys.exit(f"imagenet.py: error: {error}; start the environment first: . .venv/bin/activate "
@@ -63,8 +64,8 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
                                                  for split, pictures in found.splits.items()},
                     classes=found.classes, words=found.descriptions)
     settings = json.loads(json.dumps(settings))        # as they will be read
-    with claimed(target):
-        if begin(target, settings):
+    with closing(Claim(target)) as claim:
+        if begin(target, settings, {claim.path.name}):
             say(f"{shown(target)} is prepared already")
         else:
             with warnings.catch_warnings(), threadpool_limits(1):
@@ -73,14 +74,15 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
                                       workers or os.cpu_count())
                           for split, pictures in found.splits.items()}
             finish(target, settings, shards)
-    return packed.read_about(target / packed.PREPARED)
+    return packed.read_about(target / packed.PREPARED, packed.ABOUT)
 
 
-def begin(target, settings):
-    """Record the settings, or compare them with those recorded. Returns whether all is done."""
+def begin(target, settings, own):
+    """Record the settings, or compare them with those recorded. Returns whether all is done.
+    own: names of files in `target` that may be there at the start."""
     finished, begun = target / packed.PREPARED, target / packed.PREPARING
     if finished.exists() or begun.exists():
-        recorded = packed.read_about(finished if finished.exists() else begun)
+        recorded = packed.read_about(finished if finished.exists() else begun, {})
         other = [name for name in settings if settings[name] != recorded.get(name)]
         if other:
             differences = "; ".join(f"{name}: {brief(recorded.get(name))} then, "
@@ -90,7 +92,7 @@ def begin(target, settings):
         if finished.exists():
             begun.unlink(missing_ok=True)
         return finished.exists()
-    if {entry.name for entry in target.iterdir()} - {packed.PREPARING + ".part"}:
+    if {entry.name for entry in target.iterdir()} - own:
         raise UserError(f"{target} holds other files: choose a new or an empty folder")
     packed.write_about(begun, settings)
     return False
@@ -100,27 +102,6 @@ def brief(setting):
     """A setting as JSON, if that is short."""
     text = json.dumps(setting)
     return text if len(text) < 40 else "another list"
-
-
-@contextmanager
-def claimed(target):
-    """The target, made if need be, for this process alone (where the system has such locks;
-    a lock ends with its process, however that ends)."""
-    target.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    folder = os.open(target, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{target} is being filled by another process") from error
-        yield
-    finally:
-        os.close(folder)
 
 
 def fingerprint(pictures):

@@ -32,6 +32,13 @@ PAIRS = ["cpu0,cpu1", STRICT + "gpu0,gpu1", STRICT + "gpu0:a,gpu0:b",
          pytest.param("gpu0,gpu1", marks=[pytest.mark.two_gpus, TWO_GPUS])]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=0, metavar="N", help=(
+        "feed N damaged and odd inputs to every reader, and try every place of a crash"))
+    parser.addoption("--soak", type=int, default=0, metavar="N", help=(
+        "count memory, threads and open files over a run of N steps"))
+
+
 @pytest.fixture
 def gpus(monkeypatch):
     """Two GPUs that are not there: the strict stand-in takes the place of CuPy. The value is the

@@ -179,7 +179,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(example, wor
     (tmp_path / "a file").touch()
     assert start(example, *words, "--from", few, "--output-dir", tmp_path / "a file" / "x") == 1
     said = capsys.readouterr().err
-    assert "cannot write" in said and "start again" in said
+    assert "cannot write" in said and "choose another place" in said
 
 
 def test_a_checkpoint_of_another_program_is_not_gone_on_with(tmp_path, few, capsys):

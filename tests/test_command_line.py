@@ -157,10 +157,12 @@ def test_resume_auto_goes_on_with_the_newest_run(run, data, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)         # of a run that never began
     words = ["train", data, *SMALL, "--resume", "auto"]
-    assert "resumed" not in run(*words, "--steps", 2).out
+    first = run(*words, "--steps", 2).out
+    assert "no run called quickstart is in runs, so this is the first" in first
+    assert "resumed" not in first
     done = run(*words, "--steps", 3)
-    assert "resumed runs/quickstart-2/last.npz" in done.out
-    assert progress(tmp_path / "runs" / "quickstart-2")["step"] == 3
+    assert "resumed runs/quickstart/last.npz" in done.out
+    assert progress(tmp_path / "runs" / "quickstart")["step"] == 3
 
 
 def test_one_tower_takes_one_of_two_gpus_by_default(monkeypatch):

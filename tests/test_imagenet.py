@@ -27,6 +27,7 @@ from sources import (
 )
 from tinynet.errors import UserError
 from tinynet.pictures import images, packed
+from tinynet.training.claim import Claim
 
 # --- pixels -----------------------------------------------------------------------------------
 
@@ -255,9 +256,11 @@ def test_nothing_is_written_into_the_source(tmp_path, place):
 def test_two_at_once_do_not_fill_one_folder(tmp_path):
     pytest.importorskip("fcntl")
     source = image_folder(tmp_path / "source")
-    with (imagenet.claimed(tmp_path / "target"),
-          pytest.raises(UserError, match="is being filled by another process")):
+    claim = Claim(tmp_path / "target")
+    with pytest.raises(UserError, match=f"target is in use by process {os.getpid()} on "):
         imagenet.prepare(source, tmp_path / "target")
+    claim.close()
+    assert imagenet.prepare(source, tmp_path / "target")["classes"]
 
 
 # --- the command line -------------------------------------------------------------------------

@@ -13,8 +13,7 @@ import pytest
 from helpers import ROOT
 from tinynet import store
 from tinynet.errors import UserError
-from tinynet.store import Checkpoint
-from tinynet.training.saved import second_name
+from tinynet.store import Checkpoint, second_name
 
 SHAPES = {"conv.W": (11, 11, 3, 8), "conv.b": (8,), "empty": (0, 3), "one": ()}
 META = {"classes": ["cat", "Käfer"], "lr": 0.1 + 0.2, "step": 7, "best": float("inf"),

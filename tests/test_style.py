@@ -10,13 +10,13 @@ from helpers import PACKAGE, ROOT, code_lines
 
 # In the order in which they are read; imports go up this list.
 ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "winograd", "conv",
-          "pool", "norm", "store", "layers", "split", "optim", "progress"]
+          "pool", "norm", "schema", "store", "layers", "split", "optim", "progress"]
 WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
-         "training": ["schedules", "cuda_convnet", "recipes", "saved", "program", "options",
-                      "figures", "evaluation", "weights", "stall", "signals", "runs"],
+         "training": ["schedules", "cuda_convnet", "recipes", "claim", "saved", "program",
+                      "options", "figures", "evaluation", "weights", "stall", "signals", "runs"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1320, "pictures": 700, "training": 1380, "tools": 780}
+BUDGETS = {"engine": 1400, "pictures": 700, "training": 1640, "tools": 780}
 
 
 def own_imports(path):

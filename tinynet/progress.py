@@ -1,4 +1,5 @@
 """How does a long job say how it goes?"""
+import errno
 import os
 import sys
 
@@ -15,10 +16,12 @@ def say(line, stream="stdout"):
     """Print a line without breaking the bar. If nobody can take it any more (a reader that has
     left, a closed terminal, a full disk), the job goes on without."""
     try:
-        tqdm.write(line, file=getattr(sys, stream))
+        tqdm.write(printable(line), file=getattr(sys, stream))
         getattr(sys, stream).flush()
-    except OSError:
+    except OSError as error:
         setattr(sys, stream, open(os.devnull, "w"))
+        if stream == "stdout" and error.errno != errno.EPIPE:
+            warn(f"stdout: {error.strerror}; nothing more is printed there")
 
 
 def warn(line):
@@ -26,7 +29,16 @@ def warn(line):
     say(line, "stderr")
 
 
+def printable(text):
+    """A text in which a terminal finds no commands, and an encoder nothing but characters: a
+    file may be called anything."""
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(text))
+
+
 def shown(path):
     """A path as short as it can be typed from here."""
-    relative = os.path.relpath(path)
+    try:
+        relative = os.path.relpath(path)
+    except OSError:                        # here is a folder that was removed
+        return str(path)
     return str(path) if relative.startswith("..") else relative

@@ -1,14 +1,14 @@
-"""How is a net saved so that nothing is lost?
+"""How is a net saved so that nothing is lost, and read so that nothing is taken on trust?
 
 One .npz file: arrays by name, and everything else as JSON in the entry "meta". It is written
 aside, synced to disk and renamed, so the file under the final name is always a whole one.
-Reading needs no pickle.
+Reading needs no pickle, and no more memory than the file has bytes.
 """
 import json
 import os
+import shutil
 import zipfile
-import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,10 @@ import numpy as np
 from .errors import UserError
 
 FORMAT = "tinynet 1"
+MOST_META = 1 << 24            # characters; a million lines of a log, or a folder's skipped files
+
+
+# --- writing ----------------------------------------------------------------------------
 
 
 def save(path, arrays, meta):
@@ -39,21 +43,53 @@ def _write(file, entries):
 
 @contextmanager
 def replacing(path):
-    """A file to write to that takes the place of `path` when it is complete."""
-    aside = aside_of(path)
-    try:
-        with open(aside, "wb") as file:
+    """A file to write to that takes the place of `path` when it is complete.
+
+    What is no file, such as /dev/null or a pipe, is written as it is.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+        return
+    with _aside(path) as aside, open(aside, "xb") as file:     # x: never through a planted link
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def second_name(source, target):
+    """Give a file a second name. The two never change each other."""
+    try:
+        with _aside(Path(target)) as aside:
+            os.link(source, aside)         # free, and safe: files are replaced, not changed
+    except OSError:                        # there are no links here
+        with open(source, "rb") as whole, replacing(target) as file:
+            shutil.copyfileobj(whole, file)
+
+
+@contextmanager
+def _aside(path):
+    """A name beside `path` that nobody has. The file there takes the place of `path`."""
+    aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
+    try:
+        yield aside
         os.replace(aside, path)
+    except OSError as error:
+        error.filename = str(path)         # a write tells none
+        raise
+    else:
+        with suppress(OSError):            # else a power failure may undo the new name
+            folder = os.open(path.parent, os.O_RDONLY)         # not on Windows
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def aside_of(path):
-    """Where a file is written before it takes the place of `path`."""
-    return Path(path).with_name(Path(path).name + ".part")
+# --- reading ----------------------------------------------------------------------------
 
 
 class Checkpoint:
@@ -70,19 +106,21 @@ class Checkpoint:
             self.path = self.path / "last.npz"
         if not self.path.is_file():
             raise UserError(f"{self.path}: there is no such {what}")
+        self.stat = os.stat(self.path)
         with self._opened() as npz:
-            self.names = getattr(npz, "files", [])
-            meta = json.loads(str(npz["meta"])) if "meta" in self.names else None
+            names = [name.removesuffix(".npy") for name in npz.namelist()]
+            meta = json.loads(str(_array(npz, "meta", "U"))) if "meta" in names else None
         if not isinstance(meta, dict) or meta.get("format") != FORMAT:
             raise UserError(f"{self.path} is no {what} of tinynet, or of another version "
                             f"than {FORMAT!r}")
-        self.meta = meta
+        self.meta, self.names = meta, [name for name in names if name != "meta"]
 
-    def arrays(self, prefix, shapes=None):
+    def arrays(self, prefix, shapes=None, kinds="f"):
         """The arrays called prefix + name, for a dict name -> shape (default: all that there
         are): a dict of arrays.
 
-        A shape of None fits any. Raises UserError if names or shapes are not the file's.
+        A shape of None fits any. kinds: of numbers, f (floats, all of them finite), i, u. Raises
+        UserError if names, shapes or numbers are not of this kind.
         """
         saved = dict.fromkeys(name.removeprefix(prefix) for name in self.names
                               if name.startswith(prefix))
@@ -92,7 +130,7 @@ class Checkpoint:
             raise UserError(f"{self.path} holds another {self.content}: {different} on one side "
                             "only")
         with self._opened() as npz:
-            arrays = {name: npz[prefix + name] for name in shapes}
+            arrays = {name: _array(npz, prefix + name, kinds) for name in shapes}
         for name, shape in shapes.items():
             if shape not in (None, arrays[name].shape):
                 raise UserError(f"{self.path} holds another {self.content}: {name} is "
@@ -108,17 +146,36 @@ class Checkpoint:
 
     @contextmanager
     def _opened(self):
-        """The file as NumPy reads it. The many ways in which a damaged file can fail become
-        one clear error."""
-        if not zipfile.is_zipfile(self.path):          # NumPy would advise to trust its pickles
-            raise UserError(f"{self.path} is truncated, damaged or no {self.what}: it is no .npz "
-                            "file")
+        """The file as a zip archive of entries that take no more memory than the file has
+        bytes. The many ways in which a damaged file can fail become one clear error."""
         try:
-            with open(self.path, "rb") as file:
-                yield np.load(file, allow_pickle=False)
-        except UserError:
+            with open(self.path, "rb") as file, zipfile.ZipFile(file) as npz:
+                if not os.path.samestat(self.stat, os.fstat(file.fileno())):
+                    raise ValueError("it was replaced while it was read: try again")
+                entries = npz.infolist()
+                if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or (
+                        sum(entry.file_size for entry in entries) > self.stat.st_size):
+                    raise ValueError("it is compressed, which no file of tinynet is")
+                yield npz
+        except (UserError, MemoryError):
             raise
-        except (OSError, EOFError, KeyError, ValueError, RuntimeError, NotImplementedError,
-                zipfile.BadZipFile, zlib.error) as error:
+        except Exception as error:         # zipfile and NumPy name a dozen kinds
             raise UserError(f"{self.path} is truncated, damaged or no {self.what} "
                             f"({error})") from error
+
+
+def _array(npz, name, kinds):
+    """An array of an .npz file, of which nothing is believed before it was compared."""
+    with npz.open(f"{name}.npy") as entry:
+        if np.lib.format.read_magic(entry) != (1, 0):
+            raise ValueError(f"{name} is of another version of NumPy's format")
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(entry)
+        if dtype.kind not in kinds or dtype.str[1:] in ("f2", "f16"):
+            raise ValueError(f"{name} holds {dtype}")
+        if dtype.itemsize > 4 * MOST_META:
+            raise ValueError(f"{name} has more than {MOST_META:,} characters")
+        content = bytearray(entry.read())
+    array = np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
+    if dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    return array.astype(dtype.newbyteorder("="), copy=False)

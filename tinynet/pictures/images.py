@@ -89,6 +89,12 @@ class Statistics:
     variances: np.ndarray
     components: np.ndarray
 
+    SHAPES = {"mean": (SIDE, SIDE, 3), "variances": (3,), "components": (3, 3)}
+
+    def __post_init__(self):
+        if self.variances.min() < 0:
+            raise UserError(f"the variances of colours are negative: {self.variances}")
+
 
 class Sums:
     """What Statistics follow from, summed over pictures one by one or in parts.

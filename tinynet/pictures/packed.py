@@ -23,12 +23,15 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import store
+from .. import schema, store
 from ..errors import UserError
+from ..schema import COUNT
 from . import images
 from .dataset import DataSet, compare_classes, image_folder
 
 FORMAT = "tinynet pictures 1"
+# What is read of prepared.json.
+ABOUT = {"classes": [str], "words": {str: str}, "splits": {str: {"files": COUNT}}}
 PREPARED, PREPARING, STATISTICS = "prepared.json", "preparing.json", "statistics.npz"
 AGAIN = "prepare the pictures again, into a new folder, with data/imagenet.py"
 
@@ -52,27 +55,24 @@ class Packed(DataSet):
 
     def __init__(self, folder, split, classes=None):
         self.root, self.shuffled = Path(folder), split == "train"
-        about = read_about(self.root / PREPARED)
+        about = read_about(self.root / PREPARED, ABOUT)
         if split not in about["splits"]:
             raise UserError(f"{folder} was prepared without {split!r} pictures: its source had "
                             "none (of a folder of classes, --val-share holds some back)")
-        self.descriptions = about["words"]
-        self.classes = about["classes"] if classes is None else list(classes)
+        self.descriptions, stored = about["words"], about["classes"]
+        self.classes = stored if classes is None else list(classes)
         if "train" in about["splits"]:
             self.statistics = read_statistics(self.root / STATISTICS)
-        self.shards = [Shard(self.root, split, number)
-                       for number in range(about["splits"][split]["files"])]
-        indices = [shard.index() for shard in self.shards]
-        self.files = [shard.file() for shard in self.shards]
-        for file, (lengths, _) in zip(self.files, indices, strict=True):
-            if file.size != lengths.sum():
-                raise UserError(f"{file.path} is damaged: it has {file.size:,} bytes and should "
-                                f"have {lengths.sum():,}; {AGAIN}")
+        self.shards, self.files, indices = [], [], []
+        for number in range(about["splits"][split]["files"]):
+            shard = Shard(self.root, split, number)
+            indices.append(shard.index(len(stored)))
+            self.shards.append(shard)
+            self.files.append(shard.file(indices[-1][0].sum()))
         self.starts = np.cumsum([0] + [len(lengths) for lengths, _ in indices])
         self.offsets = np.concatenate([lengths.cumsum() - lengths for lengths, _ in indices])
         self.lengths = np.concatenate([lengths for lengths, _ in indices])
         labels = np.concatenate([labels for _, labels in indices])
-        stored = about["classes"]
         compare_classes(self.root, {stored[label] for label in np.unique(labels)}, self.classes)
         place = {name: label for label, name in enumerate(self.classes)}
         self.labels = np.array([place.get(name, -1) for name in stored])[labels]
@@ -131,30 +131,40 @@ class Shard:
     def is_whole(self):
         return self.path.exists()
 
-    def file(self):
-        """The open file of pictures. Raises UserError if it is not there."""
+    def file(self, size):
+        """The open file of pictures, of `size` bytes. Raises UserError if it is not there."""
         try:
-            return FileOfParts(self.pack)
+            file = FileOfParts(self.pack)
         except FileNotFoundError as error:
             raise UserError(f"{self.pack} is missing; {AGAIN}") from error
+        if file.size != size:
+            raise UserError(f"{self.pack} is damaged: it has {file.size:,} bytes and should have "
+                            f"{size:,}; {AGAIN}")
+        return file
 
-    def index(self):
-        """Lengths in bytes and labels: two arrays (pictures,)."""
-        return self._read("index/", "lengths", "labels")[0]
+    def index(self, classes):
+        """Lengths in bytes and labels, 0 ... classes - 1: two arrays (pictures,)."""
+        (lengths, labels), _ = self._read("index/", "iu", lengths=None, labels=None)
+        if not (lengths.ndim == 1 and lengths.shape == labels.shape
+                and (lengths > 0).all() and (labels >= 0).all() and (labels < classes).all()):
+            raise UserError(f"{self.path}: its index is no list of pictures of {classes} classes; "
+                            f"{AGAIN}")
+        return lengths, labels
 
     @functools.cached_property
     def names(self):
         """What its pictures were called. Of a million that is much memory, so not at once."""
-        (names,), _ = self._read("source/", "names")
+        (names,), _ = self._read("source/", "u", names=None)
         return [os.fsdecode(name) for name in names.tobytes().split(b"\0")]
 
     def sums_and_notes(self):
         """The arguments of images.Sums.add, and the notes that were written."""
-        (total, products, count), meta = self._read("sums/", "total", "products", "count")
-        return (total, products, count), meta["odd"]
+        side = images.SIDE
+        sums, meta = self._read("sums/", "fiu", total=(side, side, 3), products=(3, 3), count=())
+        return sums, meta["odd"]
 
-    def _read(self, prefix, *names):
-        return read_arrays(self.path, "picture index", prefix, names)
+    def _read(self, prefix, kinds, **shapes):
+        return read_arrays(self.path, "picture index", prefix, shapes, kinds)
 
 
 class FileOfParts:
@@ -181,13 +191,18 @@ def write_about(path, about):
         file.write(json.dumps({"format": FORMAT, **about}, indent=1).encode())
 
 
-def read_about(path):
+def read_about(path, form):
+    """prepared.json or preparing.json, a dict of this form (see schema.py)."""
     try:
         about = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); {AGAIN}") from error
     if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
         raise UserError(f"{path} is of another version than {FORMAT!r}; {AGAIN}")
+    try:
+        schema.check(about, form, path)
+    except UserError as error:
+        raise UserError(f"{error}; {AGAIN}") from error
     return about
 
 
@@ -199,19 +214,22 @@ def write_statistics(path, statistics):
 
 
 def read_statistics(path):
-    names = "mean", "variances", "components", "rgb_mean", "stdevs", "meta"
-    arrays, _ = read_arrays(path, "statistics of pictures", "", names)
+    """images.Statistics as they were written. Raises UserError."""
+    shapes = dict(images.Statistics.SHAPES, rgb_mean=(3,), stdevs=(3,))
+    arrays, _ = read_arrays(path, "statistics of pictures", "", shapes)
     return images.Statistics(*arrays[:3])
 
 
-def read_arrays(path, what, prefix, names):
-    """The arrays `prefix + name` of an .npz file, a list, and the rest of it, a dict.
+def read_arrays(path, what, prefix, shapes, kinds="f"):
+    """The arrays of an .npz file that are called prefix + name, for a dict name -> shape: a
+    list, and the rest of the file, a dict.
 
-    what: how errors call the file. Raises UserError if it is not as it was written.
+    what: how errors call the file. kinds: as store.Checkpoint has them. Raises UserError if it
+    is not as it was written.
     """
     try:
         saved = store.Checkpoint(path, what)
-        arrays = saved.arrays(prefix, dict.fromkeys(names))
+        arrays = saved.arrays(prefix, shapes, kinds)
     except UserError as error:
         raise UserError(f"{error}; {AGAIN}") from error
-    return [arrays[name] for name in names], saved.meta
+    return [arrays[name] for name in shapes], saved.meta

@@ -77,6 +77,13 @@ def in_words(seen, classes):
     return f"loss {seen['loss']:.4f}  error {seen['top1_error']:.1%}{top5}"
 
 
+def five_best(probabilities, classes, words):
+    """The five most probable classes of a picture, a line each. words: what classes are."""
+    for label in np.argsort(-probabilities, kind="stable")[:5]:
+        name = classes[label]
+        yield f"  {probabilities[label]:6.1%}  {name}  {words.get(name, '')}".rstrip()
+
+
 # --- the loop over pictures to test with --------------------------------------------------
 
 

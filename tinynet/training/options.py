@@ -1,14 +1,13 @@
 """What can be typed behind `alexnet.py`, and what does it mean?"""
 import argparse
-from dataclasses import fields
-from pathlib import Path
 from textwrap import fill
 
 from .. import device
 from ..errors import UserError
+from ..progress import warn
 from . import recipes
+from . import saved as checkpoints
 from .program import SEED, Parser, at_least, program_name, typed
-from .saved import Saved, latest_folder
 
 # --- the options of alexnet.py --------------------------------------------------------------
 
@@ -24,8 +23,8 @@ def parser(about, commands, patterns, version):
     subs = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for function in commands:
         name = function.__name__
-        sub = subs.add_parser(name, help=function.__doc__.splitlines()[0],
-                              description=fill(function.__doc__, 78))
+        doc = function.__doc__ or ""       # python -OO throws them away
+        sub = subs.add_parser(name, help=doc.partition("\n")[0], description=fill(doc, 78))
         sub.set_defaults(run=function, out_of_memory=lambda: (
             "out of memory; try a smaller --batch-size"))
         if name != "doctor":
@@ -174,29 +173,44 @@ def two_devices(names, towers=2):
 def chosen_recipe(args, saved=None):
     """The recipe of a checkpoint, or the named one, or the default; options win."""
     if saved:
-        recipe = recipes.from_dict(saved.recipe)
+        recipe = recipes.from_dict(saved.recipe, saved.path)
         if args.recipe not in (None, recipe.name):
             raise UserError(f"{saved.path} was made with --recipe {recipe.name}; to train "
                             f"by --recipe {args.recipe}, start without --resume")
     else:
         recipe = recipes.RECIPES[args.recipe or default_recipe(args)]
-    options = {field.name: getattr(args, field.name) for field in fields(recipe)
-               if field.name != "name" and getattr(args, field.name, None) is not None}
-    return recipe.changed(options)
+    given = {field.name: getattr(args, field.name) for field in recipes.options()
+             if getattr(args, field.name, None) is not None}
+    recipe = recipe.changed(given)
+    for name in given.keys() & recipes.NEEDS.keys():
+        other, values = recipes.NEEDS[name]
+        if getattr(recipe, other) not in values:
+            warn(f"--{name} counts for nothing with --{other} {getattr(recipe, other)}"
+                 .replace("_", "-"))
+    return recipe
 
 
 def default_recipe(args):
     return "paper" if args.command != "train" or args.dir else "quickstart"
 
 
-def resumed(args):
-    """The Saved that --resume names, or None. "auto" is the newest run of the recipe, or the one
-    in --output-dir, if there is one: the same command starts a run and goes on with it."""
-    if args.resume != "auto":
-        return Saved.read(args.resume) if args.resume else None
-    folder = args.output_dir or latest_folder(args.recipe or default_recipe(args))
-    last = folder and Path(folder, "last.npz")
-    return Saved.read(last) if last and last.exists() else None
+def place_of_run(args):
+    """Where the run goes and what it goes on from: a claim.Claim, and a Saved or None."""
+    if args.resume and args.init_from:
+        raise UserError("--resume goes on with a run, --init-from starts one: give one of them")
+    claim, saved = checkpoints.place_of_run(args.output_dir, args.resume,
+                                            args.recipe or default_recipe(args))
+    if saved and args.seed not in (None, saved.seed):
+        raise UserError(f"{saved.path} was made with --seed {saved.seed}; to train with --seed "
+                        f"{args.seed}, start without --resume")
+    return claim, saved
+
+
+def rate_to_go_on_with(args, saved):
+    """--lr, or None for the rate that the run has reached. A command that is repeated with
+    --resume auto gives the first rate again, and so means nothing by it."""
+    again = args.resume == "auto" and args.lr == saved.recipe["lr"]
+    return None if again else args.lr
 
 
 def weights_of_nets(wanted, count):

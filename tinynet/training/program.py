@@ -1,5 +1,6 @@
 """How is a program called, what does it take, and how does it end?"""
 import argparse
+import errno
 import os
 import shlex
 import shutil
@@ -16,6 +17,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args, **how):
         super().__init__(*args, formatter_class=argparse.RawDescriptionHelpFormatter, **how)
+
+    def parse_args(self, args=None, namespace=None):
+        open_streams()                     # --help prints
+        words = list(map(str, sys.argv[1:] if args is None else args))
+        for before, word in zip([self.prog, *words], words, strict=False):
+            if not word or word.startswith("--") and word.endswith("="):
+                self.error(f"the word behind {before} is empty: is a variable unset?" if not word
+                           else f"{word} without a value: is a variable unset?")
+        return super().parse_args(words, namespace)
 
     def error(self, message):
         self.exit(2, f"{self.prog}: error: {message}   "
@@ -75,18 +85,22 @@ def exit_status(name, run, out_of_memory=None, go_on=""):
     program's name, and the status 1. An interruption gives 130, as shells have it.
     out_of_memory: a function that says what would fit. go_on: how to go on after Ctrl-C.
     """
-    sys.stdout = sys.stdout or open(os.devnull, "w")       # None: closed by the caller
-    sys.stderr = sys.stderr or open(os.devnull, "w")
+    open_streams()
     try:
         with warnings.catch_warnings():
             # Overflow is no news: a net that diverges is reported as such, and not saved.
             warnings.simplefilter("ignore", RuntimeWarning)
-            return run()
+            status = run()
+            sys.stdout.flush()
+            return status
     except BrokenPipeError:                # the reader of our output has left
         sys.stdout = open(os.devnull, "w")
         return 1
-    except (UserError, OSError) as error:
+    except UserError as error:
         warn(f"{name}: error: {error}")
+        return 1
+    except OSError as error:
+        warn(f"{name}: error: {os_error(error)}")
         return 1
     except MemoryError as error:
         error.with_traceback(None)         # which holds the arrays of the step
@@ -97,3 +111,30 @@ def exit_status(name, run, out_of_memory=None, go_on=""):
         hint = str(error) or go_on
         warn(f"\n{name}: interrupted{hint and '; ' + hint}")
         return 130
+
+
+def open_streams():
+    """Let stdout and stderr take whatever is printed: also if the caller has closed them, and
+    characters that the terminal does not know."""
+    for name in "stdout", "stderr":
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+NEXT = {errno.ENOSPC: "make room, or write elsewhere",
+        errno.EMFILE: "allow more open files: ulimit -n 4096",
+        errno.EACCES: "change its rights, or choose another place",
+        errno.EROFS: "choose another place", errno.ENOTDIR: "choose another place",
+        errno.ENOENT: "is the name right, and its folder there?"}
+
+
+def os_error(error):
+    """An OSError: where, what, and what to do next."""
+    if not error.filename:                 # of a stream, or of the folder in which we are
+        where = "the working folder" if error.errno == errno.ENOENT else "what is printed"
+    else:
+        where = shown(error.filename)
+    following = NEXT.get(error.errno)
+    return f"{where}: {error.strerror or error}" + (f"; {following}" if following else "")

@@ -7,9 +7,11 @@ import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 
+from .. import schema
 from ..conv import FORMS, out_size
 from ..errors import UserError
 from ..layers import LRN, Conv2D, Dense, Dropout, Flatten, MaxPool, ReLU, Sequential
+from ..schema import COUNT
 from . import schedules
 from .cuda_convnet import SameMapLRN
 
@@ -135,8 +137,11 @@ class Recipe:
         for name in ("kernels", "neurons", "crop", "share", "batch_size", "epochs", "patience",
                      "step_epochs"):
             value = getattr(self, name)
-            if min(value if isinstance(value, tuple) else (value,)) < 1:
-                raise UserError(f"{name} must be at least 1, not {value}")
+            numbers = value if isinstance(value, tuple) else (value,)
+            if not 1 <= min(numbers) <= max(numbers) <= MOST:
+                raise UserError(f"{name} must be at least 1 and at most {MOST:,}, not {value}")
+        if not all(map(math.isfinite, self.bias)):
+            raise UserError(f"bias must be finite, not {self.bias}")
         for name in ("dropout", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 0 and less than 1, "
@@ -173,6 +178,12 @@ CHOICES = {
     "colour": ("none", "eigenvalue", "stdev"),
     "schedule": tuple(schedules.SCHEDULES),
 }
+# Fields that only count with a certain value of another one.
+NEEDS = {"patience": ("schedule", ["plateau"]), "threshold": ("schedule", ["plateau"]),
+         "drops": ("schedule", ["plateau"]), "step_epochs": ("schedule", ["step"]),
+         "colour_sigma": ("colour", ["eigenvalue", "stdev"]),
+         "lrn_alpha": ("lrn", ["sum", "mean"]), "lrn_k": ("lrn", ["sum", "mean"])}
+MOST = 1 << 20                             # kernels, epochs, ...: what is more is a slip
 AFTER_CONV = "relu", "lrn", "same-map-lrn", "pool"
 LENGTHS = {"kernels": 5, "neurons": 2, "std": 8, "bias": 8}
 
@@ -202,11 +213,29 @@ RECIPES = {
 }
 
 
-def from_dict(values):
-    """The recipe that asdict() made this of, as read from JSON (tuples are lists there)."""
-    known = {f.name for f in fields(Recipe)}
-    return Recipe(**{name: tuple(value) if isinstance(value, list) else value
-                     for name, value in values.items() if name in known})
+def from_dict(values, where):
+    """The recipe that asdict() made this of, as read from JSON (tuples are lists there).
+
+    Raises UserError, which begins with `where`, for what is no recipe.
+    """
+    known = {f.name: values[f.name] for f in fields(Recipe) if values.get(f.name) is not None}
+    schema.check(known, {f.name: (None, _form(f)) for f in fields(Recipe)}, f"{where}: recipe")
+    try:
+        recipe = Recipe().changed({name: tuple(value) if isinstance(value, list) else value
+                                   for name, value in known.items()})
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+    if recipe.name not in RECIPES:
+        raise UserError(f"{where}: there is no recipe called {recipe.name!r}")
+    return recipe
+
+
+def _form(field):
+    """What schema.check wants of a field."""
+    if field.type is not tuple:
+        return COUNT if field.type is int else field.type
+    number = type(field.default[0])
+    return [COUNT if number is int else (number, "he") if field.name == "std" else number]
 
 
 def options():

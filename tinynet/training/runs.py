@@ -3,12 +3,16 @@
 last.npz     everything that is needed to go on
 best.npz     the same, after the validation with the lowest top-1 error
 log.jsonl    the settings, every report and every validation, one JSON object a line
+
+best.npz is written first. Killed between the two, a run goes on from last.npz and comes to the
+same best once more.
 """
 import json
 import math
 import os
+import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -18,9 +22,11 @@ import numpy as np
 from .. import store
 from ..device import to_host
 from ..errors import Interrupted, UserError
-from ..progress import bar, say, shown
+from ..progress import bar, say, shown, warn
+from .claim import Claim
 from .evaluation import Meter, in_words
-from .saved import Saved, second_name
+from .program import os_error
+from .saved import Saved, checkpoint_in
 from .signals import Interruptible
 
 SLOW = 600                     # seconds: what takes longer is said at the start
@@ -34,13 +40,14 @@ class Diverged(UserError):
 class Run:
     """A training run: what is counted, said, logged, saved and restored of it.
 
-    folder: is made. model, optimizer: are saved and restored. loader: gives the batches; it
-    has batch_size, length(epoch) in pictures and training(epoch, start), as
-    pictures.batches.Loader has. epochs: how many there will be; last: the step at which to
-    stop before. saved: a Saved with the settings that go into every checkpoint. arrays: what
-    else goes into it, by name. plateau: lowers the rate after validations. watch: a
-    stall.StallWatch. print_freq, save_freq: steps between two reports, two checkpoints; with
-    `points` instead of print_freq every epoch has as many reports, and history keeps them.
+    folder: is made, and is this run's alone to the end of the block; a path, or a claim.Claim.
+    model, optimizer: are saved and restored. loader: gives the batches; it has batch_size,
+    length(epoch) in pictures and training(epoch, start), as pictures.batches.Loader has.
+    epochs: how many there will be; last: the step at which to stop before. saved: a Saved with
+    the settings that go into every checkpoint. arrays: what else goes into it, by name.
+    plateau: lowers the rate after validations. watch: a stall.StallWatch. print_freq,
+    save_freq: steps between two reports, two checkpoints; with `points` instead of print_freq
+    every epoch has as many reports, and history keeps them.
 
         with run:
             while run.goes_on():
@@ -55,7 +62,9 @@ class Run:
     def __init__(self, folder, model, optimizer, loader, *, epochs, last=None, saved=None,
                  arrays=(), plateau=None, watch=None, print_freq=None, save_freq=None, points=1,
                  how_to_go_on="the same command goes on", if_slow=""):
-        self.folder = Path(folder)
+        with self._writing(folder):
+            self.claim = folder if isinstance(folder, Claim) else Claim(folder)
+        self.folder = self.claim.folder
         self.last, self.best = self.folder / "last.npz", self.folder / "best.npz"
         self.log_file = self.folder / "log.jsonl"
         self.model, self.optimizer, self.loader = model, optimizer, loader
@@ -71,8 +80,6 @@ class Run:
         self.improved = False              # the last validation is the best so far
         self.result = None                 # of the last validation
         self.told_waiting = False
-        with self._writing(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
 
     # where it stands
 
@@ -125,10 +132,13 @@ class Run:
         for name, array in saved.file.arrays("velocity/", shapes).items():
             self.optimizer.velocity[name] = weights[name].device.put(array)
         self.at, self.history = saved.progress, saved.history
-        if not self.best.exists():         # a new folder, with a best of its own
-            self.at.lowest_error = math.inf
+        self.at.lowest_error = self._lowest_error_of_best()
         if self.plateau:
             vars(self.plateau).update(self.at.plateau)
+        if saved.path.parent.samefile(self.folder) and self.log_file.is_file():
+            # What came after the checkpoint is taken anew, and would stand there twice.
+            with self._writing(self.log_file):
+                os.truncate(self.log_file, min(self.at.logged, self.log_file.stat().st_size))
         if self.at.lr:
             self.optimizer.lr = self.at.lr if lr is None else lr
         if saved.unreported and not self.print_freq:
@@ -143,10 +153,16 @@ class Run:
     def resume(self):
         """Go on from last.npz in the folder, if it is there; else this is a new run."""
         old = self.folder.with_name(self.folder.name + ".npz")     # where 0.1 had it
-        for path in (self.last, old):
-            if path.exists():
-                return self.restore(Saved.read(path))
-        return self
+        path = checkpoint_in(self.folder) or old
+        return self.restore(Saved.read(path)) if path.exists() else self
+
+    def _lowest_error_of_best(self):
+        """Of the net in best.npz. In a new folder there is none; then the next is the best."""
+        try:
+            return Saved.read(self.best).progress.lowest_error if self.best.exists() else math.inf
+        except UserError as error:
+            warn(f"{error}; the best validation from here on replaces it")
+            return math.inf
 
     def _refuse_other_settings(self, saved):
         own = json.loads(json.dumps(self.saved.settings))          # tuples become lists
@@ -156,6 +172,8 @@ class Run:
                             "rename or delete it to train anew")
 
     def __enter__(self):
+        if not self.last.exists() and self.log_file.is_file():         # of a run that is gone
+            os.replace(self.log_file, self.folder / "log.old.jsonl")
         self.log(dict(kind="start", step=self.step, **self.saved.settings_of_run()))
         if not self.print_freq:
             say(f"{shown(self.folder)}:")
@@ -169,13 +187,31 @@ class Run:
     def __exit__(self, kind, error, trace):
         self.bar.close()
         self.interrupted.__exit__()
-        if isinstance(error, UserError) and not isinstance(error, Diverged) and (
-                not self.inside_step):
-            self.save()                    # unreadable pictures, say: what was learned is kept
-        if not self.last.exists() and not any(self.folder.iterdir()):
-            self.folder.rmdir()
+        kept = ""
+        if isinstance(error, Exception) and not isinstance(error, Diverged) and (
+                self.step and not self.inside_step):
+            kept = self._rescue()          # what was learned, whatever went wrong
+        self.claim.close()
+        if isinstance(error, UserError) and kept:
+            raise UserError(f"{error}\n{kept}") from error
+        if kept:
+            warn(kept)
         if self.interrupted and error is None:
             raise Interrupted(self.how_to_go_on)
+
+    def _rescue(self):
+        """Save in the folder, even if somebody has removed it; else wherever one can. Returns
+        what to say of it."""
+        for folder in self.folder, Path(tempfile.gettempdir()), Path.home():
+            with suppress(OSError, UserError):
+                if folder is self.folder:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    self.save()
+                    return f"saved; when that is mended, {self.how_to_go_on}"
+                path = folder / f"{self.folder.name}-step-{self.step}.npz"
+                store.save(path, *self._content())
+                return f"what was learned until step {self.step} is in {path}"
+        return f"nothing could be saved: {self._kept()}"
 
     # a step
 
@@ -288,8 +324,11 @@ class Run:
 
     def log(self, row):
         """Add a row, anything that JSON can hold, to log.jsonl."""
-        with self._writing(self.log_file), open(self.log_file, "a") as file:
-            file.write(json.dumps(row) + "\n")
+        with self._writing(self.log_file):
+            if self.log_file.exists() and not self.log_file.is_file():
+                raise OSError("it is no file")         # a pipe would wait for its reader
+            with open(self.log_file, "a") as file:
+                file.write(json.dumps(row) + "\n")
 
     # what is kept
 
@@ -298,6 +337,17 @@ class Run:
 
         Weights that are not finite are not saved: the last good checkpoint stays.
         """
+        content = self._content()
+        first = self.best if self.improved else self.last
+        with self._writing(first):
+            store.save(first, *content)
+        if self.improved:
+            with self._writing(self.last):
+                store.second_name(self.best, self.last)
+        self.improved = False
+
+    def _content(self):
+        """The arrays and the meta of a checkpoint, as it stands."""
         arrays = dict(self.extra)
         for name, w in self.model.parameters():
             arrays[f"weights/{name}"] = w.numpy()
@@ -307,15 +357,12 @@ class Run:
         self.at.lr = self.optimizer.lr
         if self.plateau:
             self.at.plateau = {name: getattr(self.plateau, name) for name in self.plateau.STATE}
+        self.at.logged = self.log_file.stat().st_size if self.log_file.is_file() else 0
         self.saved.progress, self.saved.history = self.at, self.history
         sums = self.meter.sums
         self.saved.unreported = None if sums is None else [
             self.meter.pictures, to_host(sums).tolist()]
-        with self._writing(self.last):
-            store.save(self.last, arrays, asdict(self.saved))
-            if self.improved:
-                second_name(self.last, self.best)
-        self.improved = False
+        return arrays, asdict(self.saved)
 
     @contextmanager
     def _writing(self, path):
@@ -323,8 +370,8 @@ class Run:
         try:
             yield
         except OSError as error:
-            raise UserError(f"cannot write {shown(path)}: {error.strerror or error}; when that "
-                            f"is mended: {self._kept()}") from error
+            error.filename = path
+            raise UserError(f"cannot write {os_error(error)}") from error
 
     def _diverged(self, why):
         return Diverged(f"{self.folder.name}: step {self.step}: {why}: training has diverged; "

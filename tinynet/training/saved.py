@@ -1,14 +1,16 @@
 """What does a checkpoint hold, and where do checkpoints lie?"""
 import itertools
 import math
-import os
-import shutil
+import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-from .. import store
+from .. import schema, store
 from ..errors import UserError
-from ..progress import shown
+from ..progress import say, shown
+from ..schema import COUNT
+from . import recipes
+from .claim import Claim
 
 
 @dataclass
@@ -21,6 +23,7 @@ class Progress:
     lowest_error: float = math.inf         # top-1, of all validations
     lr: float = 0.0                        # the rate that was reached
     plateau: dict = field(default_factory=dict)    # schedules.Plateau.STATE by name
+    logged: int = 0                        # bytes of log.jsonl that tell of it
 
 
 @dataclass
@@ -48,19 +51,63 @@ class Saved:
         UserError if there is none, or if it is no checkpoint of a net.
         """
         file = store.Checkpoint(path)
-        meta = _example_before_0_2(file.meta) if "state" in file.meta else file.meta
-        if not isinstance(meta.get("progress"), dict):
-            raise UserError(f"{shown(file.path)} holds arrays, but no net that was trained")
-        known = {one.name for one in fields(cls)} & meta.keys()
-        saved = cls(**{name: meta[name] for name in known})
-        saved.progress = Progress(**saved.progress)
+        meta, where = file.meta, shown(file.path)
+        if "state" in meta:
+            schema.check(meta, FORM_BEFORE_0_2, where)
+            meta = _example_before_0_2(meta)
+        if "progress" not in meta:
+            raise UserError(f"{where} holds arrays, but no net that was trained")
+        schema.check(meta, FORM, where)
+        saved = _only_fields(cls, meta)
+        saved.progress = _only_fields(Progress, meta["progress"])
         saved.file, saved.path = file, file.path
+        return saved
+
+    @classmethod
+    def of_alexnet(cls, path):
+        """The same of a net that alexnet.py trained. Raises UserError if it is another net."""
+        saved = cls.read(path)
+        if saved.recipe is None:
+            raise UserError(f"{shown(saved.path)} holds a net of an example, not AlexNet")
+        recipes.from_dict(saved.recipe, shown(saved.path))
+        schema.check(asdict(saved), {"classes": [str], "data": str}, shown(saved.path))
+        if not saved.classes or len(set(saved.classes)) < len(saved.classes):
+            raise UserError(f"{shown(saved.path)}: classes has no names, or one twice")
         return saved
 
     def settings_of_run(self):
         """What stays the same from the first step to the last, for the log."""
         return {name: value for name, value in asdict(self).items()
                 if name not in ("progress", "history", "unreported")}
+
+
+PLATEAU = dict(best=(None, math.inf, float), bad=(None, COUNT), drops=(None, COUNT))
+STATE = dict(epoch=COUNT, position=COUNT, step=COUNT)
+FORM = {
+    "progress": dict(STATE, seconds=(None, float), lowest_error=(None, math.inf, float),
+                     lr=(None, float), plateau=(None, PLATEAU), logged=(None, COUNT)),
+    "history": (None, [{"kind": str, "epochs": float, "top1_error": float}]),
+    "settings": (None, {str: object}),
+    "recipe": (None, {str: object}),           # recipes.from_dict looks closer
+    "seed": (None, range(2 ** 56)),
+    "classes": (None, [str]),
+    "words": (None, {str: str}),
+    "data": (None, str),
+    "unreported": (None, [(COUNT, [float])]),
+}
+FORM_BEFORE_0_2 = {
+    "settings": {str: object},
+    "state": dict(STATE, seconds=float, curve=[{
+        "epoch": float, "seconds": float, "loss": float, "error": float,
+        "test_loss": (None, float), "test_error": (None, float)}]),
+    "since_point": (None, [(COUNT, [float])]),
+}
+
+
+def _only_fields(cls, values):
+    """An object of a dataclass; its defaults stand for what is missing."""
+    return cls(**{one.name: values[one.name] for one in fields(cls)
+                  if values.get(one.name) is not None})
 
 
 def _example_before_0_2(meta):
@@ -77,39 +124,13 @@ def _example_before_0_2(meta):
                 progress={name: state[name] for name in ("epoch", "position", "step", "seconds")})
 
 
-def new_folder(name):
-    """runs/<name>, runs/<name>-2 and so on, whichever is free; it is made."""
-    for number in itertools.count(1):
-        folder = Path("runs", f"{name}-{number}" if number > 1 else name)
-        try:
-            folder.mkdir(parents=True)             # taken at once, from other runs as well
-            return folder
-        except FileExistsError:
-            pass
+# --- where they lie -----------------------------------------------------------------------
 
 
-def latest_folder(name):
-    """Of runs/<name>, runs/<name>-2 and so on, the one whose last.npz is the newest; or None."""
-    runs = [path for path in Path("runs").glob(f"{name}*/last.npz")
-            if path.parent.name.removeprefix(name).removeprefix("-").isdigit()
-            or path.parent.name == name]
-    return max(runs, key=lambda path: path.stat().st_mtime).parent if runs else None
-
-
-def folder_of_run(wanted, saved, name):
-    """Where a run goes: `wanted`, or where the Saved is that it goes on from, or a new folder.
-
-    Raises UserError for a folder whose last.npz is not the one that is resumed: training would
-    overwrite it.
-    """
-    if not wanted and not saved:
-        return new_folder(name)
-    folder = Path(wanted or saved.path.parent)
-    last = folder / "last.npz"
-    if last.exists() and not (saved and last.samefile(saved.path)):
-        raise UserError(f"{shown(last)} is there already and would be overwritten: go on "
-                        f"with --resume {shown(last)}, or choose another --output-dir")
-    return folder
+def checkpoint_in(folder):
+    """last.npz in a folder; best.npz where a kill has left that alone; or None."""
+    paths = [Path(folder, name) for name in ("last.npz", "best.npz")]
+    return next((path for path in paths if path.exists()), None)
 
 
 def is_one(path):
@@ -118,14 +139,74 @@ def is_one(path):
     return (path / "last.npz").is_file() if path.is_dir() else path.suffix == ".npz"
 
 
-def second_name(source, target):
-    """Give a checkpoint a second name. The two never change each other."""
-    aside = store.aside_of(target)
+def place_of_run(wanted, resume, name):
+    """Where a run goes and what it goes on from: a claim.Claim, and a Saved or None.
+
+    wanted: --output-dir, or None for a folder in runs/ that is called by `name`. resume: a
+    checkpoint, its folder, None, or "auto": whatever is in the folder, or in the newest of this
+    name, if there is something. Raises UserError for a folder that another process has, or whose
+    checkpoint is not the one that is resumed: training would overwrite it.
+    """
+    if resume == "auto":
+        folder = wanted or _latest(name)
+        if not folder:
+            say(f"--resume auto: no run called {name} is in runs, so this is the first")
+            return _new(name), None
+        claim = Claim(folder)
+        path = checkpoint_in(folder)
+        return claim, path and Saved.of_alexnet(path)
+    path = resume and Path(resume)
+    if path and path.is_dir():
+        path = checkpoint_in(path) or path
+    claim = Claim(wanted or path.parent) if wanted or path else _new(name)
+    saved = Saved.of_alexnet(path) if path else None
+    there = checkpoint_in(claim.folder)
+    if there and not (saved and there.samefile(saved.path)):
+        raise UserError(f"{shown(there)} is there already and would be overwritten: go on "
+                        f"with --resume {shown(there)}, or choose another --output-dir")
+    return claim, saved
+
+
+def output_file(path, *inputs):
+    """Raise UserError for a file that cannot be written or must not be: one of the inputs, or
+    any file of tinynet, would be lost. What is no file, such as /dev/null, may be written."""
+    path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return
+    if path.is_dir() or path.is_symlink():
+        raise UserError(f"{shown(path)} is a {'folder' if path.is_dir() else 'link'}: give the "
+                        "name of a file")
+    if path.exists() and any(path.samefile(other) for other in inputs):
+        raise UserError(f"{shown(path)} is read here and would be overwritten: give another name")
+    if _is_ours(path):
+        raise UserError(f"{shown(path)} is a checkpoint and would be overwritten: give another "
+                        "name")
+    tempfile.TemporaryFile(dir=path.parent).close()        # raises what the writing would raise
+
+
+def _is_ours(path):
     try:
+        return bool(store.Checkpoint(path))
+    except UserError:
+        return False
+
+
+def _new(name):
+    """Whichever of runs/<name>, runs/<name>-2 and so on nobody has and nothing is in: a Claim."""
+    for number in itertools.count(1):
+        folder = Path("runs", f"{name}-{number}" if number > 1 else name)
         try:
-            os.link(source, aside)         # free, and safe: files are replaced, not changed
-        except OSError:
-            shutil.copyfile(source, aside)
-        os.replace(aside, target)
-    finally:
-        aside.unlink(missing_ok=True)
+            claim = Claim(folder)
+        except UserError:
+            continue
+        if {path.name for path in folder.iterdir()} <= {claim.path.name}:
+            return claim
+        claim.close()
+
+
+def _latest(name):
+    """Of runs/<name>, runs/<name>-2 and so on, the one with the newest checkpoint; or None."""
+    found = [path for folder in Path("runs").glob(f"{name}*")
+             if folder.name.removeprefix(name).removeprefix("-").isdigit() or folder.name == name
+             for path in [checkpoint_in(folder)] if path]
+    return max(found, key=lambda path: path.stat().st_mtime).parent if found else None

@@ -13,11 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import schema
 from ..device import to_host
 from ..errors import UserError
 from ..progress import shown
+from ..schema import COUNT
 from ..split import layer_of
 from ..store import Checkpoint, replacing
+from .program import os_error
 
 DTYPES = {"F32": np.float32, "F64": np.float64, "F16": np.float16}
 
@@ -73,10 +76,11 @@ def copy_weights(path, model, classes):
     if Path(path).suffix == ".safetensors":
         layers, about = load_safetensors(path)
         found = split_layers(layers, model)
-        theirs = json.loads(about.get("classes", "null"))
+        theirs = _classes(path, about.get("classes", "null"))
     else:
         file = Checkpoint(path)                        # of a run, or of a net's save()
         found, theirs = file.arrays("weights/"), file.meta.get("classes")
+        schema.check(theirs, (None, [str]), f"{shown(path)}: classes")
     if theirs not in (None, classes):                  # then fc8 answers another question
         found = {name: array for name, array in found.items() if not name.startswith("fc8.")}
     parameters = dict(model.parameters())
@@ -94,6 +98,16 @@ def copy_weights(path, model, classes):
             found[name].astype(np.float32, copy=False))
     return [f"first weights from {shown(path)}:"] + [
         f"  {layer:6} {'copied' if layer in copied else 'drawn anew'}" for layer in layers]
+
+
+def _classes(path, text):
+    """The names of the classes that a .safetensors file tells, or None."""
+    try:
+        classes = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{shown(path)}: its classes are no JSON ({error})") from error
+    schema.check(classes, (None, [str]), f"{shown(path)}: classes")
+    return classes
 
 
 def split_layers(layers, model):
@@ -164,19 +178,45 @@ def save_safetensors(path, arrays, metadata):
 
 
 def load_safetensors(path):
-    """Arrays (name -> NumPy array) and metadata, as written. Raises UserError for a missing or
-    damaged file."""
+    """Arrays (name -> NumPy array, each in the memory of the file) and metadata, as written.
+    Raises UserError for a missing or damaged file, and for numbers that are no finite floats."""
     try:
-        raw = memoryview(Path(path).read_bytes())
+        raw = Path(path).read_bytes()
         size = int.from_bytes(raw[:8], "little")
-        header = json.loads(bytes(raw[8:8 + size]))
+        header = json.loads(raw[8:8 + min(size, MOST_HEADER)], object_pairs_hook=_each_once)
+        schema.check(header, {"__metadata__": (None, {str: str})}, "its header")
         about = header.pop("__metadata__", {})
-        return {name: _array(raw[8 + size:], **entry) for name, entry in header.items()}, about
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no .safetensors file, or it is damaged or holds other "
-                        f"numbers than floats ({error})") from error
+        schema.check(header, {str: ENTRY}, "its header")
+        return dict(_arrays(header, memoryview(raw)[8 + size:])), about
+    except OSError as error:
+        raise UserError(f"cannot read {os_error(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no .safetensors file, or it is damaged ({error})") from error
 
 
-def _array(raw, dtype, shape, data_offsets):
-    start, end = data_offsets
-    return np.frombuffer(raw[start:end], DTYPES[dtype]).reshape(shape)
+MOST_HEADER = 1 << 24                  # bytes
+ENTRY = {"dtype": tuple(DTYPES), "shape": [COUNT], "data_offsets": [COUNT]}
+
+
+def _each_once(pairs):
+    names = dict(pairs)
+    if len(names) < len(pairs):
+        raise ValueError("a name occurs twice")
+    return names
+
+
+def _arrays(header, raw):
+    """Name and array of every entry. They fill the file, one behind the other."""
+    at = 0
+    for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
+        start, end = entry["data_offsets"]
+        dtype = np.dtype(DTYPES[entry["dtype"]])
+        if start != at or end - start != math.prod(entry["shape"]) * dtype.itemsize:
+            raise ValueError(f"{name} does not lie where its shape says")
+        array = np.frombuffer(raw[start:end], dtype.newbyteorder("<")).reshape(entry["shape"])
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+        yield name, array
+        at = end
+    if at != len(raw):
+        raise ValueError("it ends too early or too late")

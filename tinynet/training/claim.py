@@ -1,0 +1,64 @@
+"""Whose is a folder? Two programs that write into one folder spoil it for each other."""
+import os
+import re
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:                        # on Windows: nobody is kept out
+    fcntl = None
+
+from ..errors import UserError
+from ..progress import shown
+
+
+class Claim:
+    """A folder, made if need be, that this process has to itself until close() or its end.
+
+    The lock dies with the process, however it ends. What a killed one has left half written is
+    removed. A folder that was made for nothing goes again. Raises UserError, which says who has
+    the folder, if another process does.
+    """
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.path = self.folder / ".lock"
+        self.close = weakref.finalize(self, _give_back, self._locked() if fcntl else None,
+                                      self.path, made)
+        for half in self.folder.glob("*.part"):                # store.replacing's
+            if re.fullmatch(r".+\.[0-9a-f]{8}\.part", half.name):
+                half.unlink()
+
+    def _locked(self):
+        while True:
+            file = open(self.path, "r+", opener=lambda path, flags: os.open(   # no planted link
+                path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                who = file.read(200).strip() or "another process"
+                file.close()
+                raise UserError(f"{shown(self.folder)} is in use by {who}") from None
+            except OSError:                # a file system without locks
+                pass
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
+                    file.truncate(0)
+                    file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+                    file.flush()
+                    return file
+            file.close()                   # whoever had it has just removed it: once more
+
+
+def _give_back(file, path, made):
+    if file:
+        with suppress(OSError):
+            path.unlink()                  # before the lock ends: then it may be another's
+        file.close()
+    with suppress(OSError):                # as soon as one is not empty
+        for folder in made:
+            folder.rmdir()
