@@ -4,6 +4,7 @@ One .npz file: arrays by name, and everything else as JSON in the entry "meta". 
 aside, synced to disk and renamed, so the file under the final name is always a whole one.
 Reading needs no pickle, and no more memory than the file has bytes.
 """
+import io
 import json
 import os
 import shutil
@@ -49,8 +50,8 @@ def replacing(path):
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        with open(path, "wb") as file:
-            yield file
+        yield (content := io.BytesIO())    # zip files are written back and forth
+        path.write_bytes(content.getvalue())
         return
     with _aside(path) as aside, open(aside, "xb") as file:     # x: never through a planted link
         yield file
