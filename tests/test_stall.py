@@ -52,6 +52,11 @@ def test_what_was_before_a_restart_does_not_count():
     assert spoke(StallWatch(10, 50), [LN10] * 20, start=400) == [450]
 
 
+def test_of_one_class_nothing_has_to_be_guessed():
+    """Its loss is 0 = ln(1) from the first step on, as it should be."""
+    assert spoke(StallWatch(1, 50), [0.0] * 20) == []
+
+
 def test_zero_steps_is_never():
     assert spoke(StallWatch(10, 0), [LN10] * 50) == []
 

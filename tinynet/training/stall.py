@@ -33,7 +33,7 @@ class StallWatch:
         self.together = min(10, steps)     # so many losses are read at once: reading waits
         self.since = None                  # up to this step the loss was lower, or is unknown
         self.losses = []
-        self.spoken = not steps
+        self.spoken = not steps or classes == 1        # of which nothing has to be guessed
 
     def saw(self, step, loss):
         """Take the loss, a tensor, of a step; true the first time that it is a stall."""
