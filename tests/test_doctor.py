@@ -1,5 +1,6 @@
 """Does the doctor name what a machine has, and find what is broken, with every kind of CuPy?"""
 import importlib.metadata
+import math
 import re
 import subprocess
 import sys
@@ -137,6 +138,13 @@ def test_memory_is_the_smaller_of_machine_and_container(told, monkeypatch):
     assert re.search("memory +unknown free of unknown", told(None)[1])
 
 
+def test_the_limit_of_the_process_is_told_where_there_is_one(told, monkeypatch):
+    monkeypatch.setattr(machine, "process_limit", lambda: math.inf)
+    assert "ulimit" not in told(None)[1]
+    monkeypatch.setattr(machine, "process_limit", lambda: 2 * 10 ** 9)
+    assert "\n          ulimit leaves 2.0 GB for arrays\n" in told(None)[1]
+
+
 def test_a_disk_too_full_for_checkpoints_is_a_hint(told, monkeypatch):
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 ** 9))
     code, out = told(None)
@@ -158,6 +166,7 @@ def test_it_runs_as_a_module_too():
 def test_all_but_paths_and_commands_fits_into_80_columns(told, monkeypatch):
     monkeypatch.setattr(machine, "host_memory", lambda: (640 * 10 ** 9, 320 * 10 ** 9))
     monkeypatch.setattr(machine, "container_limit", lambda: 128 * 10 ** 9)
+    monkeypatch.setattr(machine, "process_limit", lambda: 128 * 10 ** 9)
     monkeypatch.setattr(doctor.os, "cpu_count", lambda: 128)
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: SimpleNamespace(free=10 ** 9))
     packages = "cupy-cuda12x", "cupy-cuda13x"

@@ -1,5 +1,7 @@
 """What a training step needs, read off its graph."""
+import math
 import mmap
+import os
 import re
 from types import SimpleNamespace
 
@@ -12,6 +14,9 @@ from tinynet.cores import LANES
 from tinynet.device import devices
 from tinynet.tools import machine, memory
 from tinynet.training.recipes import RECIPES
+
+if os.name == "posix":
+    import resource
 
 MB = 10 ** 6
 
@@ -121,12 +126,37 @@ def test_this_machine_knows_its_memory():
     assert machine.available(here) > machine.in_use(here)
 
 
-@pytest.mark.parametrize("limit, expected", [(None, 5), (4, 4), (6, 5)])
-def test_available_is_what_we_hold_and_what_is_free_within_the_limit(monkeypatch, limit, expected):
+@pytest.mark.parametrize("container, own, expected", [
+    (None, math.inf, 4), (4, math.inf, 3), (6, math.inf, 4), (None, 2, 2), (4, 2, 2), (4, 9, 3)])
+def test_available_is_what_we_hold_and_what_is_free_within_the_limits(monkeypatch, container, own,
+                                                                      expected):
+    """The program itself, of which nothing can be spared, does not count."""
     monkeypatch.setattr(machine, "in_use", lambda device: 2)
     monkeypatch.setattr(machine, "host_memory", lambda: (8, 3))
-    monkeypatch.setattr(machine, "container_limit", lambda: limit)
+    monkeypatch.setattr(machine, "container_limit", lambda: container)
+    monkeypatch.setattr(machine, "process_limit", lambda: own)
+    monkeypatch.setitem(machine.PROGRAM, "VmRSS", 1)
     assert machine.available(devices("cpu")[0]) == expected
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such limits")
+@pytest.mark.parametrize("addresses, data, expected", [
+    (-1, -1, math.inf), (600, -1, 600 - 100 - 96), (-1, 600, 600 - 50 - 96),
+    (600, 500, 500 - 50 - 96), (90, -1, 0)])
+def test_limits_of_the_process_count_threads_and_program(monkeypatch, addresses, data, expected):
+    """In MiB: on each of two cores a stack of 8 and a buffer of 32, and two readers' stacks."""
+    limits = {resource.RLIMIT_AS: addresses, resource.RLIMIT_DATA: data}
+    limits = {kind: resource.RLIM_INFINITY if limit < 0 else limit << 20
+              for kind, limit in limits.items()}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (limits[kind], resource.RLIM_INFINITY))
+    monkeypatch.setattr(machine.cores, "cores", lambda: 2)
+    monkeypatch.setattr(machine, "PROGRAM", dict(VmSize=100 << 20, VmData=50 << 20))
+    assert machine.process_limit() == expected * (1 if expected == math.inf else 1 << 20)
+
+
+def test_windows_has_no_such_limits(monkeypatch):
+    monkeypatch.setattr(machine, "os", SimpleNamespace(name="nt"))
+    assert machine.process_limit() == math.inf
 
 
 def test_what_nobody_knows_is_none(monkeypatch, tmp_path):

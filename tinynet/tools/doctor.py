@@ -56,7 +56,7 @@ def report():
     installed = {found.metadata["Name"]: found.version
                  for found in importlib.metadata.distributions()}
     total, free = machine.host_memory()
-    limit = machine.container_limit()
+    limit, own = machine.container_limit(), machine.process_limit()
     limited = limit is not None and limit < (total or math.inf)
     disk = {name: shutil.disk_usage(name).free for name in (".", tempfile.gettempdir())}
     blas = [f"{library['internal_api']} {library['version']}, {library['num_threads']} threads, "
@@ -75,6 +75,7 @@ def report():
                   "each with one of BLAS"),
         ("memory", f"{_GB(free)} free of {_GB(total)}"
                    + (f"; the limit of this container is {_GB(limit)}" if limited else "")),
+        *[("", f"ulimit leaves {_GB(own)} for arrays")] * (own < math.inf),
         ("disk", "; ".join(f"{_GB(free)} free in {name}" for name, free in disk.items()))]
     packages = sorted(name for name in installed if name and CUPY.fullmatch(name))
     cards = gpus(packages)

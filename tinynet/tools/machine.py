@@ -3,13 +3,19 @@
 Wherever a number of bytes is asked for, the answer is None if nobody knows it. What concerns
 the host is read from the files of Linux.
 """
+import math
 import os
 import re
 from pathlib import Path
 
 import numpy as np
 
-from .. import device
+from .. import cores, device
+
+if os.name == "posix":                 # it is not there on Windows
+    import resource
+
+STACK, BUFFER = 8 << 20, 32 << 20      # bytes of a thread, and of OpenBLAS in each, on Linux
 
 # --- the memory of a device -------------------------------------------------------------
 
@@ -48,14 +54,16 @@ def forget_peak(device):
 
 
 def available(device):
-    """Bytes that this process holds or could still get on a device."""
+    """Bytes that this process holds, beside the program itself, or could still get on a device."""
+    used = in_use(device)
     if device.is_gpu:
         with device:
-            return device.xp.cuda.runtime.memGetInfo()[0] + in_use(device)
+            return device.xp.cuda.runtime.memGetInfo()[0] + used
     _, free = host_memory()
     if free is None:
         return None
-    return min(free + in_use(device), container_limit() or free + in_use(device))
+    memory = min(free + used, container_limit() or math.inf)
+    return min(memory - PROGRAM["VmRSS"], process_limit())
 
 
 # --- the host ---------------------------------------------------------------------------
@@ -76,6 +84,22 @@ def container_limit():
     return None
 
 
+def process_limit():
+    """Bytes that arrays of this process may take by its own limits, ulimit -v and -d; infinity if
+    it has none.
+
+    These limits count what is mapped, written to or not: besides arrays that is the program, a
+    stack for each thread, and OpenBLAS's buffer for each that multiplies.
+    """
+    if os.name != "posix":
+        return math.inf
+    taken = cores.cores() * (STACK + BUFFER) + 2 * STACK       # two threads read pictures
+    limits = [(resource.getrlimit(kind)[0], PROGRAM[name]) for kind, name in (
+        (resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData"))]
+    return min((max(0, limit - program - taken) for limit, program in limits
+                if limit != resource.RLIM_INFINITY), default=math.inf)
+
+
 def _kilobytes(path, name):
     """The line "name:  123 kB" of a file of Linux, in bytes."""
     try:
@@ -84,6 +108,11 @@ def _kilobytes(path, name):
         return None
     found = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
     return found and 1024 * int(found[1])
+
+
+# Bytes that the program itself takes: this is read before there is any net.
+PROGRAM = {name: _kilobytes("/proc/self/status", name) or 0 for name in (
+    "VmRSS", "VmSize", "VmData")}
 
 
 # --- the cards --------------------------------------------------------------------------
