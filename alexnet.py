@@ -369,8 +369,8 @@ def bench(args):
         result = speed.input_speed(pictures, recipe, args.workers, args.rounds)
     else:
         devices = options.two_devices(args.device, recipe.towers)
-        args.out_of_memory = lambda: memory.advice(build(args.classes, devices, recipe),
-                                                   recipe.batch_size)
+        args.out_of_memory = lambda: memory.advice(
+            build(args.classes, devices, recipe), recipe.batch_size, 1, speed.CEILINGS)
         result = speed.net_speed(build, args.classes, devices, recipe, args.rounds)
     report = speed.report_input if args.dir else speed.report
     print(json.dumps(result) if args.json else "\n".join(report(result)))

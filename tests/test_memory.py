@@ -3,6 +3,8 @@ import math
 import mmap
 import os
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,8 +12,11 @@ import pytest
 
 import alexnet
 import strict_cupy
+from helpers import ROOT, environment
 from tinynet.cores import LANES
 from tinynet.device import devices
+from tinynet.pictures.batches import Loader
+from tinynet.tools import bench as speed
 from tinynet.tools import machine, memory
 from tinynet.training.recipes import RECIPES
 
@@ -19,6 +24,7 @@ if os.name == "posix":
     import resource
 
 MB = 10 ** 6
+NONE = "no batch is sure to fit: take another --device, or smaller --kernels and --neurons"
 
 
 def needs(names, recipe="quickstart", classes=10, **options):
@@ -86,8 +92,11 @@ def test_out_of_memory_says_which_batch_fits(monkeypatch, capsys, tmp_path, comm
     """Of a net for the classes that the data have."""
     net = ["--recipe", "quickstart", "--device", "cpu", "-b", "900"]
     need, = needs("cpu", classes=classes).values()
-    monkeypatch.setattr(machine, "available", lambda device: need.total(17) + 1)
-    monkeypatch.setattr(alexnet.AlexNet, "initialize", too_large)
+    bench = command[0] == "bench"
+    need.kept += (1 if bench else 4) * 4 * 3 * 227 ** 2            # pictures of other batches
+    need.work += speed.CEILINGS * bench
+    monkeypatch.setattr(machine, "available", lambda device: need.total(17) / memory.FILLED + 1)
+    monkeypatch.setattr(alexnet.SGD, "__init__", too_large)
     where = []
     if command[0] == "train":
         alexnet.patterns.draw(tmp_path / "data", train=1, val=1, progress=False)
@@ -104,7 +113,73 @@ def advice(available):
 
 
 def test_a_net_that_does_not_fit_at_all_is_said_to():
-    assert "no batch fits" in advice({"cpu": 3})[-1]
+    assert advice({"cpu": 3})[-1] == NONE
+
+
+def test_a_batch_that_did_not_fit_is_not_advised():
+    """The memory may have been short for a while only, or the count be wrong."""
+    assert advice({"cpu": 10 ** 9})[-1] == "the largest batch that fits: --batch-size 1"
+
+
+def test_of_a_memory_some_is_left_free():
+    assert advice({"cpu": 6 / 0.94})[-1] == "the largest batch that fits: --batch-size 1"
+    assert advice({"cpu": 6 / 0.96})[-1] == NONE
+
+
+def test_the_batches_that_wait_are_counted_as_the_loader_has_them():
+    assert memory.BATCHES == Loader([], None, 1).ahead + 2
+
+
+@pytest.mark.parametrize("room, kernels", [(10 ** 9, 10 ** 9), (10 ** 6, 4), (10 ** 9, 4)])
+def test_a_net_without_room_is_told_by_the_shapes_of_its_weights(monkeypatch, room, kernels):
+    """Nothing is drawn, be there room for the weights or not."""
+    recipe = RECIPES["quickstart"].changed(dict(kernels=(kernels, 8, 8, 8, 8)))
+    model = alexnet.AlexNet(10, devices("cpu"), recipe)
+    size = sum(4 * math.prod(w.shape) for _, w in model.parameters())
+    monkeypatch.setattr(machine, "available", lambda device: room)
+    monkeypatch.setattr(alexnet.AlexNet, "forward", too_large)
+    first, head, row, there, last = memory.advice(model, 900).split("\n")
+    assert first == "out of memory; this is what a net without images needs"
+    assert head.split()[:4] == ["MB", "at", "batch", "0"] and last == NONE
+    number = f"{size / MB:,.1f}"
+    assert row.split() == ["cpu", *[number] * 3, "0.0", "0.0", f"{3 * size / MB:,.1f}"]
+    assert there == f"  available on cpu: {room / MB:,.1f} MB"
+
+
+def test_the_failed_step_makes_room(monkeypatch):
+    model = alexnet.AlexNet(10, devices("cpu"), RECIPES["quickstart"]).initialize()
+    for _, w in model.parameters():
+        w.grad = w.data
+    assert not any(w.grad is not None or w.data.any()
+                   for _, w in memory.without_weights(model).parameters())
+
+
+def limited(size, *words):
+    """What `alexnet.py train` says on one core, with at most `size` bytes of addresses."""
+    def limit():
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+    done = subprocess.run(
+        [sys.executable, ROOT / "alexnet.py", "train", "--device", "cpu", *words], text=True,
+        preexec_fn=limit, capture_output=True, env=environment(OPENBLAS_NUM_THREADS="1"))
+    assert done.stderr.count("Traceback") == 0
+    return done
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space, as Linux has them")
+def test_under_a_limit_the_batch_that_is_advised_runs(tmp_path):
+    alexnet.patterns.draw(tmp_path / "data", train=12, val=1, progress=False)
+    small = [tmp_path / "data", "--recipe", "quickstart", "--kernels", "4,8,8,8,8", "--neurons",
+             "16,16", "--steps", "1", "--output-dir", tmp_path / "run"]
+    full = limited(400 * MB, tmp_path / "data", "--recipe", "paper", "--output-dir",
+                   tmp_path / "full")
+    assert full.returncode == 1 and full.stderr.endswith(NONE + "\n")
+    done = limited(300 * MB, *small, "-b", "3000")
+    assert done.returncode == 1
+    batch = re.search(r"the largest batch that fits: --batch-size (\d+)\n$", done.stderr)[1]
+    assert 5 < int(batch) < 120
+    assert limited(300 * MB, *small, "-b", batch).returncode == 0
 
 
 def test_where_nobody_knows_the_memory_nothing_is_promised():

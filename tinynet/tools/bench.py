@@ -308,6 +308,9 @@ def _rate(row, way):
     return f"{rate:,.1f}" if rate else ""
 
 
+CEILINGS = 560 << 20           # bytes: what Ceilings hold at most, results included
+
+
 class Ceilings:
     """What the machine gives when it does nothing else: one large product, a product of the
     net's own shape, one large copy, on all cores."""

@@ -1,8 +1,11 @@
 """How many bytes does a training step need, and which batch fits?
 
-Nothing is typed in. What is kept for the backward pass is what the gradient functions refer
-to, and the graphs behind the losses of one image and of two say how it grows with the batch.
+Nothing of a net is typed in. What is kept for the backward pass is what the gradient functions
+refer to, and the graphs behind the losses of one image and of two say how it grows with the
+batch.
 """
+import math
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -11,6 +14,9 @@ from ..cores import LANES, scratch
 from ..engine import Node, Parameter, Tensor, graph
 from ..ops import softmax_cross_entropy
 from . import machine
+
+BATCHES = 4            # of pictures that a run holds: the Loader's three, and the one in use
+FILLED = 0.95          # of a memory, at most: there are gaps in it, and stacks of threads
 
 
 @dataclass
@@ -35,7 +41,7 @@ class Need:
 
     def largest_batch(self, available):
         """How many images fit into so many bytes: 0 if none."""
-        return max(0, (available - self.total(0)) // (self.kept + self.passing))
+        return max(0, int(available - self.total(0)) // max(1, self.kept + self.passing))
 
 
 def of_model(model):
@@ -52,8 +58,10 @@ def of_model(model):
 
 def without_weights(model):
     """Name the parameters and make them zeros, for a pass that is only about shapes: the zeros
-    take no time to draw, and hardly any memory as long as nobody writes to them."""
-    for name, w in model.parameters():
+    take no time to draw, and hardly any memory as long as nobody writes to them. What there was
+    of weights and gradients makes room for them."""
+    for name, w in model.initialize().parameters():
+        w.grad = None
         with w.device:
             w.name, w.data = name, w.device.xp.zeros(w.shape, np.float32)
     return model
@@ -85,10 +93,10 @@ def by_place(needs):
 def table(needs, batch):
     """A row for each device, in MB, as lines of text."""
     names = [*Need().parts(0), "total"]
-    widths = [max(len(name), len("1,000.0")) + 2 for name in names]
+    widths = [max(len(name), len("1,000.0")) + 1 for name in names]
 
     def line(first, cells):
-        return f"{first:16}" + "".join(f"{cell:>{width}}" for cell, width
+        return f"{first:16}" + "".join(f" {cell:>{width}}" for cell, width
                                        in zip(cells, widths, strict=True))
 
     yield line(f"MB at batch {batch}", names)
@@ -97,45 +105,68 @@ def table(needs, batch):
         yield line(f"  {device}", [f"{size / 1e6:,.1f}" for size in sizes])
 
 
-def advice(model, batch):
-    """What to tell a user whose memory did not suffice for a batch of a net (see of_model)."""
+def advice(model, batch, batches=BATCHES, beside=0):
+    """What to tell a user whose memory did not suffice for a batch of a net (see of_model).
+
+    batches: how many batches of pictures the host holds; beside: bytes for something else.
+    Without room for the weights, or for a pass of two images, no batch fits, and what is told
+    follows from the shapes of the weights. The net is of no use afterwards.
+    """
+    top, needs = model.devices[0], _of_weights(w for _, w in model.parameters())
     available = {machine.place(device): machine.available(device) for device in model.devices}
-    return "\n".join(advice_lines(of_model(model), batch, available))
+    with suppress(MemoryError, RuntimeError):          # RuntimeError: no more threads
+        if _largest_batch(needs, available) != 0:
+            needs = of_model(without_weights(model))
+            needs[top].work += beside
+            needs[top].kept += 0 if top.is_gpu else batches * 4 * 3 * model.crop ** 2
+    return "\n".join(advice_lines(needs, needs[top].kept and batch, available))
 
 
 def advice_lines(needs, batch, available):
     """What a training step needs, what there is, and the batch that fits, as lines of text.
 
-    available: {place: bytes that this process could have there}, None where nobody knows.
+    batch: the one that did not fit; 0: not one image did. available: {place: bytes that this
+    process could have there}, None where nobody knows.
     """
-    yield "out of memory; this is what a training step needs"
+    yield f"out of memory; this is what {'training' if batch else 'a net without images'} needs"
     yield from table(needs, batch)
     for where, size in available.items():
         if size is not None:
             yield f"  available on {where}: {size / 1e6:,.1f} MB"
-    fits = [need.largest_batch(available[where]) for where, need in by_place(needs).items()
-            if available[where] is not None]
-    if not fits:
+    fits = batch and _largest_batch(needs, available)
+    if fits is None:
         yield "try a smaller --batch-size"
-    elif min(fits):
-        yield f"the largest batch that fits: --batch-size {min(fits)}"
+    elif min(fits, batch - 1) > 0:                     # whatever the count says, `batch` did not
+        yield f"the largest batch that fits: --batch-size {min(fits, batch - 1)}"
     else:
-        yield "no batch fits: take another --device, or smaller --kernels and --neurons"
+        yield "no batch is sure to fit: take another --device, or smaller --kernels and --neurons"
+
+
+def _largest_batch(needs, available):
+    """How many images fit everywhere; None if nobody knows."""
+    return min((need.largest_batch(FILLED * available[where]) for where, need
+                in by_place(needs).items() if available[where] is not None), default=None)
+
+
+def _of_weights(weights):
+    """{device: Need} of the weights alone. Their shapes are known before they are drawn."""
+    need = {}
+    for w in weights:
+        on, size = need.setdefault(w.device, Need()), 4 * math.prod(w.shape)
+        on.weights, on.velocities, on.gradients = (
+            number + size for number in (on.weights, on.velocities, on.gradients))
+    return need
 
 
 def _needs(loss):
     nodes = graph(loss)
     weights = [node for node in nodes if isinstance(node, Parameter)]
-    need, largest = {}, {}
+    need, largest = _of_weights(weights), {}
     for w in weights:
-        size = w.data.nbytes
-        on = need.setdefault(w.device, Need(work=scratch(w.device)))
-        on.weights, on.velocities, on.gradients = (
-            number + size for number in (on.weights, on.velocities, on.gradients))
         if len(w.shape) == 4:          # a convolution's: summed over slices, lane by lane
-            largest[w.device] = max(size, largest.get(w.device, 0))
-    for device, size in largest.items():
-        need[device].work += LANES * size
+            largest[w.device] = max(w.data.nbytes, largest.get(w.device, 0))
+    for device in need:
+        need[device].work = scratch(device) + LANES * largest.get(device, 0)
     known = {id(_owner(w.data)) for w in weights}
     for node in nodes:
         if not node.inputs:
