@@ -18,6 +18,7 @@ from tinynet.device import devices
 from tinynet.pictures.batches import Loader
 from tinynet.tools import bench as speed
 from tinynet.tools import machine, memory
+from tinynet.training.program import exit_status
 from tinynet.training.recipes import RECIPES
 
 if os.name == "posix":
@@ -152,6 +153,46 @@ def test_the_failed_step_makes_room(monkeypatch):
         w.grad = w.data
     assert not any(w.grad is not None or w.data.any()
                    for _, w in memory.without_weights(model).parameters())
+
+
+def test_no_error_of_the_count_hides_that_memory_was_short(capsys):
+    def run():
+        raise MemoryError
+
+    assert exit_status("x", run, out_of_memory=lambda: 1 / 0) == 1
+    assert capsys.readouterr().err == "x: error: out of memory\n"
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("can't start new thread"),
+    ImportError("x.so: failed to map segment from shared object")])
+def test_a_thread_or_a_library_without_room_is_one_line(capsys, error):
+    def run():
+        raise error
+
+    assert exit_status("x", run) == 1
+    assert capsys.readouterr().err == (
+        f"x: error: {error}; is a limit reached, ulimit -v or -u?\n")
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ImportError, NotImplementedError])
+def test_other_errors_of_these_kinds_stay_what_they_are(error):
+    def run():
+        raise error("can't be")
+
+    with pytest.raises(error, match="can't be"):
+        exit_status("x", run)
+
+
+@pytest.mark.parametrize("command, less", [
+    ("train x", ""), ("predict a b", ""), ("export a b", ""), ("doctor", ""),
+    ("test a", "a smaller --batch-size, "), ("bench --input", "a smaller --batch-size, "),
+    ("show", "smaller --classes, --kernels and --neurons, ")])
+def test_what_is_advised_is_an_option_of_the_command(command, less):
+    args = alexnet.parser().parse_args(command.split())
+    assert args.out_of_memory() == f"out of memory; what may help: {less}a higher ulimit -v"
+    for option in re.findall(r"--(\w+-?\w+)", less):
+        assert hasattr(args, option.replace("-", "_"))
 
 
 def limited(size, *words):

@@ -72,7 +72,7 @@ def test_a_pipe_is_written_as_it_is(data, half, tmp_path):
     (["test", "c.npz", ""], "the word behind c.npz is empty"),
     (["test", "c.npz", "--save-probs", ""], "the word behind --save-probs is empty"),
     (["export", "c.npz", ""], "the word behind c.npz is empty")],
-    ids=" ".join)
+    ids=str)
 def test_an_empty_word_is_an_unset_variable(run, words, named):
     done = run(*words)
     assert done.code == 2 and done.out == ""

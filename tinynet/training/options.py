@@ -9,6 +9,10 @@ from . import recipes
 from . import saved as checkpoints
 from .program import SEED, Parser, at_least, program_name, typed
 
+# What takes less memory, of what a command has options for.
+LESS = {"test": "a smaller --batch-size, ", "bench": "a smaller --batch-size, ",
+        "show": "smaller --classes, --kernels and --neurons, "}
+
 # --- the options of alexnet.py --------------------------------------------------------------
 
 
@@ -25,8 +29,8 @@ def parser(about, commands, patterns, version):
         name = function.__name__
         doc = function.__doc__ or ""       # python -OO throws them away
         sub = subs.add_parser(name, help=doc.partition("\n")[0], description=fill(doc, 78))
-        sub.set_defaults(run=function, out_of_memory=lambda: (
-            "out of memory; try a smaller --batch-size"))
+        sub.set_defaults(run=function, out_of_memory=lambda name=name: (
+            f"out of memory; what may help: {LESS.get(name, '')}a higher ulimit -v"))
         if name != "doctor":
             sub.add_argument("--device", metavar="D[,D]", help=(
                 "cpu, cpu0,cpu1, gpu0, gpu0,gpu1 or gpu0:a,gpu0:b: one device for both towers "

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import Interrupted, UserError
@@ -78,7 +79,7 @@ def command(*words):
 SEED = at_least(0, 2 ** 56 - 1)            # what rng.words takes
 
 
-def exit_status(name, run, out_of_memory=None, go_on=""):
+def exit_status(name, run, out_of_memory=lambda: "out of memory", go_on=""):
     """run() as the whole of the program of this name; its result is the exit status.
 
     Every error that the reader can put right becomes one line on stderr that begins with the
@@ -97,20 +98,24 @@ def exit_status(name, run, out_of_memory=None, go_on=""):
         sys.stdout = open(os.devnull, "w")
         return 1
     except UserError as error:
-        warn(f"{name}: error: {error}")
-        return 1
+        problem = error
     except OSError as error:
-        warn(f"{name}: error: {os_error(error)}")
-        return 1
+        problem = os_error(error)
+    except (RuntimeError, ImportError) as error:
+        if not str(error).endswith(("can't start new thread", "from shared object")):
+            raise                          # else there was no memory for a stack, or a library
+        problem = f"{error}; is a limit reached, ulimit -v or -u?"
     except MemoryError as error:
-        error.with_traceback(None)         # which holds the arrays of the step
-        advice = out_of_memory() if out_of_memory else "out of memory"
-        warn(f"{name}: error: {advice}")
-        return 1
+        error.__traceback__ = error.__context__ = None     # which hold the arrays of the step
+        problem = "out of memory"
+        with suppress(Exception):          # there may be no memory even to say more
+            problem = out_of_memory()
     except (Interrupted, KeyboardInterrupt) as error:
         hint = str(error) or go_on
         warn(f"\n{name}: interrupted{hint and '; ' + hint}")
         return 130
+    warn(f"{name}: error: {problem}")
+    return 1
 
 
 def open_streams():
