@@ -131,7 +131,7 @@ def test_the_batches_that_wait_are_counted_as_the_loader_has_them():
     assert memory.BATCHES == Loader([], None, 1).ahead + 2
 
 
-@pytest.mark.parametrize("room, kernels", [(10 ** 9, 10 ** 9), (10 ** 6, 4), (10 ** 9, 4)])
+@pytest.mark.parametrize("room, kernels", [(10 ** 9, 2 ** 20), (10 ** 6, 4), (10 ** 9, 4)])
 def test_a_net_without_room_is_told_by_the_shapes_of_its_weights(monkeypatch, room, kernels):
     """Nothing is drawn, be there room for the weights or not."""
     recipe = RECIPES["quickstart"].changed(dict(kernels=(kernels, 8, 8, 8, 8)))

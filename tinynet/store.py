@@ -17,7 +17,6 @@ import numpy as np
 from .errors import UserError
 
 FORMAT = "tinynet 1"
-MOST_META = 1 << 24            # characters; a million lines of a log, or a folder's skipped files
 
 
 # --- writing ----------------------------------------------------------------------------
@@ -173,8 +172,6 @@ def _array(npz, name, kinds):
         shape, by_columns, dtype = np.lib.format.read_array_header_1_0(entry)
         if dtype.kind not in kinds or dtype.str[1:] in ("f2", "f16"):
             raise ValueError(f"{name} holds {dtype}")
-        if dtype.itemsize > 4 * MOST_META:
-            raise ValueError(f"{name} has more than {MOST_META:,} characters")
         content = bytearray(entry.read())
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
     if dtype.kind == "f" and not np.isfinite(array).all():

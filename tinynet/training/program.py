@@ -98,7 +98,7 @@ def exit_status(name, run, out_of_memory=lambda: "out of memory", go_on=""):
         sys.stdout = open(os.devnull, "w")
         return 1
     except UserError as error:
-        problem = error
+        problem = str(error)               # not the error, which holds all that it went through
     except OSError as error:
         problem = os_error(error)
     except (RuntimeError, ImportError) as error:
