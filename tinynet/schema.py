@@ -13,7 +13,7 @@ names the field. A form is written like an example of it:
     None, "sum", 3.5             the value itself; None also if the name is missing
 """
 import json
-import math
+import sys
 
 from .errors import UserError
 
@@ -44,7 +44,7 @@ def misfit(value, form, at):
 
 def _is(value, form):
     if form is float:
-        return type(value) in (int, float) and -math.inf < value < math.inf
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     if isinstance(form, range):
         return type(value) is int and value in form
     if isinstance(form, type):

@@ -125,7 +125,7 @@ class Recipe:
         """Raise UserError for what no net could be built of or trained with."""
         for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise UserError(f"{name} is one of {', '.join(allowed)}, "
+                raise UserError(f"{name} is one of {', '.join(map(str, allowed))}, "
                                 f"not {getattr(self, name)!r}")
         for name, length in LENGTHS.items():
             if len(getattr(self, name)) != length:
@@ -226,7 +226,7 @@ def from_dict(values, where):
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
     if recipe.name not in RECIPES:
-        raise UserError(f"{where}: there is no recipe called {recipe.name!r}")
+        raise UserError(f"{where}: recipe.name: there is no recipe called {recipe.name!r}")
     return recipe
 
 
