@@ -42,7 +42,8 @@ class Claim:
             except BlockingIOError:
                 who = file.read(200).strip() or "another process"
                 file.close()
-                raise UserError(f"{shown(self.folder)} is in use by {who}") from None
+                raise UserError(f"{shown(self.folder)} is in use by {who}: wait for it to "
+                                "end, or choose another folder") from None
             except OSError:                # a file system without locks
                 pass
             with suppress(FileNotFoundError):
