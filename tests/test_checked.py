@@ -15,6 +15,7 @@ from tinynet.errors import UserError
 from tinynet.pictures import packed
 from tinynet.store import Checkpoint
 from tinynet.training import weights
+from tinynet.training.saved import Saved
 
 pytestmark = pytest.mark.usefixtures("alarm")
 
@@ -43,9 +44,9 @@ def test_a_value_of_another_form_is_named(change, words):
 # --- checkpoints ------------------------------------------------------------------------------
 
 
-def changed(half, tmp_path, meta=(), arrays=()):
+def changed(folder, tmp_path, meta=(), arrays=()):
     """A copy of a checkpoint with some fields set, by path, and some arrays replaced."""
-    saved = Checkpoint(half)
+    saved = Checkpoint(folder)
     for path, value in dict(meta).items():
         *before, last = path.split(".")
         inside = saved.meta
@@ -68,12 +69,20 @@ def changed(half, tmp_path, meta=(), arrays=()):
     ("words", {"a": 1}), ("seed", "x"), ("seed", -1), ("data", None), ("data", 5),
     ("history", {}), ("history", [{"kind": "train"}]), ("unreported", [1, [2, "x"]])], ids=str)
 def test_a_field_of_a_checkpoint_that_is_not_as_it_was_written_is_named(
-        run, half, data, tmp_path, field, value):
-    odd = changed(half, tmp_path, {field: value})
+        trained, tmp_path, field, value):
+    odd = changed(trained.folder, tmp_path, {field: value})
+    with pytest.raises(UserError) as error:
+        Saved.of_alexnet(odd)
+    name = field.partition(".")[0] if field.startswith("progress") else field.split(".")[-1]
+    assert odd.name in str(error.value) and name in str(error.value)
+
+
+def test_every_command_asks_the_same_of_a_checkpoint(run, trained, data, tmp_path):
+    odd = changed(trained.folder, tmp_path, {"recipe.towers": 3})
     for words in (["predict", odd, data / "val" / "rays" / "0000.jpg"], ["test", odd, data],
-                  ["train", data, "--resume", odd, "--output-dir", tmp_path / "run"]):
-        name = field.partition(".")[0] if field.startswith("progress") else field.split(".")[-1]
-        assert is_clean_error(run(*words, "--device", "cpu"), odd.name, name)
+                  ["train", data, "--resume", odd, "--output-dir", tmp_path / "run"],
+                  ["export", odd, tmp_path / "net.safetensors"]):
+        assert is_clean_error(run(*words), f"{odd.name}: towers is one of 1, 2, not 3")
 
 
 @pytest.mark.parametrize("array, value, word", [
@@ -86,8 +95,8 @@ def test_a_field_of_a_checkpoint_that_is_not_as_it_was_written_is_named(
     ("statistics/mean", np.zeros((256, 256), "f4"), "mean is (256, 256)"),
     ("statistics/variances", -np.ones(3), "negative")], ids=str)
 def test_arrays_of_a_checkpoint_are_finite_floats_of_the_shapes_of_its_net(
-        run, half, data, tmp_path, array, value, word):
-    odd = changed(half, tmp_path, arrays={array: value})
+        run, trained, data, tmp_path, array, value, word):
+    odd = changed(trained.folder, tmp_path, arrays={array: value})
     assert is_clean_error(run("test", odd, data, "--device", "cpu"), word)
 
 

@@ -304,7 +304,7 @@ def test_an_option_that_counts_for_nothing_is_told(run, data, tmp_path):
 
 
 def test_without_docstrings_every_command_works(trained):
-    for words in (["show", "--device", "cpu"], ["train", "--help"], ["test", trained.folder]):
+    for words in (["--help"], ["test", trained.folder, "--device", "cpu"]):
         done = subprocess.run([sys.executable, "-OO", "-c",
                                "import alexnet, sys; sys.exit(alexnet.main())", *map(str, words)],
                               env=environment(), capture_output=True, text=True, timeout=50)
