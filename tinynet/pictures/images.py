@@ -4,6 +4,11 @@ Shorter side to 256 pixels, the central 256 x 256 kept; for training a random cr
 mirrored, its colours shifted along the principal components of all pixels; for testing the
 central crop. The mean image is subtracted.
 """
+import os
+import stat
+import threading
+import warnings
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,13 +19,39 @@ from .. import rng
 from ..errors import UserError
 
 SIDE = 256
-UNREADABLE = OSError, SyntaxError, ValueError, Image.DecompressionBombError    # from Pillow
+# Of Pillow's forty kinds: for some of the others it starts another program.
+KINDS = "JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF"
+MOST_PIXELS = 1 << 26              # the largest picture of ILSVRC has 61 million
+MOST_BYTES = 1 << 28               # of a file: as many pixels have that are not compressed
+one_large = threading.Lock()       # more than half of that is decoded one at a time
 # In which entries of Image.info Pillow keeps how the camera was held.
 ORIENTATIONS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+
+# Pillow warns of what is irregular, in the words of its own sources, and reads on.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class BrokenPicture(UserError):
     """A file that should be a picture and cannot be read."""
+
+
+def broken(name, why):
+    """The BrokenPicture of this name: what is wrong, in one line."""
+    return BrokenPicture(f"{name}: not a readable picture ({' '.join(str(why).split())})")
+
+
+def opened(path):
+    """The file of a picture, open for reading. Raises OSError, and BrokenPicture for a pipe,
+    a device and a file of more than MOST_BYTES."""
+    def at_once(path, flags):                      # who opens a pipe waits for a writer else
+        return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+    file = open(path, "rb", opener=at_once)
+    found = os.fstat(file.fileno())
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
+        file.close()
+        raise broken(path, f"no regular file of at most {MOST_BYTES:,} bytes")
+    return file
 
 
 def read(path, name=None):
@@ -34,16 +65,30 @@ def read(path, name=None):
     Shrinking averages over what a pixel covers, with Pillow's bilinear filter: of 91 photographs
     of ImageNet the pixels were 0.98 grey levels away from exact averages over areas, 0.87 where
     the shorter side was 256 to 385 pixels and above 2.3 from 776 on, and on average neither
-    darker nor lighter. Enlarging is cubic. Raises BrokenPicture.
+    darker nor lighter. Enlarging is cubic. Raises BrokenPicture, also for more than MOST_PIXELS.
     """
+    large = False
     try:
-        with Image.open(path) as picture:
-            picture = _upright(_rgb(picture))
+        with (opened(path) if isinstance(path, str | os.PathLike) else nullcontext(path) as file,
+              Image.open(file, formats=KINDS) as picture):
+            pixels = picture.width * picture.height
+            most = MOST_PIXELS >> (picture.format == "WEBP")   # its decoder keeps three copies
+            large = pixels > most // 2
+            if pixels > most:
+                raise ValueError(f"{pixels:,} pixels; the most that are read are {most:,}")
+            with one_large if large else nullcontext():
+                return _square(_upright(_rgb(picture)))
     except UnidentifiedImageError as error:
-        raise BrokenPicture(f"{name or path}: not a readable picture (its beginning is that "
-                            "of no known kind)") from error
-    except UNREADABLE as error:
-        raise BrokenPicture(f"{name or path}: not a readable picture ({error})") from error
+        raise broken(name or path, "its beginning is that of no known kind") from error
+    except Exception as error:                     # a damaged file can fail in any way
+        if isinstance(error, BrokenPicture) or isinstance(error, MemoryError) and not large:
+            raise                                  # is told already; or no fault of the picture
+        why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise broken(name or path, why) from error
+
+
+def _square(picture):
+    """The central square of a picture, as a (256, 256, 3) array."""
     shorter = min(picture.size)
     picture = _central(picture, *[min(side, 4 * shorter) for side in picture.size])
     if shorter != SIDE:
@@ -60,12 +105,18 @@ def _central(picture, width, height):
 
 
 def _rgb(picture):
-    if picture.mode.startswith("I"):                   # 16 bits of grey: keep the upper 8
-        picture = picture.convert("I").point(lambda grey: grey * (1 / 256)).convert("L")
-    if "transparency" in picture.info:
-        picture = picture.convert("RGBA")
+    """The picture loaded, as RGB. What it was loaded as is given up, for its memory."""
+    if picture.mode.startswith("F"):
+        raise ValueError("its pixels are floating-point numbers, and nothing says which is white")
     picture.load()
-    return picture if picture.mode == "RGB" else picture.convert("RGB")     # it would copy
+    picture.info.pop("transparency", None)         # which colour it is does not matter
+    if picture.mode == "RGB":                      # to convert it would copy
+        return picture
+    if picture.mode.startswith("I"):               # 16 bits of grey: keep the upper 8
+        picture = picture.convert("I").point([grey >> 8 for grey in range(1 << 16)], "L")
+    rgb = picture.convert("RGB")
+    picture.close()
+    return rgb
 
 
 def _upright(picture):

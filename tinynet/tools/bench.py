@@ -20,7 +20,7 @@ from ..ops import softmax_cross_entropy
 from ..optim import SGD
 from ..pictures.batches import Loader, measure
 from ..pictures.dataset import DataSet
-from ..pictures.images import UNREADABLE, Preparation
+from ..pictures.images import KINDS, Preparation
 from . import machine, memory
 from .anatomy import layer_name, layers_of
 
@@ -99,8 +99,8 @@ def _loader_speed(loader, epoch):
 def _decode_speed(pictures, workers):
     def decode(index):
         try:
-            Image.open(io.BytesIO(pictures.bytes(index))).load()
-        except UNREADABLE:
+            Image.open(io.BytesIO(pictures.bytes(index)), formats=KINDS).load()
+        except Exception:                  # a damaged file can fail in any way
             return 0
         return 1
 
