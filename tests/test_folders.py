@@ -1,4 +1,6 @@
 """Folders of pictures: what counts, what is left out and named."""
+import os
+
 import pytest
 
 from pictures import touch
@@ -130,3 +132,41 @@ def test_a_folder_that_is_no_data_set_shows_what_is_there_and_what_is_wanted(
 def test_an_empty_folder_is_no_data_set(tmp_path):
     with pytest.raises(UserError, match="nothing"):
         dataset.image_folder(tmp_path, "train")
+
+
+def test_what_is_no_regular_file_is_left_out_and_named(tmp_path, capsys):
+    root = touch(tmp_path, "train/a/1.jpg", "train/b/1.jpg") / "train"
+    os.mkfifo(root / "a" / "pipe.jpg")
+    (root / "a" / "folder.jpg").mkdir()
+    (root / "b" / "loop.jpg").symlink_to("loop.jpg")
+    (root / "b" / "gone.jpg").symlink_to("gone with the disk.jpg")
+    (root / "b" / "2.jpg").symlink_to("1.jpg")
+    (root / "c").symlink_to("c")
+    assert dataset.class_folders(root) == {"a": ["1.jpg"], "b": ["1.jpg", "2.jpg"]}
+    said = capsys.readouterr().err
+    start = f"{root}: 5 files are left out: 5 that are no regular files ("
+    assert said.startswith(start) and said.endswith(")\n") and said.count("\n") == 1
+    assert sorted(said.removeprefix(start).removesuffix(")\n").split(", ")) == [
+        "a/folder.jpg", "a/pipe.jpg", "b/gone.jpg", "b/loop.jpg", "c"]
+    for number in range(7):
+        os.mkfifo(root / "a" / f"{number}.gif")
+    dataset.class_folders(root)
+    said = capsys.readouterr().err
+    assert "12 that are no regular files" in said and said.endswith(", ...)\n")
+    assert said.count(",") == 5
+
+
+def test_no_ordinary_file_is_looked_at(tmp_path, monkeypatch):
+    """Of a million, that would take minutes on a slow disk; the folder says what they are."""
+    touch(tmp_path, *[f"train/{name}/{number}.jpg" for name in "ab" for number in range(50)])
+    looked, stat = [], os.stat
+    monkeypatch.setattr(os, "stat", lambda *path, **how: looked.append(path) or stat(*path, **how))
+    assert len(dataset.image_folder(tmp_path, "train")) == 100
+    assert len(looked) < 10
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_class(tmp_path):
+    """As Windows puts it before the text of a file."""
+    touch(tmp_path, "train/n1/1.jpg")
+    (tmp_path / "words.txt").write_bytes("\ufeffn1\ttench\n".encode())
+    assert dataset.image_folder(tmp_path, "train").descriptions == {"n1": "tench"}

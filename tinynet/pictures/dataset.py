@@ -102,16 +102,20 @@ def class_folders(root):
     A folder without pictures is no class. It is named on stderr, and what else is left out is
     counted there. Only hidden files and folders are passed over in silence.
     """
-    found, empty, left_out = {}, [], Counter()
-    for entry in sorted(os.scandir(root), key=lambda entry: entry.name):
-        if entry.is_dir() and not entry.name.startswith("."):
-            names = _pictures_in(entry, left_out)
+    found, empty, left_out, no_files = {}, [], Counter(), []
+    for entry in sorted(_visible(root), key=lambda entry: entry.name):
+        if _is(entry.is_dir):
+            names = _pictures_in(entry, left_out, no_files)
             if names:
                 found[entry.name] = names
             else:
                 empty.append(entry.name)
+        elif not _is(entry.is_file):
+            no_files.append(entry.name)
         elif is_picture(entry.name):
             left_out["beside the folders of classes"] += 1
+    if no_files:
+        left_out[f"that are no regular files ({_first(no_files)})"] = len(no_files)
     if left_out:
         kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
         warn(f"{root}: {left_out.total():,} files are left out: "
@@ -123,20 +127,39 @@ def class_folders(root):
     return found
 
 
-def _pictures_in(folder, left_out):
-    """The sorted names of the pictures in a folder. What else is there is counted by kind."""
+def _pictures_in(folder, left_out, no_files):
+    """The sorted names of the pictures in a folder. What else is there is counted by kind; what
+    is called like a picture and is a pipe, a folder or a link to nowhere is added to no_files."""
     names = []
-    for entry in os.scandir(folder):
-        if is_picture(entry.name):
+    for entry in _visible(folder):
+        if is_picture(entry.name) and _is(entry.is_file):
             names.append(entry.name)
-        elif entry.name.startswith("."):
-            continue
-        elif entry.is_dir():
+        elif is_picture(entry.name):
+            no_files.append(f"{folder.name}/{entry.name}")
+        elif _is(entry.is_dir):
             for _, _, files in os.walk(entry):
                 left_out.update("in folders within a class" for _ in files)
         else:
             left_out[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
     return sorted(names)
+
+
+def _visible(folder):
+    return [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+
+
+def _is(what):
+    """What entry.is_file or entry.is_dir says; False for links in a circle, which raise. Only
+    links cost a look at the disk: of the rest the folder itself says what they are."""
+    try:
+        return what()
+    except OSError:
+        return False
+
+
+def _first(names):
+    """The first five of names, for messages."""
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
 
 
 def is_picture(name):
@@ -150,18 +173,17 @@ def compare_classes(root, found, classes):
     unknown, absent = set(found) - set(classes), [name for name in classes if name not in found]
     if unknown:
         raise UserError(f"{root} has classes that the net does not know: "
-                        + ", ".join(sorted(unknown)[:5]))
+                        + _first(sorted(unknown)))
     if absent:
-        more = ", ..." if len(absent) > 5 else ""
         warn(f"{root} has no pictures of {len(absent):,} of the {len(classes):,} classes:\n  "
-             + ", ".join(absent[:5]) + more)
+             + _first(absent))
 
 
 def descriptions(folder):
     """class -> what it is, in the order of the file, from whichever of DESCRIPTIONS there is."""
     for name in DESCRIPTIONS:
         if (Path(folder) / name).is_file():
-            text = (Path(folder) / name).read_text(encoding="utf-8", errors="replace")
+            text = (Path(folder) / name).read_text(encoding="utf-8-sig", errors="replace")
             pairs = [line.split(None, 1) for line in text.splitlines() if line.strip()]
             return {pair[0]: pair[-1].strip() for pair in pairs}
     return {}
@@ -175,7 +197,6 @@ def _found_and_wanted(folder):
 
 def listing(folder):
     """The first names in a folder, a line each, for messages."""
-    lines = []
-    for path in sorted(Path(folder).iterdir())[:8]:
-        lines.append(f"    {path.name}{'/' if path.is_dir() else ''}")
+    lines = [f"    {path.name}{'/' if path.is_dir() else ''}"
+             for path in sorted(Path(folder).iterdir())[:8]]
     return "\n".join(lines) or "    (nothing)"
