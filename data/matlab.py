@@ -16,26 +16,45 @@ NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 MATRIX, COMPRESSED = 14, 15
 TEXTS = {2: "utf-8", 16: "utf-8", 4: "utf-16", 17: "utf-16", 18: "utf-32"}
 CELL, STRUCTURE, TEXT = 1, 2, 4
+MOST = 8 << 20              # bytes, decompressed: 4,500 for each synset of a devkit
+DIMENSIONS = 32             # of a matrix at most
 
 
 def load(data):
     """The variables of a MAT-file, given as bytes: name -> value.
 
     Numbers become flat NumPy arrays in column order, text a str, an array of structures a list
-    of dicts, a cell array a list, anything else None. Raises ValueError.
+    of dicts, a cell array a list, anything else None. Raises ValueError, whatever is wrong with
+    it: a damaged file can neither hold the reader up nor fill the memory.
     """
     if data[126:128] not in (b"IM", b"MI"):
         raise ValueError("no MAT-file of version 5")
     order = "<" if data[126:128] == b"IM" else ">"
     try:
-        return dict(matrix(content, order) for kind, content in elements(data[128:], order)
+        return dict(matrix(content, order)
+                    for kind, content in unpacked(memoryview(data)[128:], order)
                     if kind == MATRIX)
-    except (struct.error, zlib.error, LookupError) as error:
+    except (struct.error, zlib.error, LookupError, ValueError, RecursionError) as error:
         raise ValueError(f"a damaged MAT-file: {error}") from error
 
 
+def unpacked(data, order):
+    """Yield kind and content of the elements of a file, decompressed."""
+    left = MOST
+    for kind, content in elements(data, order):
+        if kind != COMPRESSED:
+            yield kind, content
+            continue
+        stream = zlib.decompressobj()
+        content = stream.decompress(content, left + 1)
+        left -= len(content)
+        if left < 0 or not stream.eof:
+            raise ValueError(f"it ends too early, or holds more than {MOST:,} bytes")
+        yield from elements(memoryview(content), order)
+
+
 def elements(data, order):
-    """Yield kind and content of the elements that follow one another."""
+    """Yield kind and content, a memoryview, of the elements that follow one another."""
     at = 0
     while at < len(data):
         kind, size = struct.unpack_from(order + "II", data, at)
@@ -45,13 +64,9 @@ def elements(data, order):
             at += 8
         else:
             at = start + size + (0 if kind == COMPRESSED else -size % 8)
-        if start + size > len(data):
-            raise ValueError("a MAT-file that ends too early")
-        content = data[start:start + size]
-        if kind == COMPRESSED:
-            yield from elements(zlib.decompress(content), order)
-        else:
-            yield kind, content
+        if start + size > min(at, len(data)):   # the next one would begin inside this one
+            raise ValueError("it ends too early")
+        yield kind, data[start:start + size]
 
 
 def matrix(data, order):
@@ -60,16 +75,18 @@ def matrix(data, order):
         return "", np.zeros(0)
     (_, flags), (_, shape), (_, name), *rest = elements(data, order)
     kind = struct.unpack_from(order + "I", flags)[0] & 0xFF
-    count = math.prod(np.frombuffer(shape, order + "i4").tolist())
-    return name.decode(), value(kind, count, rest, order)
+    count = math.prod(np.frombuffer(shape[:4 * DIMENSIONS], order + "i4").tolist())
+    return str(name, "utf-8"), value(kind, count, rest, order)
 
 
 def value(kind, count, rest, order):
     """What a matrix of a kind holds, `count` items, from the elements after its header."""
     if kind == STRUCTURE:
         (_, width), (_, names), *fields = rest
-        width = struct.unpack_from(order + "i", width)[0]
+        width, names = struct.unpack_from(order + "i", width)[0], bytes(names)
         names = [names[i:i + width].split(b"\0")[0].decode() for i in range(0, len(names), width)]
+        if len(fields) != count * max(len(names), 1):
+            raise ValueError(f"{count:,} structures of {len(names)} fields in {len(fields):,}")
         values = iter([matrix(field, order)[1] for _, field in fields])
         return [dict(zip(names, [next(values) for _ in names], strict=True)) for _ in range(count)]
     if kind == CELL:
@@ -77,7 +94,7 @@ def value(kind, count, rest, order):
     if kind == TEXT:
         stored, text = rest[0] if rest else (2, b"")
         suffix = {"<": "-le", ">": "-be"}[order] if stored not in (2, 16) else ""
-        return text.decode(TEXTS[stored] + suffix)
+        return str(text, TEXTS[stored] + suffix)
     if 6 <= kind <= 15:                         # whole numbers are stored as small as they fit
         stored, numbers = rest[0]
         return np.frombuffer(numbers, order + NUMBERS[stored])
