@@ -91,7 +91,8 @@ def image_folder(folder, split, classes=None):
     compare_classes(root, found, classes)
     label = {name: number for number, name in enumerate(classes)}
     described = descriptions(folder)
-    return Pictures(root, [root / name / file for name, files in found.items() for file in files],
+    return Pictures(root, [inside / file for name, files in found.items()
+                           for inside in [root / name] for file in files],
                     np.array([label[name] for name, files in found.items() for _ in files]),
                     classes, {name: described[name] for name in classes if name in described})
 
