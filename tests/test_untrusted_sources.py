@@ -1,0 +1,103 @@
+"""What harm can a source of pictures do that somebody else made? It is told in a line, or the
+one picture is skipped and listed."""
+import gzip
+import tarfile
+
+import pytest
+
+from data import imagenet, layouts, tars
+from sources import (
+    WNIDS,
+    file_of,
+    ilsvrc,
+    lay_out,
+    mat_file,
+    structures,
+    tar_of,
+)
+
+pytestmark = pytest.mark.usefixtures("alarm")
+
+
+@pytest.fixture
+def refused(tmp_path, capsys):
+    """Whether preparing a source ends with 1 and one line on stderr, which holds these words."""
+    def refused(source, *words):
+        assert imagenet.main([str(source), str(tmp_path / "target")]) == 1
+        said = capsys.readouterr().err
+        assert said.startswith("imagenet.py: error: ") and said.count("\n") == 1
+        assert all(word in said for word in words), said
+        return True
+
+    return refused
+
+
+# --- tars -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", ["00000000", "-0000001", "x", "9" * 30])
+def test_a_val_picture_whose_number_no_label_has_is_an_error(tmp_path, refused, number):
+    source, name = ilsvrc(tmp_path / "source"), f"ILSVRC2012_val_{number}.JPEG"
+    lay_out(source, {layouts.TARS[0]["val"]: tar_of({name: file_of(WNIDS[0])})})
+    assert refused(source, f"{name} in the val tar: the devkit has labels for 5 pictures and not "
+                           "for this one")
+
+
+def header(size, kind=tarfile.REGTYPE):
+    """The header of a file in a tar that claims to have so many bytes."""
+    member = tarfile.TarInfo("n01440764_1.JPEG")
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+LONG_NAME = header(4, tarfile.GNUTYPE_LONGNAME) + b"name".ljust(512, b"\0")
+LYING = {"as long as eight disks": header(8 << 40), "below nothing": header(-512),
+         "a little below nothing": header(-1),
+         "a long name of 8 TB": header(8 << 40, tarfile.GNUTYPE_LONGNAME),
+         "a long name below nothing": header(-5000, tarfile.GNUTYPE_LONGNAME),
+         "settings of 8 TB": header(8 << 40, tarfile.XHDTYPE),
+         "names of names of names": LONG_NAME * 3000,
+         "settings that are none": header(512, tarfile.XHDTYPE) + b"30 size=x\n".ljust(512, b"\0")}
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["val", "in train"])
+@pytest.mark.parametrize("name", LYING)
+def test_a_tar_that_lies_is_told_at_once(tmp_path, refused, name, nested):
+    content, part = LYING[name] + bytes(4096), "train" if nested else "val"
+    source = ilsvrc(tmp_path / "source")
+    path = source / layouts.TARS[0][part]
+    path.write_bytes(tar_of({"n01440764.tar": content}) if nested else content)
+    assert refused(source, f"{path} is no whole tar (", "is the download complete?")
+
+
+def write_devkit(path, files):
+    path.write_bytes(gzip.compress(tar_of({f"kit/data/{name}": content
+                                           for name, content in files.items()})))
+
+
+def test_no_more_of_a_devkit_is_unpacked_than_fits(tmp_path, refused, monkeypatch):
+    monkeypatch.setattr(tars, "DEVKIT", 1 << 16)
+    source = ilsvrc(tmp_path / "source")
+    write_devkit(source / layouts.TARS[0]["devkit"], {"zeros": bytes(1 << 20)})
+    assert refused(source, "cannot read meta.mat", "it holds more than 65,536 bytes")
+
+
+def test_a_file_of_a_devkit_that_is_too_large_is_not_read(tmp_path, refused, monkeypatch):
+    source = ilsvrc(tmp_path / "source")
+    write_devkit(source / layouts.TARS[0]["devkit"], {
+        "meta.mat": bytes(9 << 20), "x_validation_ground_truth.txt": b"1\n"})
+    assert refused(source, "cannot read meta.mat", "KeyError('meta.mat')")
+
+
+@pytest.mark.parametrize("rows", [
+    [{"ILSVRC2012_ID": 1, "WNID": 5, "words": "dog", "num_children": 0}],
+    [{"ILSVRC2012_ID": 1, "WNID": "n1", "words": [1.0, 2.0], "num_children": 0}],
+    [{"ILSVRC2012_ID": "one", "WNID": "n1", "words": "dog", "num_children": 0}],
+    [{"WNID": "n1", "words": "dog", "num_children": 0}],
+    [{"ILSVRC2012_ID": 1, "WNID": "n1", "words": "dog"}],
+    [{"ILSVRC2012_ID": [], "WNID": "n1", "words": "dog", "num_children": 0}]])
+def test_a_devkit_whose_classes_are_none_is_told(tmp_path, refused, rows):
+    source = ilsvrc(tmp_path / "source")
+    write_devkit(source / layouts.TARS[0]["devkit"], {
+        "meta.mat": mat_file(structures("synsets", rows)), "x_validation_ground_truth.txt": b"1"})
+    assert refused(source, "cannot read meta.mat and the validation labels")
