@@ -30,6 +30,8 @@ TARS = ({"train": "ILSVRC2012_img_train.tar", "val": "ILSVRC2012_img_val.tar",
 MD5 = {"ILSVRC2012_img_train.tar": "1d675b47d978889d74fa0da5fadfb00e",
        "ILSVRC2012_img_val.tar": "29b22e2961454d5413ddabcf34fc5622",
        "ILSVRC2012_devkit_t12.tar.gz": "fa75699e90414af021442c21a62c3abf"}
+# How long a line of a list may be, in bytes, and how many classes its labels may make.
+LINE, CLASSES = 1 << 16, 1 << 20
 
 
 class Found:
@@ -167,9 +169,7 @@ def kaggle(source):
     table = source / "LOC_val_solution.csv"
     rows, val = [], None
     if table.is_file():
-        with open(table, newline="") as file:
-            rows = sorted((row["ImageId"], row["PredictionString"].split()[0])
-                          for row in csv.DictReader(file))
+        rows = sorted(read_table(table))
     elif (root / "val").is_dir():
         missing.append(f"{table.name} is missing, so the val pictures are left out")
     classes = train[1] if train else sorted({wnid for _, wnid in rows})
@@ -178,6 +178,33 @@ def kaggle(source):
                         labels_of([wnid for _, wnid in rows], classes, table))
     return Found("Kaggle's tree", {"train": train and train[0], "val": val}, classes,
                  dataset.descriptions(source), missing)
+
+
+def read_table(path):
+    """Yield the name of a picture and its wnid from the rows of LOC_val_solution.csv. Raises
+    UserError, which names the line."""
+    rows = csv.DictReader(line for _, line in lines_of(path))
+    try:
+        for row in rows:
+            yield row["ImageId"], row["PredictionString"].split()[0]
+    except (csv.Error, LookupError, AttributeError) as error:
+        line = 1 if isinstance(error, KeyError) else rows.line_num     # which names the columns
+        raise UserError(f"{path}, line {line}: is not `ImageId,PredictionString`, the second of "
+                        "which begins with a class") from error
+
+
+def lines_of(path):
+    """Yield the number of each line of a text file, from 1 on, and the line. Raises UserError
+    for one that is no text or has no end."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(iter(lambda: file.readline(LINE), b""), 1):
+            try:
+                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                if "\0" in text or len(line) == LINE:
+                    raise ValueError
+            except ValueError as error:              # such as UnicodeDecodeError
+                raise UserError(f"{path}, line {number}: is no line of text in UTF-8") from error
+            yield number, text.rstrip("\r\n")
 
 
 def lists(source):
@@ -199,16 +226,20 @@ def lists(source):
 def read_list(source, split):
     """The pictures that train.txt or val.txt names: Originals."""
     path, names, labels = source / f"{split}.txt", [], []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in lines_of(path):
         parts = line.rsplit(None, 1)
         if parts and (len(parts) < 2 or not parts[1].isdecimal()):
-            raise UserError(f"{path}, line {number}: {line!r} is not `path label`")
+            raise UserError(f"{path}, line {number}: {line[:99]!r} is not `path label`")
+        if parts and (len(parts[1]) > 18 or int(parts[1]) >= CLASSES):
+            raise UserError(f"{path}, line {number}: label {parts[1][:18]} is too large: labels "
+                            f"are 0 ... {CLASSES - 1:,}")
         if parts:
             names.append(parts[0])
             labels.append(int(parts[1]))
     if not names:
         raise UserError(f"{path} is empty")
-    inside = not (source / names[0]).exists() and (source / split / names[0]).exists()
+    inside = (not os.path.exists(source / names[0])
+              and os.path.exists(source / split / names[0]))
     return Originals(source / split if inside else source, names, labels)
 
 

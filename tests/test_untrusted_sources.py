@@ -10,8 +10,11 @@ from sources import (
     WNIDS,
     file_of,
     ilsvrc,
+    kaggle,
     lay_out,
     mat_file,
+    prepare,
+    splits,
     structures,
     tar_of,
 )
@@ -30,6 +33,54 @@ def refused(tmp_path, capsys):
         return True
 
     return refused
+
+
+# --- lists and tables -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content, line, words", [
+    ("a.jpg 0\nstra\u00dfe.jpg 0\n".encode("latin-1"), 2, "is no line of text in UTF-8"),
+    ("a.jpg 0\n".encode("utf-16"), 1, "is no line of text in UTF-8"),
+    ("a.jpg 0\n".encode("utf-16-le"), 1, "is no line of text in UTF-8"),
+    (b"a.jpg 0\nb\0.jpg 0\n", 2, "is no line of text in UTF-8"),
+    (b"a.jpg 0\n" + b"x" * 70_000 + b" 0\n", 2, "is no line of text in UTF-8"),
+    (b"a.jpg\n", 1, "'a.jpg' is not `path label`"),
+    (b"a.jpg 0\n\nb.jpg -1\n", 3, "'b.jpg -1' is not `path label`"),
+    (b"a.jpg 50000000\n", 1, "label 50000000 is too large: labels are 0 ... 1,048,575"),
+    (b"a.jpg 99999999999\n", 1, "label 99999999999 is too large"),
+    (b"a.jpg " + b"9" * 5000 + b"\n", 1, "label 999999999999999999 is too large")],
+    ids=["latin-1", "UTF-16", "UTF-16 without a mark", "NUL", "a long line", "no label",
+         "a label below zero", "a large label", "a larger one", "the largest"])
+def test_a_list_that_is_none_is_told_with_its_line(tmp_path, refused, content, line, words):
+    source = lay_out(tmp_path / "source", {"train.txt": content, "a.jpg": file_of(WNIDS[0])})
+    assert refused(source, f"{source / 'train.txt'}, line {line}: ", words)
+
+
+HEADER = b"ImageId,PredictionString\n"
+
+
+@pytest.mark.parametrize("content, line, words", [
+    (b"a,b\nc,n01440764 1 2 3 4\n", 1, "is not `ImageId,PredictionString`"),
+    (HEADER + b"a,n01440764 1 2 3 4\nb\n", 3, "is not `ImageId,PredictionString`"),
+    (HEADER + b"a, \n", 2, "is not `ImageId,PredictionString`"),
+    (HEADER + b"a\0,n01440764\n", 2, "is no line of text in UTF-8"),
+    (HEADER + b"\xff,n01440764\n", 2, "is no line of text in UTF-8"),
+    (HEADER.decode().encode("utf-16"), 1, "is no line of text in UTF-8")],
+    ids=["other columns", "a short row", "no prediction", "NUL", "latin-1", "UTF-16"])
+def test_a_table_that_is_none_is_told_with_its_line(tmp_path, refused, content, line, words):
+    source = lay_out(kaggle(tmp_path / "source"), {"LOC_val_solution.csv": content})
+    assert refused(source, f"{source / 'LOC_val_solution.csv'}, line {line}: ", words)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_list_or_a_table(tmp_path):
+    """As Excel and Windows save them."""
+    table = kaggle(tmp_path / "kaggle") / "LOC_val_solution.csv"
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"\n", b"\r\n"))
+    prepare(tmp_path / "kaggle", tmp_path / "to kaggle")
+    assert len(splits(tmp_path / "to kaggle")[1]) == 5
+    lay_out(tmp_path / "lists", {"train.txt": b"\xef\xbb\xbf1.jpg 0\r\n",
+                                 "1.jpg": file_of(WNIDS[0])})
+    assert prepare(tmp_path / "lists", tmp_path / "to lists")["splits"]["train"]["skipped"] == 0
 
 
 # --- tars -------------------------------------------------------------------------------------
