@@ -12,12 +12,12 @@ Lists keep their own numbers. Photographs are turned upright, as EXIF says the c
 Mean image and colours are those of the JPEGs that are stored, which is what the net sees.
 """
 import argparse
+import errno
 import hashlib
 import io
 import json
 import os
 import sys
-import warnings
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -40,6 +40,9 @@ except ModuleNotFoundError as error:
 
 MODES = {"L": "grey", "LA": "grey", "1": "black-and-white", "P": "palette",
          "I;16": "16-bit grey", "I": "16-bit grey"}         # as newer and older Pillows have it
+# What may be wrong with one path while the disk is well.
+OF_ONE_PATH = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP,
+               errno.ENAMETOOLONG, errno.ENXIO}
 
 
 # --- from source to target -----------------------------------------------------------------
@@ -68,8 +71,7 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
         if begin(target, settings, {claim.path.name}):
             say(f"{shown(target)} is prepared already")
         else:
-            with warnings.catch_warnings(), threadpool_limits(1):
-                warnings.simplefilter("ignore")        # what is irregular goes into the lists
+            with threadpool_limits(1):
                 shards = {split: pack(target, split, pictures, quality, per_file,
                                       workers or os.cpu_count())
                           for split, pictures in found.splits.items()}
@@ -159,16 +161,14 @@ def repacked(pictures, index, quality):
     try:
         data = pictures.read(index)
         picture = images.read(io.BytesIO(data), name)
-    except FileNotFoundError:
-        if not pictures.root.exists():                 # the whole disk is gone
-            raise
-        return images.BrokenPicture(f"{name}: is in the list, but there is no such file")
     except images.BrokenPicture as error:
         return error
     except OSError as error:
+        if error.errno in OF_ONE_PATH and os.path.exists(pictures.root):     # the disk is there
+            return images.broken(name, error.strerror)
         raise UserError(f"cannot read {name} in {pictures.root}: {error.strerror or error}; "
                         "what is finished stays: run the same command again") from error
-    with Image.open(io.BytesIO(data)) as original:
+    with Image.open(io.BytesIO(data), formats=images.KINDS) as original:
         kind = f"{MODES.get(original.mode, original.mode)} {original.format}"
     jpeg = io.BytesIO()
     Image.fromarray(picture).save(jpeg, "JPEG", quality=quality)

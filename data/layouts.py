@@ -13,7 +13,7 @@ from data import md5
 from data.tars import base, devkit, members, number_of
 from tinynet import rng
 from tinynet.errors import UserError
-from tinynet.pictures import dataset, packed
+from tinynet.pictures import dataset, images, packed
 from tinynet.progress import say, shown
 
 TREES = """\
@@ -62,10 +62,17 @@ class Originals:
         self.tar = None if extents is None else packed.FileOfParts(root)
 
     def read(self, index):
-        """The bytes of one picture's file."""
+        """The bytes of one picture's file. Raises OSError, and BrokenPicture for what is no
+        file or too large."""
+        name = self.names[index]
         if self.tar:
-            return self.tar.read(*self.extents[index].tolist())
-        return (self.root / self.names[index]).read_bytes()
+            offset, size = self.extents[index].tolist()
+            if size > images.MOST_BYTES:
+                raise images.broken(name, f"{size:,} bytes; the most that are read are "
+                                          f"{images.MOST_BYTES:,}")
+            return self.tar.read(offset, size)
+        with images.opened(self.root / name, name) as file:
+            return file.read()
 
     def only(self, indices):
         """Those of these indices."""

@@ -95,7 +95,7 @@ def test_a_listed_file_that_is_missing_is_skipped_and_listed(tmp_path):
                                            "1.jpg": file_of(WNIDS[0])})
     prepare(source, tmp_path / "target")
     assert (tmp_path / "target" / "skipped.txt").read_text() == (
-        "2.jpg\tis in the list, but there is no such file\n")
+        "2.jpg\tnot a readable picture (No such file or directory)\n")
 
 
 def test_nothing_but_broken_files_is_an_error(tmp_path):

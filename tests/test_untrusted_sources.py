@@ -1,6 +1,9 @@
 """What harm can a source of pictures do that somebody else made? It is told in a line, or the
 one picture is skipped and listed."""
+import errno
 import gzip
+import os
+import socket
 import tarfile
 
 import pytest
@@ -17,7 +20,9 @@ from sources import (
     splits,
     structures,
     tar_of,
+    val_name,
 )
+from tinynet.pictures import images
 
 pytestmark = pytest.mark.usefixtures("alarm")
 
@@ -33,6 +38,79 @@ def refused(tmp_path, capsys):
         return True
 
     return refused
+
+
+# --- single pictures --------------------------------------------------------------------------
+
+
+def test_what_is_wrong_with_one_path_is_skipped_and_listed(tmp_path, monkeypatch):
+    long = "long/" * 900 + "x.jpg"
+    names = ["good.jpg", "pipe.jpg", "socket.jpg", "folder.jpg", "loop.jpg", "missing.jpg",
+             "good.jpg/x.jpg", long]
+    source = lay_out(tmp_path / "source", {
+        "good.jpg": file_of(WNIDS[0]), "train.txt": "".join(f"{n} 0\n" for n in names).encode()})
+    monkeypatch.chdir(source)                      # the name of a socket must be short
+    os.mkfifo("pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind("socket.jpg")
+    os.mkdir("folder.jpg")
+    os.symlink("loop.jpg", "loop.jpg")
+    about = imagenet.prepare(source, tmp_path / "target", workers=2)
+    assert about["splits"]["train"]["pictures"] == 1
+    listed = (tmp_path / "target" / "skipped.txt").read_text().splitlines()
+    assert dict(line.split("\t") for line in listed) == {
+        name: f"not a readable picture ({why})" for name, why in {
+            "pipe.jpg": "no regular file of at most 268,435,456 bytes",
+            "socket.jpg": "No such device or address", "folder.jpg": "Is a directory",
+            "loop.jpg": "Too many levels of symbolic links",
+            "missing.jpg": "No such file or directory", "good.jpg/x.jpg": "Not a directory",
+            long: "File name too long"}.items()}
+
+
+def fails_with(number, monkeypatch):
+    """Let every picture called b.jpg fail to open with this error."""
+    whole = images.opened
+
+    def opened(path, name=None):
+        if str(path).endswith("b.jpg"):
+            raise OSError(number, os.strerror(number))
+        return whole(path, name)
+
+    monkeypatch.setattr(images, "opened", opened)
+
+
+TWO = {"a/a.jpg": file_of(WNIDS[0]), "a/b.jpg": file_of(WNIDS[0])}
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_picture_that_may_not_be_read_is_skipped_and_listed(tmp_path, monkeypatch, number):
+    fails_with(number, monkeypatch)
+    about = prepare(lay_out(tmp_path / "source", TWO), tmp_path / "target")
+    assert (about["splits"]["train"]["pictures"], about["splits"]["train"]["skipped"]) == (1, 1)
+    assert (tmp_path / "target" / "skipped.txt").read_text() == (
+        f"a/b.jpg\tnot a readable picture ({os.strerror(number)})\n")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE])
+def test_a_disk_that_fails_ends_the_preparing(tmp_path, monkeypatch, refused, number):
+    fails_with(number, monkeypatch)
+    assert refused(lay_out(tmp_path / "source", TWO), "cannot read a/b.jpg", os.strerror(number),
+                   "what is finished stays: run the same command again")
+    assert not (tmp_path / "target" / "prepared.json").exists()
+
+
+def test_a_picture_of_too_many_bytes_is_skipped_in_a_tar_as_in_a_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "MOST_BYTES", 10_000)
+    large = file_of(WNIDS[0], "BMP")
+    source = ilsvrc(tmp_path / "tars")
+    lay_out(source, {layouts.TARS[0]["val"]: tar_of({val_name(1): large,
+                                                     val_name(2): file_of(WNIDS[0])})})
+    lay_out(tmp_path / "folders", {"a/1.jpg": large, "a/2.jpg": file_of(WNIDS[0])})
+    for name, split, first in ("tars", "val", val_name(1)), ("folders", "train", "a/1.jpg"):
+        about = prepare(tmp_path / name, tmp_path / f"to {name}")
+        assert about["splits"][split]["pictures"] == about["splits"][split]["skipped"] == 1
+        listed = (tmp_path / f"to {name}" / "skipped.txt").read_text()
+        assert listed.startswith(f"{first}\tnot a readable picture (") and "10,000" in listed
 
 
 # --- lists and tables -------------------------------------------------------------------------

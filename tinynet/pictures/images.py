@@ -40,7 +40,7 @@ def broken(name, why):
     return BrokenPicture(f"{name}: not a readable picture ({' '.join(str(why).split())})")
 
 
-def opened(path):
+def opened(path, name=None):
     """The file of a picture, open for reading. Raises OSError, and BrokenPicture for a pipe,
     a device and a file of more than MOST_BYTES."""
     def at_once(path, flags):                      # who opens a pipe waits for a writer else
@@ -50,7 +50,7 @@ def opened(path):
     found = os.fstat(file.fileno())
     if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
         file.close()
-        raise broken(path, f"no regular file of at most {MOST_BYTES:,} bytes")
+        raise broken(name or path, f"no regular file of at most {MOST_BYTES:,} bytes")
     return file
 
 
@@ -71,9 +71,8 @@ def read(path, name=None):
     try:
         with (opened(path) if isinstance(path, str | os.PathLike) else nullcontext(path) as file,
               Image.open(file, formats=KINDS) as picture):
-            pixels = picture.width * picture.height
             most = MOST_PIXELS >> (picture.format == "WEBP")   # its decoder keeps three copies
-            large = pixels > most // 2
+            large = (pixels := picture.width * picture.height) > most // 2
             if pixels > most:
                 raise ValueError(f"{pixels:,} pixels; the most that are read are {most:,}")
             with one_large if large else nullcontext():
