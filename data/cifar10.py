@@ -7,7 +7,6 @@ wrote it decides what it runs. The reader here lets it name no function but its 
     python data/cifar10.py                         into data/cifar10, next to this file
     python data/cifar10.py --from PATH             only look at a copy that you have
 """
-import argparse
 import hashlib
 import io
 import lzma
@@ -32,7 +31,7 @@ try:
     from data import md5
     from tinynet.errors import UserError
     from tinynet.progress import warn
-    from tinynet.training.program import exit_status
+    from tinynet.training.program import Parser, exit_status
 except ModuleNotFoundError as error:
     sys.exit(f"cifar10.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")
@@ -327,7 +326,7 @@ def start(args):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Fetch CIFAR-10, or look at a copy of it.")
+    parser = Parser(description="Fetch CIFAR-10, or look at a copy of it.", prog="cifar10.py")
     parser.add_argument("folder", metavar="DIR", nargs="?", default=HOME,
                         help="where to keep it (default: cifar10, next to this file)")
     parser.add_argument("--from", dest="source", metavar="PATH",

@@ -11,7 +11,6 @@ Classes are in sorted order, as Caffe and PyTorch have them; the devkit numbers 
 Lists keep their own numbers. Photographs are turned upright, as EXIF says the camera was held.
 Mean image and colours are those of the JPEGs that are stored, which is what the net sees.
 """
-import argparse
 import errno
 import hashlib
 import io
@@ -33,7 +32,7 @@ try:
     from tinynet.pictures import batches, images, packed
     from tinynet.progress import bar, say, shown
     from tinynet.training.claim import Claim
-    from tinynet.training.program import exit_status
+    from tinynet.training.program import Parser, at_least, exit_status, typed
 except ModuleNotFoundError as error:
     sys.exit(f"imagenet.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")
@@ -229,31 +228,27 @@ def report(target, about):
 
 
 def parser():
-    main = argparse.ArgumentParser(description=f"{__doc__}\nSRC is one of\n\n{TREES}",
-                                   prog="imagenet.py",
-                                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    main = Parser(description=f"{__doc__}\nSRC is one of\n\n{TREES}", prog="imagenet.py")
     add = main.add_argument
     add("source", metavar="SRC", type=Path, help="where the pictures are; it is only read")
     add("target", metavar="DST", type=Path, help="a new folder, or one that is half prepared")
-    add("--quality", metavar="Q", type=within(int, 1, 100), default=95,
+    add("--quality", metavar="Q", type=at_least(1, 100), default=95,
         help="of the JPEGs, 1 ... 100 (%(default)s)")
-    add("--val-share", metavar="P", type=within(float, 0, 1), default=0.0,
+    add("--val-share", metavar="P", type=typed(share, "a number from 0 to 1"), default=0.0,
         help="without val pictures: hold this share back to test with, 0 ... 1 (%(default)s)")
-    add("--per-file", metavar="N", type=within(int, 1, 1 << 20), default=8192,
+    add("--per-file", metavar="N", type=at_least(1, 1 << 20), default=8192,
         help="pictures in a file (%(default)s)")
-    add("-j", "--workers", metavar="N", type=within(int, 1, 1024), default=os.cpu_count(),
+    add("-j", "--workers", metavar="N", type=at_least(1, 1024), default=os.cpu_count(),
         help="threads (one a core: %(default)s)")
     add("--check", action="store_true", help="first compare the md5 of ImageNet's tars")
     return main
 
 
-def within(kind, least, most):
-    """An argparse type: a number from `least` to `most`."""
-    def number(text):
-        if not least <= kind(text) <= most:
-            raise argparse.ArgumentTypeError(f"must be in {least} ... {most}, not {text}")
-        return kind(text)
-    return number
+def share(text):
+    """A number from 0 to 1. Raises ValueError for another, and for nan."""
+    if not 0 <= float(text) <= 1:
+        raise ValueError
+    return float(text)
 
 
 def start(args):

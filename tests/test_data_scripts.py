@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from data import cifar10, md5
+from data import cifar10, imagenet, md5
+from data import patterns as drawing
 from helpers import ROOT
 from tinynet.errors import UserError
 from tinynet.pictures import patterns
@@ -33,9 +34,36 @@ def test_what_a_reader_can_put_right_is_a_user_error(tmp_path):
         cifar10.find(tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [["--train", "0"], ["--sheet", "no/such/folder.png"]])
-def test_mistakes_with_the_patterns_are_clean_errors(arguments, tmp_path):
-    script = [sys.executable, ROOT / "data" / "patterns.py", tmp_path / "d", *arguments]
+WHOLE, NUMBER = "must be a whole number, at least ", "must be a number from 0 to 1"
+
+
+@pytest.mark.parametrize("script, arguments, words", [
+    (drawing, ["--train", "0"], f"argument --train: {WHOLE}1 and at most 1000000"),
+    (drawing, ["--val", "nan"], f"argument --val: {WHOLE}1 and at most 1000000, not 'nan'"),
+    (drawing, ["--train", "9" * 5000], f"argument --train: {WHOLE}1"),
+    (drawing, ["--seed", "-1"], f"argument --seed: {WHOLE}0"),
+    (drawing, ["--seed", "9" * 20], f"argument --seed: {WHOLE}0"),
+    (drawing, ["--size", "1e3"], f"argument --size: {WHOLE}1 and at most 8192"),
+    (drawing, ["--colour"], "unrecognized arguments: --colour"),
+    (cifar10, ["--colour"], "unrecognized arguments: --colour"),
+    (cifar10, ["a", "b"], "unrecognized arguments: b"),
+    (imagenet, ["a"], "the following arguments are required: DST"),
+    (imagenet, ["a", "b", "--val-share", "nan"], f"argument --val-share: {NUMBER}, not 'nan'"),
+    (imagenet, ["a", "b", "--val-share", "inf"], f"argument --val-share: {NUMBER}, not 'inf'"),
+    (imagenet, ["a", "b", "--val-share", "-0.1"], f"argument --val-share: {NUMBER}, not '-0.1'"),
+    (imagenet, ["a", "b", "--quality", "101"], f"argument --quality: {WHOLE}1 and at most 100"),
+    (imagenet, ["a", "b", "--per-file", "x"], f"argument --per-file: {WHOLE}1"),
+    (imagenet, ["a", "b", "-j", "0"], f"argument -j/--workers: {WHOLE}1 and at most 1024")])
+def test_a_mistyped_option_is_named_in_one_line(script, arguments, words, capsys):
+    with pytest.raises(SystemExit) as left:
+        script.main(arguments)
+    said = capsys.readouterr().err
+    assert left.value.code == 2 and said.count("\n") == 1
+    assert said.startswith(f"{script.__name__.removeprefix('data.')}.py: error: {words}"), said
+
+
+def test_a_sheet_that_cannot_be_written_is_a_clean_error(tmp_path):
+    script = [sys.executable, ROOT / "data" / "patterns.py", "--sheet", "no/such/folder.png"]
     done = subprocess.run(script, cwd=tmp_path, text=True, capture_output=True, timeout=60)
     assert done.returncode == 1 and done.stderr.startswith("patterns.py: error: ")
     assert "Traceback" not in done.stderr
