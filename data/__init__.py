@@ -1,8 +1,8 @@
 """Scripts that fetch or prepare a data set. What they make is kept out of git.
 
-patterns.py draws one, cifar10.py fetches one, imagenet.py packs photographs into one; how
-people keep those is told in layouts.py, ImageNet's tars in tars.py, and MATLAB's files are read
-by matlab.py.
+patterns.py draws one, cifar10.py fetches one (with fetch.py, and reads its files with
+pickles.py), imagenet.py packs photographs into one; how people keep those is told in layouts.py,
+ImageNet's tars in tars.py, and MATLAB's files are read by matlab.py.
 """
 import hashlib
 from pathlib import Path

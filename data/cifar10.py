@@ -8,16 +8,10 @@ wrote it decides what it runs. The reader here lets it name no function but its 
     python data/cifar10.py --from PATH             only look at a copy that you have
 """
 import hashlib
-import io
 import lzma
 import os
-import pickle
-import re
 import sys
 import tarfile
-import time
-import urllib.error
-import urllib.request
 import zlib
 from http.client import HTTPException
 from pathlib import Path
@@ -26,9 +20,10 @@ from typing import NamedTuple
 
 try:
     import numpy as np
-    from tqdm import tqdm
 
     from data import md5
+    from data.fetch import fetch
+    from data.pickles import unpickle
     from tinynet.errors import UserError
     from tinynet.progress import warn
     from tinynet.training.program import Parser, exit_status
@@ -159,81 +154,6 @@ def decode(content, where):
     return Labelled(np.ascontiguousarray(images), labels.astype(np.int64))
 
 
-# --- a pickle that can do nothing -------------------------------------------------------
-#
-# A pickle is a list of instructions; the dangerous ones call a function that the pickle
-# names. Here the few names that belong to an array lead to the classes below, which only
-# take notes, and every other name is refused. NumPy has called its module numpy.core and
-# numpy._core, and pickled arrays in two ways; files written by Python 2 hold bytes, where
-# Python 3 writes text and a call that turns it into bytes.
-
-
-def unpickle(content, where):
-    """The dict in a pickle of numbers, text, bytes, lists, dicts and arrays of integers, its
-    labels as an array.
-
-    Raises UserError if it names anything else, or is damaged.
-    """
-    try:
-        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
-        found = {key.decode() if isinstance(key, bytes) else key:
-                 value.array if isinstance(value, _Array) else value
-                 for key, value in found.items()}
-        return dict(found, labels=np.asarray(found.get("labels", ())))
-    except Exception as error:         # a damaged pickle can fail in any way
-        raise UserError(f"{where} is damaged or not to be trusted: {error}") from error
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module, name):
-        numpy_module = module.replace("numpy._core", "numpy.core")
-        known = {("numpy.core.multiarray", "_reconstruct"): _Array,
-                 ("numpy.core.numeric", "_frombuffer"): _Array.from_buffer,
-                 ("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): _DType,
-                 ("_codecs", "encode"): _latin1}
-        if (numpy_module, name) not in known:
-            raise pickle.UnpicklingError(f"it wants to use {module}.{name}")
-        return known[numpy_module, name]
-
-
-class _DType:
-    def __init__(self, code, *flags):
-        self.code, self.order = code, "="
-
-    def __setstate__(self, state):
-        self.order = state[1]
-
-    def read(self, content, shape):
-        code, order = ([text.decode() if isinstance(text, bytes) else text
-                        for text in (self.code, self.order)])
-        if not re.fullmatch("[iu][1248]", code):
-            raise pickle.UnpicklingError(f"an array of {code!r}, not of integers")
-        return np.frombuffer(content, np.dtype(order + code)).reshape(shape)
-
-
-class _Array:
-    def __init__(self, *how):
-        """Called with a first shape of (0,); what counts comes later, as the state."""
-
-    def __setstate__(self, state):
-        _, shape, dtype, column_major, content = state
-        self.array = dtype.read(content, shape[::-1] if column_major else shape)
-        if column_major:
-            self.array = self.array.T
-
-    @classmethod
-    def from_buffer(cls, content, dtype, shape, order):
-        made = cls()
-        made.__setstate__((1, shape, dtype, order == "F", content))
-        return made
-
-
-def _latin1(text, encoding):
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"text in {encoding}")
-    return text.encode("latin1")
-
-
 # --- fetching ---------------------------------------------------------------------------
 
 
@@ -266,52 +186,6 @@ def download(folder=HOME, urls=URLS, expected=MD5):
     raise UserError("\n    ".join([f"cannot fetch {ARCHIVE}:", *problems]) + "\n"
                     f"the same command goes on behind the {size:,} bytes that are there; or "
                     "fetch the file in another way and name it with --from")
-
-
-def fetch(url, part, slowest=0):
-    """Append to the file `part` what it lacks of a URL; a broken line is taken up again.
-
-    Raises OSError or HTTPException when nothing more comes, or when less than `slowest`
-    bytes a second come for ten seconds.
-    """
-    while True:
-        before = have = part.stat().st_size if part.exists() else 0
-        request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"})
-        try:
-            response = urllib.request.urlopen(request, timeout=30)
-        except urllib.error.HTTPError as error:
-            if error.code == 416:      # nothing behind the last byte: all of it is there
-                return
-            raise
-        with response:
-            if response.status != 206:                 # a server that cannot resume
-                have = 0
-            if "Content-Length" not in response.headers:
-                raise OSError("the server does not say how long the file is")
-            total = have + int(response.headers["Content-Length"])
-            with open(part, "ab" if have else "wb") as file:
-                _copy(response, file, have, total, slowest)
-                size = file.tell()
-        if size == total:
-            return
-        if size <= before:
-            raise OSError(f"the connection broke off at byte {size:,} of {total:,}")
-
-
-def _copy(response, file, have, total, slowest):
-    start, came = time.monotonic(), 0
-    host = response.url.split("/")[2]
-    with tqdm(total=total, initial=have, desc=f"from {host}", unit="B", unit_scale=True,
-              disable=None, leave=False) as progress:
-        while block := response.read(1 << 16):
-            file.write(block)
-            progress.update(len(block))
-            came += len(block)
-            seconds = time.monotonic() - start
-            if seconds > 10 and came < slowest * seconds:
-                raise OSError(f"only {came / seconds / 1000:.0f} kB/s")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def start(args):

@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import pytest
 
-from data import cifar10
+from data import cifar10, fetch
 
 ROWS = np.random.default_rng(0).integers(0, 256, (12, 3073)).astype(np.uint8)
 ROWS[:, 0] %= 10
@@ -297,7 +297,7 @@ def test_a_slow_mirror_gives_way_to_a_quick_one(tmp_path, serve, monkeypatch):
     slow, quick = serve(), serve()
     clock = iter(range(0, 10 ** 6, 11))
     with monkeypatch.context() as patch:
-        patch.setattr(cifar10.time, "monotonic", lambda: next(clock))
+        patch.setattr(fetch.time, "monotonic", lambda: next(clock))
         assert fetched(tmp_path, slow) == ARCHIVE              # the only one: patience
         assert slow.asked[:2] == [0, 65536]
         (tmp_path / cifar10.ARCHIVE).unlink()
