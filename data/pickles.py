@@ -5,39 +5,72 @@ Here the few names that belong to an array lead to the classes below, which only
 every other name is refused. NumPy has called its module numpy.core and numpy._core, and pickled
 arrays in two ways; files written by Python 2 hold bytes, where Python 3 writes text and a call
 that turns it into bytes.
+
+A pickle may also ask for more memory than it has bytes: it may file a note under the number two
+billion, or turn one text into bytes a thousand times. It is looked through before it is read.
 """
 import io
 import pickle
+import pickletools
 import re
 
 import numpy as np
 
 from tinynet.errors import UserError
 
+OPCODES = 1 << 20          # of a pickle; as many pictures as CIFAR-10's take 20,000 to 120,000
+LATIN1 = 1 << 26           # bytes that a pickle may make of texts; CIFAR-10's are 31 million
+
 
 def unpickle(content, where):
     """The dict in a pickle of numbers, text, bytes, lists, dicts and arrays of integers, its
     labels as an array.
 
-    Raises UserError if it names anything else, or is damaged.
+    Raises UserError if it names anything else, if it is damaged, or if it asks for more memory
+    than it has bytes.
     """
     try:
+        _look_through(content)
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         found = {key.decode() if isinstance(key, bytes) else key:
                  value.array if isinstance(value, _Array) else value
                  for key, value in found.items()}
-        return dict(found, labels=np.asarray(found.get("labels", ())))
+        labels = found.get("labels", [])
+        if isinstance(labels, list) and not all(type(label) is int for label in labels):
+            raise pickle.UnpicklingError("its labels are no list of whole numbers")
+        if not isinstance(labels, list | np.ndarray):
+            raise pickle.UnpicklingError(f"its labels are a {type(labels).__name__}")
+        return dict(found, labels=np.asarray(labels))
     except Exception as error:         # a damaged pickle can fail in any way
         raise UserError(f"{where} is damaged or not to be trusted: {error}") from error
 
 
+def _look_through(content):
+    """Raise UnpicklingError for what would make the reader take memory. That no content is longer
+    than the file, genops sees for itself."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if count == OPCODES:
+            raise pickle.UnpicklingError(f"it has more than {OPCODES:,} instructions")
+        # The reader keeps its notes in an array of twice the highest number.
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
+            raise pickle.UnpicklingError(f"note {argument:,} among {count:,} instructions")
+
+
 class _Unpickler(pickle.Unpickler):
+    left = LATIN1
+
+    def latin1(self, text, encoding):
+        self.left -= len(text)
+        if encoding != "latin1" or self.left < 0:
+            raise pickle.UnpicklingError(f"too much text, or in {encoding}")
+        return text.encode("latin1")
+
     def find_class(self, module, name):
         numpy_module = module.replace("numpy._core", "numpy.core")
         known = {("numpy.core.multiarray", "_reconstruct"): _Array,
                  ("numpy.core.numeric", "_frombuffer"): _Array.from_buffer,
                  ("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): _DType,
-                 ("_codecs", "encode"): _latin1}
+                 ("_codecs", "encode"): self.latin1}
         if (numpy_module, name) not in known:
             raise pickle.UnpicklingError(f"it wants to use {module}.{name}")
         return known[numpy_module, name]
@@ -73,9 +106,3 @@ class _Array:
         made = cls()
         made.__setstate__((1, shape, dtype, order == "F", content))
         return made
-
-
-def _latin1(text, encoding):
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"text in {encoding}")
-    return text.encode("latin1")

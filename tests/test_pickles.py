@@ -1,0 +1,59 @@
+"""A pickle that asks for more memory than it has bytes is refused before it is read."""
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from helpers import environment
+
+
+def memory_of(content):
+    """MB that reading a pickle takes in a process of its own, and what it says."""
+    program = ("import resource, sys; from data import pickles\n"
+               "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+               "try: pickles.unpickle(sys.stdin.buffer.read(), 'x')\n"
+               "except ValueError as error: print(error)\n"
+               "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)")
+    done = subprocess.run([sys.executable, "-c", program], input=content, env=environment(),
+                          capture_output=True, timeout=50, check=True)
+    *said, peak = done.stdout.decode().splitlines()
+    return int(peak), " ".join(said)
+
+
+@pytest.mark.parametrize("content, words", [
+    (bytes.fromhex("80027d72000000102e"), "note 268,435,456 among 2 instructions"),
+    (b"\x80\x02}p99999999\n.", "note 99,999,999 among 2 instructions"),
+    (b"\x80\x02" + b"N" * (1 << 20) + b".", "more than 1,048,576 instructions"),
+    (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"abc.", "only 4 remain"),
+    (b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"}.", "truncated")],
+    ids=["a note", "a note in figures", "instructions", "bytes", "a frame"])
+def test_a_pickle_that_asks_for_memory_is_refused_and_takes_none(content, words):
+    peak, said = memory_of(content)
+    assert words in said and "damaged or not to be trusted" in said
+    assert peak < 100
+
+
+def doubled(times):
+    """A list that holds itself before it was doubled twice, and so on: 2**times numbers."""
+    made = [1]
+    for _ in range(times):
+        made = [made, made]
+    return made
+
+
+@pytest.mark.parametrize("labels, words", [
+    (doubled(28), "its labels are no list of whole numbers"),
+    ((doubled(28),), "its labels are a tuple"), ([1.0], "no list of whole numbers"),
+    ({1: 2}, "its labels are a dict"), ("12", "its labels are a str")],
+    ids=["doubled", "doubled in a tuple", "floating point", "a dict", "text"])
+def test_labels_are_a_flat_list_of_whole_numbers(labels, words):
+    peak, said = memory_of(pickle.dumps({"labels": labels}, 2))
+    assert words in said and peak < 100
+
+
+def test_one_text_is_not_turned_into_bytes_again_and_again():
+    encode = b"c_codecs\nencode\nq\1(" + b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20)
+    encode += b"q\2X\6\0\0\0latin1q\3tR" + b"h\1(h\2h\3tR" * 1000
+    peak, said = memory_of(b"\x80\x02(" + encode + b"l.")
+    assert "too much text" in said and peak < 200
