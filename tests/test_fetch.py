@@ -1,0 +1,123 @@
+"""A file comes over the network in as many pieces as it takes."""
+import hashlib
+import http.server
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from data import cifar10, fetch
+
+ARCHIVE = np.random.default_rng(1).bytes(300_000)
+ARCHIVE_MD5 = hashlib.md5(ARCHIVE).hexdigest()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ARCHIVE, at most `most` bytes a connection; then it breaks off."""
+
+    def __init__(self, content=ARCHIVE, most=10 ** 9, resumes=True, status=None):
+        self.content, self.most, self.resumes, self.status = content, most, resumes, status
+        self.asked = []
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/{cifar10.ARCHIVE}"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server = self.server
+        start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+        server.asked.append(start)
+        if server.status or start >= len(server.content):
+            self.send_error(server.status or 416)
+            return
+        if not server.resumes:
+            start = 0
+        rest = server.content[start:]
+        self.send_response(206 if server.resumes else 200)
+        self.send_header("Content-Length", str(len(rest)))
+        self.end_headers()
+        self.wfile.write(rest[:server.most])
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(**how):
+        server = Server(**how)
+        servers.append(server)
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        return server
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def fetched(folder, *servers):
+    urls = [server.url for server in servers]
+    return cifar10.download(folder, urls, ARCHIVE_MD5).read_bytes()
+
+
+def test_a_broken_line_is_taken_up_again_where_it_broke(tmp_path, serve):
+    server = serve(most=130_000)
+    assert fetched(tmp_path, server) == ARCHIVE
+    assert server.asked == [0, 130_000, 260_000]
+    assert os.listdir(tmp_path) == [cifar10.ARCHIVE]
+
+
+def test_what_an_earlier_call_left_is_not_fetched_again(tmp_path, serve):
+    server = serve()
+    (tmp_path / (cifar10.ARCHIVE + ".part")).write_bytes(ARCHIVE[:1000])
+    assert fetched(tmp_path, server) == ARCHIVE and server.asked == [1000]
+    assert fetched(tmp_path, server) == ARCHIVE and server.asked == [1000]
+
+
+def test_a_file_that_was_whole_but_not_yet_renamed_is_taken(tmp_path, serve):
+    (tmp_path / (cifar10.ARCHIVE + ".part")).write_bytes(ARCHIVE)
+    assert fetched(tmp_path, serve()) == ARCHIVE
+
+
+def test_a_server_that_cannot_resume_starts_over(tmp_path, serve):
+    (tmp_path / (cifar10.ARCHIVE + ".part")).write_bytes(b"x" * 1000)
+    assert fetched(tmp_path, serve(resumes=False)) == ARCHIVE
+
+
+def test_the_next_mirror_goes_on_where_the_first_one_failed(tmp_path, serve):
+    gone, broken, whole = serve(status=404), serve(most=100_000, resumes=False), serve()
+    assert fetched(tmp_path, gone, broken, whole) == ARCHIVE
+    assert whole.asked == [100_000]
+
+
+def test_a_slow_mirror_gives_way_to_a_quick_one(tmp_path, serve, monkeypatch):
+    slow, quick = serve(), serve()
+    clock = iter(range(0, 10 ** 6, 11))
+    with monkeypatch.context() as patch:
+        patch.setattr(fetch.time, "monotonic", lambda: next(clock))
+        assert fetched(tmp_path, slow) == ARCHIVE              # the only one: patience
+        assert slow.asked[:2] == [0, 65536]
+        (tmp_path / cifar10.ARCHIVE).unlink()
+        fetched(tmp_path, slow, quick)
+    assert quick.asked == [65536]
+
+
+def test_a_file_with_the_wrong_md5_is_thrown_away_and_the_next_mirror_asked(tmp_path, serve):
+    other = serve(content=ARCHIVE[::-1])
+    assert fetched(tmp_path, other, serve()) == ARCHIVE
+    with pytest.raises(ValueError, match="the md5 is wrong"):
+        fetched(tmp_path / "b", other)
+    assert os.listdir(tmp_path / "b") == []
+
+
+def test_when_nothing_answers_it_says_what_was_tried_and_keeps_what_came(tmp_path, serve):
+    gone, broken = serve(status=503), serve(most=1000, resumes=False)
+    with pytest.raises(ValueError) as error:
+        fetched(tmp_path, gone, broken)
+    for words in (gone.url, "503", broken.url, "broke off at byte 1,000 of 300,000",
+                  "the 1,000 bytes that are there", "--from"):
+        assert words in str(error.value)
