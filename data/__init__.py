@@ -10,12 +10,14 @@ from pathlib import Path
 from tinynet.progress import bar
 
 
-def md5(path):
-    """The md5 of a file, in hexadecimal, with a bar: a large one takes minutes."""
-    path, digest = Path(path), hashlib.md5()
+def digests(path, *kinds):
+    """The digests of a file, in hexadecimal, with a bar: a large one takes minutes. kinds: names
+    that hashlib knows."""
+    path, made = Path(path), [hashlib.new(kind) for kind in kinds]
     with (open(path, "rb") as file,
-          bar(path.stat().st_size >> 20, f"md5 of {path.name} (MB)") as progress):
+          bar(path.stat().st_size >> 20, f"{kinds[0]} of {path.name} (MB)") as progress):
         while block := file.read(1 << 20):
-            digest.update(block)
+            for digest in made:
+                digest.update(block)
             progress.update()
-    return digest.hexdigest()
+    return [digest.hexdigest() for digest in made]

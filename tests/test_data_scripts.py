@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from data import cifar10, imagenet, md5
+from data import cifar10, digests, imagenet
 from data import patterns as drawing
 from helpers import ROOT
 from tinynet.errors import UserError
@@ -69,6 +69,8 @@ def test_a_sheet_that_cannot_be_written_is_a_clean_error(tmp_path):
     assert "Traceback" not in done.stderr
 
 
-def test_md5_of_a_file_is_that_of_its_bytes(tmp_path):
+def test_digests_of_a_file_are_those_of_its_bytes(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
-    assert md5(tmp_path / "abc") == "900150983cd24fb0d6963f7d28e17f72"
+    assert digests(tmp_path / "abc", "md5", "sha256") == [
+        "900150983cd24fb0d6963f7d28e17f72",
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]

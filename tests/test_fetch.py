@@ -1,4 +1,4 @@
-"""A file comes over the network in as many pieces as it takes."""
+"""A file comes over the network in as many pieces as it takes, and no other one comes."""
 import hashlib
 import http.server
 import os
@@ -8,16 +8,19 @@ import numpy as np
 import pytest
 
 from data import cifar10, fetch
+from tinynet.errors import UserError
 
 ARCHIVE = np.random.default_rng(1).bytes(300_000)
-ARCHIVE_MD5 = hashlib.md5(ARCHIVE).hexdigest()
+DIGESTS = {kind: hashlib.new(kind, ARCHIVE).hexdigest() for kind in ("md5", "sha256")}
 
 
 class Server(http.server.ThreadingHTTPServer):
     """Serves ARCHIVE, at most `most` bytes a connection; then it breaks off."""
 
-    def __init__(self, content=ARCHIVE, most=10 ** 9, resumes=True, status=None):
+    def __init__(self, content=ARCHIVE, most=10 ** 9, resumes=True, status=None, to=None,
+                 claims=None, chunked=False):
         self.content, self.most, self.resumes, self.status = content, most, resumes, status
+        self.to, self.claims, self.chunked = to, claims, chunked
         self.asked = []
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/{cifar10.ARCHIVE}"
@@ -28,6 +31,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server = self.server
         start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
         server.asked.append(start)
+        if server.to:
+            self.send_response(302)
+            self.send_header("Location", server.to)
+            self.end_headers()
+            return
         if server.status or start >= len(server.content):
             self.send_error(server.status or 416)
             return
@@ -35,7 +43,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             start = 0
         rest = server.content[start:]
         self.send_response(206 if server.resumes else 200)
-        self.send_header("Content-Length", str(len(rest)))
+        self.send_header("Content-Length", server.claims or str(len(rest)))
+        if server.chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+            rest = b"%x\r\n%b\r\n0\r\n\r\n" % (len(rest), rest)
         self.end_headers()
         self.wfile.write(rest[:server.most])
 
@@ -44,8 +55,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def serve():
+def serve(monkeypatch):
+    """Start servers, which may be asked without https."""
     servers = []
+    monkeypatch.setattr(fetch, "SCHEMES", ("http",))
 
     def start(**how):
         server = Server(**how)
@@ -61,7 +74,7 @@ def serve():
 
 def fetched(folder, *servers):
     urls = [server.url for server in servers]
-    return cifar10.download(folder, urls, ARCHIVE_MD5).read_bytes()
+    return cifar10.download(folder, urls, len(ARCHIVE), DIGESTS).read_bytes()
 
 
 def test_a_broken_line_is_taken_up_again_where_it_broke(tmp_path, serve):
@@ -109,7 +122,7 @@ def test_a_slow_mirror_gives_way_to_a_quick_one(tmp_path, serve, monkeypatch):
 def test_a_file_with_the_wrong_md5_is_thrown_away_and_the_next_mirror_asked(tmp_path, serve):
     other = serve(content=ARCHIVE[::-1])
     assert fetched(tmp_path, other, serve()) == ARCHIVE
-    with pytest.raises(ValueError, match="the md5 is wrong"):
+    with pytest.raises(ValueError, match="the md5 and sha256 is wrong"):
         fetched(tmp_path / "b", other)
     assert os.listdir(tmp_path / "b") == []
 
@@ -121,3 +134,43 @@ def test_when_nothing_answers_it_says_what_was_tried_and_keeps_what_came(tmp_pat
     for words in (gone.url, "503", broken.url, "broke off at byte 1,000 of 300,000",
                   "the 1,000 bytes that are there", "--from"):
         assert words in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["md5", "sha256"])
+def test_each_digest_must_be_right(tmp_path, serve, kind):
+    wrong = dict(DIGESTS, **{kind: "0" * len(DIGESTS[kind])})
+    with pytest.raises(UserError, match=f"the {kind} is wrong, what came was thrown away"):
+        cifar10.download(tmp_path, [serve().url], len(ARCHIVE), wrong)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/a", "ftp://127.0.0.1/a", "file:///etc/passwd"])
+def test_only_https_is_asked(tmp_path, url):
+    with pytest.raises(UserError, match=f"{url} is no address with https"):
+        cifar10.download(tmp_path, [url], len(ARCHIVE), DIGESTS)
+    assert all(url.startswith("https://") for url in cifar10.URLS)
+
+
+@pytest.mark.parametrize("to", ["ftp://127.0.0.1/a", "file:///etc/passwd", "HTTPS://127.0.0.1/a"])
+def test_only_https_is_followed(tmp_path, serve, to):
+    """Here http takes the place of https, which would need a certificate."""
+    with pytest.raises(UserError, match="127.0.0.1/a is no address with https|is not allowed"):
+        fetched(tmp_path, serve(to=to))
+    there = serve()
+    assert fetched(tmp_path, serve(to=there.url)) == ARCHIVE
+
+
+def test_a_file_of_another_size_is_not_read(tmp_path, serve):
+    for server, said in (
+            (serve(content=ARCHIVE + b"x"), "its file has 300,001 bytes and not 300,000"),
+            (serve(claims=str(10 ** 15)), "its file has 1,000,000,000,000,000 bytes"),
+            (serve(claims="many"), "the server does not say how long the file is")):
+        with pytest.raises(UserError, match=said):
+            fetched(tmp_path, server)
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_more_is_read_than_the_file_has(tmp_path, serve):
+    """A server may send in chunks more than it has said."""
+    server = serve(content=ARCHIVE + b"x" * 10 ** 6, claims=str(len(ARCHIVE)), chunked=True)
+    assert fetched(tmp_path, server) == ARCHIVE
