@@ -23,7 +23,7 @@ try:
     from data.pickles import unpickle
     from data.tars import Archive
     from tinynet.errors import UserError
-    from tinynet.progress import warn
+    from tinynet.progress import say, warn
     from tinynet.training.program import Parser, exit_status
 except ModuleNotFoundError as error:
     sys.exit(f"cifar10.py: error: {error}; start the environment first: . .venv/bin/activate "
@@ -210,11 +210,11 @@ def download(folder=HOME, urls=URLS, size=SIZE, expected=DIGESTS):
 
 def start(args):
     if args.source is None and _inside(Path(args.folder)) is None:
-        print(f"fetching {ARCHIVE} (170 MB) into {args.folder}")
+        say(f"fetching {ARCHIVE} (170 MB) into {args.folder}")
         download(args.folder)
     place = find(args.source or args.folder)
     train, test = load(place)
-    print(f"{place}: {len(train.images):,} pictures to learn from and "
+    say(f"{place}: {len(train.images):,} pictures to learn from and "
           f"{len(test.images):,} to test with, of {len(CLASSES)} classes")
     return 0
 

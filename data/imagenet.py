@@ -236,7 +236,7 @@ def parser():
         help="of the JPEGs, 1 ... 100 (%(default)s)")
     add("--val-share", metavar="P", type=typed(share, "a number from 0 to 1"), default=0.0,
         help="without val pictures: hold this share back to test with, 0 ... 1 (%(default)s)")
-    add("--per-file", metavar="N", type=at_least(1, 1 << 20), default=8192,
+    add("--per-file", metavar="N", type=at_least(1, 1 << 16), default=8192,
         help="pictures in a file (%(default)s)")
     add("-j", "--workers", metavar="N", type=at_least(1, 1024), default=os.cpu_count(),
         help="threads (one a core: %(default)s)")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 try:
     from tinynet.pictures.patterns import draw, sheet
+    from tinynet.training import figures
     from tinynet.training.program import SEED, Parser, at_least, exit_status
+    from tinynet.training.saved import output_file
 except ModuleNotFoundError as error:
     sys.exit(f"patterns.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")
@@ -19,7 +21,8 @@ MOST = 1_000_000               # pictures of a class
 
 def start(args):
     if args.sheet:
-        sheet(args.seed).save(args.sheet)
+        output_file(args.sheet)
+        figures.save(sheet(args.seed), args.sheet)
     else:
         draw(args.folder, args.train, args.val, args.seed, args.size)
     return 0
@@ -36,7 +39,7 @@ def main(argv=None):
     add("--seed", metavar="S", type=SEED, default=0, help="another seed, other pictures (0)")
     add("--size", metavar="P", type=at_least(1, 8192), default=256,
         help="pixels per side (256)")
-    add("--sheet", metavar="FILE", help="only draw a sheet of examples, into this file")
+    add("--sheet", metavar="FILE", help="only draw a sheet of examples, into this PNG file")
     args = parser.parse_args(argv)
     return exit_status("patterns.py", lambda: start(args))
 
