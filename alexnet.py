@@ -30,7 +30,7 @@ from textwrap import fill
 
 import numpy as np
 
-from tinynet import SGD, Layer, Sequential, Tensor, UserError, no_grad, ops, store
+from tinynet import SGD, Layer, Sequential, Tensor, UserError, no_grad, ops
 from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
@@ -168,6 +168,7 @@ def train(args):
     run = new_run(args, claim, saved, recipe, about, model, optimizer, loader)
     if not run.goes_on():
         say(f"nothing to do: step {run.step} of {run.last_step} is taken")
+        figures.draw_kernels(run.folder, model)                    # a kill may have come before
         return 0
 
     with run:                                                      # a bar; Ctrl-C is heard
@@ -243,9 +244,7 @@ def finish(run, folder, validation):
         if loader.skipped:
             say(f"{len(loader.skipped)} unreadable pictures in {loader.pictures.root} were "
                 "skipped")
-    kernels = run.folder / "kernels.png"
-    figures.save(figures.kernel_sheet(*[tower.conv1[0].W.numpy() for tower in run.model.towers]),
-                 kernels)
+    kernels = figures.draw_kernels(run.folder, run.model)
     following = ("test", run.best, folder, "--views", "10")
     if isinstance(validation.pictures, dataset.Pictures):  # else they have no files of their own
         following = "predict", run.best, validation.pictures.paths[0]
@@ -301,9 +300,8 @@ def test(args):
     mean, lines = evaluation.together(np.stack(logs), labels, shares)
     print(*lines, sep="\n")
     if args.save_probs:
-        with store.replacing(args.save_probs) as file:
-            np.savez(file, probabilities=np.exp(mean), labels=labels, classes=classes,
-                     names=[pictures.name(index) for index in indices])
+        names = [pictures.name(index) for index in indices]
+        evaluation.save(args.save_probs, np.exp(mean), labels, classes, names)
         print(f"saved: {shown(args.save_probs)}")
     return 0
 

@@ -171,6 +171,16 @@ def test_a_damaged_best_is_told_and_replaced(run, data, half):
     assert progress(half / "best.npz")["lowest_error"] <= progress(half)["lowest_error"]
 
 
+def test_killed_before_its_kernels_are_drawn_a_run_draws_them_when_asked_again(
+        run, data, trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    kernels = (folder / "kernels.png").read_bytes()
+    (folder / "kernels.png").unlink()
+    done = run("train", data, *SMALL, "--output-dir", folder, "--resume", "auto")
+    assert done.code == 0 and "nothing to do" in done.out
+    assert (folder / "kernels.png").read_bytes() == kernels
+
+
 # --- the log ------------------------------------------------------------------------------
 
 

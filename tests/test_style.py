@@ -16,7 +16,7 @@ WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
                       "options", "figures", "evaluation", "weights", "stall", "signals", "runs"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1400, "pictures": 720, "training": 1640, "tools": 810}
+BUDGETS = {"engine": 1400, "pictures": 720, "training": 1660, "tools": 810}
 
 
 def own_imports(path):

@@ -30,9 +30,16 @@ def kernel_sheet(*towers, zoom=5, columns=16):
 
 
 def save(picture, path):
-    """Write a picture as a PNG that is whole or not there."""
+    """Write a picture as a PNG that is whole or not there; returns the path."""
     with replacing(path) as file:
         picture.save(file, "PNG")
+    return path
+
+
+def draw_kernels(folder, model):
+    """Draw what conv1 of every tower of a net has learned into folder/kernels.png, the result."""
+    kernels = [tower.conv1[0].W.numpy() for tower in model.towers]
+    return save(kernel_sheet(*kernels), folder / "kernels.png")
 
 
 def _tile(kernel, zoom, gap):
