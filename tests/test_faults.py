@@ -161,6 +161,7 @@ def test_best_alone_is_gone_on_with(run, data, half, trained):
     done = run("train", data, *SMALL, "--output-dir", half, "--resume", "auto")
     assert done.code == 0 and "best.npz: epoch 2, step 4" in done.out
     assert same_net(half, trained.folder)
+    assert [step for kind, step in steps_logged(half) if kind == "validation"] == [3, EPOCH, LAST]
 
 
 def test_a_damaged_best_is_told_and_replaced(run, data, half):

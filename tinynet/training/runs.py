@@ -172,7 +172,7 @@ class Run:
                             "rename or delete it to train anew")
 
     def __enter__(self):
-        if not self.last.exists() and self.log_file.is_file():         # of a run that is gone
+        if not checkpoint_in(self.folder) and self.log_file.is_file():         # of a lost run
             os.replace(self.log_file, self.folder / "log.old.jsonl")
         self.log(dict(kind="start", step=self.step, **self.saved.settings_of_run()))
         if not self.print_freq:
