@@ -1,4 +1,5 @@
 """Checkpoints: what is saved comes back, and nothing that was saved is ever lost."""
+import io
 import os
 import shutil
 import signal
@@ -152,6 +153,24 @@ def test_a_plain_zip_file_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "meta.zip", "w") as file:
         file.writestr("meta", "{}")
     refused(tmp_path / "meta.zip")
+
+
+def test_a_name_that_occurs_twice_is_refused(path):
+    with zipfile.ZipFile(path, "a") as npz, pytest.warns(UserWarning, match="Duplicate name"):
+        npz.writestr("meta.npy", npz.read("meta.npy"))
+    with pytest.raises(UserError, match="has a name twice"):
+        Checkpoint(path)
+
+
+def test_a_shape_that_is_left_to_numpy_is_refused(path):
+    content = path.read_bytes()
+    with zipfile.ZipFile(path, "w") as npz:
+        npz.writestr("meta.npy", zipfile.ZipFile(io.BytesIO(content)).read("meta.npy"))
+        for name, array in some_arrays().items():
+            entry = io.BytesIO()
+            np.lib.format.write_array(entry, array)
+            npz.writestr(f"{name}.npy", entry.getvalue().replace(b"(11, 11", b"(-1, 11"))
+    assert "weights/conv.W holds float32 in the shape (-1, 11, 3, 8)" in refused(path)
 
 
 def test_an_npy_file_is_refused(tmp_path):

@@ -154,8 +154,9 @@ class Checkpoint:
                     raise ValueError("it was replaced while it was read: try again")
                 entries = npz.infolist()
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or (
-                        sum(entry.file_size for entry in entries) > self.stat.st_size):
-                    raise ValueError("it is compressed, which no file of tinynet is")
+                        sum(entry.file_size for entry in entries) > self.stat.st_size
+                        or len(set(npz.namelist())) < len(entries)):
+                    raise ValueError("it is compressed, or has a name twice: none of tinynet's is")
                 yield npz
         except (UserError, MemoryError):
             raise
@@ -170,8 +171,9 @@ def _array(npz, name, kinds):
         if np.lib.format.read_magic(entry) != (1, 0):
             raise ValueError(f"{name} is of another version of NumPy's format")
         shape, by_columns, dtype = np.lib.format.read_array_header_1_0(entry)
-        if dtype.kind not in kinds or dtype.str[1:] in ("f2", "f16"):
-            raise ValueError(f"{name} holds {dtype}")
+        if dtype.kind not in kinds or dtype.str[1:] in ("f2", "f16") or (
+                min((0, *shape)) < 0):                 # reshape would take -1 for what fits
+            raise ValueError(f"{name} holds {dtype} in the shape {shape}")
         content = bytearray(entry.read())
     array = np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
     if dtype.kind == "f" and not np.isfinite(array).all():
