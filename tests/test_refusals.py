@@ -91,6 +91,12 @@ def test_an_option_that_makes_no_sense_is_refused(run, data, tmp_path, options):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("word", ["", "--lr=", "--lr=--", "--steps=--"])
+def test_a_word_or_a_value_that_is_empty_is_refused(run, data, tmp_path, word):
+    done = run("train", data, *SMALL, word, "--output-dir", tmp_path / "run")
+    assert done.code == 2 and "is a variable unset?" in done.err
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_test_refuses_batches_of_nothing(run, trained, size):
     done = run("test", trained.folder, "-b", size, "--device", "cpu")

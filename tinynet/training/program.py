@@ -23,7 +23,8 @@ class Parser(argparse.ArgumentParser):
         open_streams()                     # --help prints
         words = list(map(str, sys.argv[1:] if args is None else args))
         for before, word in zip([self.prog, *words], words, strict=False):
-            if not word or word.startswith("--") and word.endswith("="):
+            # Of "--lr=--" argparse drops the "--".
+            if not word or word.startswith("--") and word.endswith(("=", "=--")):
                 self.error(f"the word behind {before} is empty: is a variable unset?" if not word
                            else f"{word} without a value: is a variable unset?")
         return super().parse_args(words, namespace)
