@@ -134,6 +134,8 @@ class Recipe:
             for word in getattr(self, name):
                 if word not in AFTER_CONV:
                     raise UserError(f"{name} is made of {', '.join(AFTER_CONV)}, not {word!r}")
+            if getattr(self, name).count("pool") != 1:         # map_sides counts on it
+                raise UserError(f"{name} has one pool, not {','.join(getattr(self, name))}")
         for name in ("kernels", "neurons", "crop", "share", "batch_size", "epochs", "patience",
                      "step_epochs"):
             value = getattr(self, name)
