@@ -263,7 +263,7 @@ def load(saved, device_names):
     """A net in test mode and its picture preparation, from a Saved."""
     recipe = recipes.from_dict(saved.recipe, saved.path)
     model = build(len(saved.classes), options.two_devices(device_names, recipe.towers), recipe)
-    saved.file.load_weights(model)
+    saved.load_weights(model)
     return model.eval(), Preparation(recipe, known_statistics(saved, None))
 
 

@@ -126,7 +126,7 @@ class Run:
     def restore(self, saved, lr=None):
         """Go on from a Saved; `lr`, if given, replaces its learning rate."""
         self._refuse_other_settings(saved)
-        saved.file.load_weights(self.model)
+        saved.load_weights(self.model)
         weights = self.optimizer.parameters
         shapes = {name: w.shape for name, w in weights.items()}
         for name, array in saved.file.arrays("velocity/", shapes).items():

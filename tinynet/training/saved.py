@@ -5,6 +5,8 @@ import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
+import numpy as np
+
 from .. import schema, store
 from ..errors import UserError
 from ..progress import say, shown
@@ -74,6 +76,13 @@ class Saved:
         if not saved.classes or len(set(saved.classes)) < len(saved.classes):
             raise UserError(f"{shown(saved.path)}: classes has no names, or one twice")
         return saved
+
+    def load_weights(self, model):
+        """Put the saved weights into a model. Raises UserError for what it cannot reckon with."""
+        self.file.load_weights(model)
+        for name, w in model.parameters():
+            if w.data.dtype != np.float32:             # not every op takes several widths
+                raise UserError(f"{shown(self.path)}: {name} is of {w.data.dtype}, not float32")
 
     def settings_of_run(self):
         """What stays the same from the first step to the last, for the log."""

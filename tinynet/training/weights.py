@@ -94,8 +94,10 @@ def copy_weights(path, model, classes):
         raise UserError(f"{shown(path)} has no layer of the sizes of this net: nothing to start "
                         "from")
     for name in (name for layer in copied for name in layers[layer]):
-        parameters[name].data = parameters[name].device.put(
-            found[name].astype(np.float32, copy=False))
+        first = found[name].astype(np.float32, copy=False)
+        if not np.isfinite(first).all():
+            raise UserError(f"{shown(path)}: {name} has numbers that are too large for float32")
+        parameters[name].data = parameters[name].device.put(first)
     return [f"first weights from {shown(path)}:"] + [
         f"  {layer:6} {'copied' if layer in copied else 'drawn anew'}" for layer in layers]
 
