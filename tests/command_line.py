@@ -58,8 +58,8 @@ def started(*argv, program=PROGRAM, stdout=subprocess.PIPE, stderr=subprocess.PI
                             env=environment(), stdout=stdout, stderr=stderr)
 
 
-def ended(process):
-    out, err = process.communicate(timeout=50)
+def ended(process, timeout=50):
+    out, err = process.communicate(timeout=timeout)
     return SimpleNamespace(code=process.returncode, out=out, err=err)
 
 
