@@ -22,14 +22,20 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(),
                                 reason="no /proc here, so the memory cannot be limited")
 
 
-def test_every_input_is_read_or_refused_with_one_sentence(request):
+def test_every_input_is_read_or_refused_with_one_sentence(request, tmp_path):
     wanted = request.config.getoption("--fuzz")
     jobs, count = (2, wanted) if wanted else (1, 60)
+    files = [open(tmp_path / str(first), "w+") for first in range(jobs)]
     processes = [subprocess.Popen(
         [sys.executable, fuzzing.__file__, *map(str, (first, count, jobs))], cwd=ROOT, text=True,
-        stdout=subprocess.PIPE, env=environment()) for first in range(jobs)]
-    found = [json.loads(line) for process in processes for line in process.stdout]
-    assert [process.wait() for process in processes] == [0] * jobs and len(found) == count
+        stdout=file, env=environment()) for first, file in enumerate(files)]
+    assert [process.wait() for process in processes] == [0] * jobs
+    found = []
+    for file in files:
+        with file:
+            file.seek(0)
+            found += map(json.loads, file)
+    assert len(found) == count
     print(fuzzing.table(found))
     bad = [one for one in found if one["verdict"] not in fuzzing.GOOD]
     for one in bad[:50]:
