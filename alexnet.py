@@ -22,6 +22,8 @@ try:
 except ImportError as problem:
     sys.exit(f"alexnet.py: error: {problem}\nstart the environment with  . .venv/bin/activate   "
              "(README's first command makes it)")
+except KeyboardInterrupt:
+    sys.exit(130)
 
 import json
 from dataclasses import asdict
@@ -280,7 +282,7 @@ def test(args):
                             "classes: their probabilities have no mean")
     shares = options.weights_of_nets(args.weights, len(nets))
     if args.save_probs:
-        checkpoints.output_file(args.save_probs, *[net.path for net in nets])
+        checkpoints.output_file(args.save_probs, ".npz", *[net.path for net in nets])
     pictures = packed.data_set(folder or nets[0].data, "val", classes)
     print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)},\n"
           f"shorter side to {images.SIDE}, central square; a tie counts as an error;\n"
@@ -335,7 +337,7 @@ def predict(args):
 def export(args):
     """Write the weights of a checkpoint for other programs, as PyTorch has them."""
     saved = Saved.of_alexnet(args.checkpoint)
-    checkpoints.output_file(args.file, saved.path)
+    checkpoints.output_file(args.file, ".safetensors", saved.path)
     model, prepare = load(saved, "cpu")
     layers = weights.export(args.file, model, saved, prepare.statistics.mean)
     for name, array in layers.items():

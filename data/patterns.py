@@ -21,7 +21,7 @@ MOST = 1_000_000               # pictures of a class
 
 def start(args):
     if args.sheet:
-        output_file(args.sheet)
+        output_file(args.sheet, ".png")
         figures.save(sheet(args.seed), args.sheet)
     else:
         draw(args.folder, args.train, args.val, args.seed, args.size)

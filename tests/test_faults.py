@@ -80,13 +80,15 @@ def test_what_cannot_be_saved_in_its_folder_is_saved_elsewhere(
 
     at_step(3, put_a_file_there)
     done = run("train", data, *SMALL, "-p", 1, "--output-dir", tmp_path / "run")
-    there = tmp_path / "elsewhere" / "run-step-3.npz"
-    assert is_clean_error(done, "cannot write", f"until step 3 is in {there}")
+    (there,) = (tmp_path / "elsewhere").iterdir()
+    assert is_clean_error(done, "cannot write", f"until step 3 is in {there}: move it to ",
+                          tmp_path / "run" / "last.npz", "and go on with")
     (tmp_path / "run").unlink()
-    assert run("train", "--resume", there, "--output-dir", tmp_path / "on", "--steps", 4,
-               "--device", "cpu").code == 0
+    (tmp_path / "run").mkdir()
+    there.rename(tmp_path / "run" / "last.npz")
+    assert run("train", "--resume", tmp_path / "run", "--steps", 4, "--device", "cpu").code == 0
     run("train", data, *SMALL, "--steps", 4, "--output-dir", tmp_path / "whole")
-    assert same_net(tmp_path / "on", tmp_path / "whole")
+    assert same_net(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(run, data, tmp_path, at_step):

@@ -24,22 +24,26 @@ def outputs(checkpoint, data, file):
 
 @pytest.mark.parametrize("which", [0, 1], ids=["export", "test"])
 def test_an_output_never_replaces_an_input_or_a_checkpoint(run, data, half, tmp_path, which):
-    best = half / "last.npz"
-    other = tmp_path / "other.safetensors"                     # a checkpoint, whatever its name
-    other.write_bytes(best.read_bytes())
-    again = tmp_path / "again.safetensors"
-    again.symlink_to(other)
-    before = contents(half)
-    for file, word in (best, "is read here"), (other, "is a checkpoint"), (again, "is a link"), (
-            tmp_path, "is a folder"):
-        assert is_clean_error(run(*outputs(best, data, file)[which]), file.name, word)
-    assert contents(half) == before and other.read_bytes() == best.read_bytes()
+    net = half / "last.npz"
+    own = net if which else net.rename(half / "net.safetensors")       # a checkpoint all the same
+    other = tmp_path / ("other" + own.suffix)
+    other.write_bytes(own.read_bytes())
+    link = tmp_path / ("link" + own.suffix)
+    link.symlink_to(other)
+    picture = next((data / "val").glob("*/*.jpg"))
+    before, looked_like = contents(half), picture.read_bytes()
+    for file, word in (own, "is read here"), (other, "is a checkpoint"), (link, "is a link"), (
+            tmp_path, "is a folder"), (picture, f"is a {own.suffix} file"), (
+            half / "log.jsonl", f"is a {own.suffix} file"):
+        assert is_clean_error(run(*outputs(own, data, file)[which]), file.name, word)
+    assert contents(half) == before and other.read_bytes() == own.read_bytes()
+    assert picture.read_bytes() == looked_like
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["export", "test"])
 def test_an_output_is_tried_before_anything_long(run, data, half, tmp_path, monkeypatch, which):
     monkeypatch.setattr("alexnet.load", lambda *args: pytest.fail("the net was loaded"))
-    nowhere = tmp_path / "nowhere" / "net.safetensors"
+    nowhere = tmp_path / "nowhere" / ("net.npz" if which else "net.safetensors")
     assert is_clean_error(run(*outputs(half / "last.npz", data, nowhere)[which]), "nowhere",
                           "No such file or directory", "is the name right")
 

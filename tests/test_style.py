@@ -13,10 +13,11 @@ ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "win
           "pool", "norm", "schema", "store", "layers", "split", "optim", "progress"]
 WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
          "training": ["schedules", "cuda_convnet", "recipes", "claim", "saved", "program",
-                      "options", "figures", "evaluation", "weights", "stall", "signals", "runs"],
+                      "options", "figures", "evaluation", "weights", "stall", "signals", "log",
+                      "runs"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1400, "pictures": 720, "training": 1660, "tools": 810}
+BUDGETS = {"engine": 1410, "pictures": 720, "training": 1710, "tools": 810}
 
 
 def own_imports(path):

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import shutil
+import weakref
 import zipfile
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,8 +50,9 @@ def replacing(path):
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        yield (content := io.BytesIO())    # zip files are written back and forth
-        path.write_bytes(content.getvalue())
+        yield (content := io.BytesIO())    # a zip file is written with seeks, which a pipe lacks
+        with _naming(path, None):
+            path.write_bytes(content.getvalue())
         return
     with _aside(path) as aside, open(aside, "xb") as file:     # x: never through a planted link
         yield file
@@ -73,12 +75,9 @@ def _aside(path):
     """A name beside `path` that nobody has. The file there takes the place of `path`."""
     aside = path.with_name(f"{path.name}.{os.urandom(4).hex()}.part")
     try:
-        yield aside
-        os.replace(aside, path)
-    except OSError as error:
-        error.filename = str(path)         # a write tells none
-        raise
-    else:
+        with _naming(path, aside):
+            yield aside
+            os.replace(aside, path)
         with suppress(OSError):            # else a power failure may undo the new name
             folder = os.open(path.parent, os.O_RDONLY)         # not on Windows
             try:
@@ -86,7 +85,19 @@ def _aside(path):
             finally:
                 os.close(folder)
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):
+            aside.unlink()
+
+
+@contextmanager
+def _naming(path, aside):
+    """An error names the file that was meant, where a write names none, and others `aside`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename in (None, str(aside), aside):
+            error.filename = str(path)
+        raise
 
 
 # --- reading ----------------------------------------------------------------------------
@@ -106,7 +117,9 @@ class Checkpoint:
             self.path = self.path / "last.npz"
         if not self.path.is_file():
             raise UserError(f"{self.path}: there is no such {what}")
-        self.stat = os.stat(self.path)
+        # Kept open: whoever replaces the file meanwhile does not change what is read.
+        self.file = open(self.path, "rb")
+        weakref.finalize(self, self.file.close)
         with self._opened() as npz:
             names = [name.removesuffix(".npy") for name in npz.namelist()]
             meta = json.loads(str(_array(npz, "meta", "U"))) if "meta" in names else None
@@ -149,12 +162,10 @@ class Checkpoint:
         """The file as a zip archive of entries that take no more memory than the file has
         bytes. The many ways in which a damaged file can fail become one clear error."""
         try:
-            with open(self.path, "rb") as file, zipfile.ZipFile(file) as npz:
-                if not os.path.samestat(self.stat, os.fstat(file.fileno())):
-                    raise ValueError("it was replaced while it was read: try again")
-                entries = npz.infolist()
+            with zipfile.ZipFile(self.file) as npz:
+                entries, size = npz.infolist(), os.fstat(self.file.fileno()).st_size
                 if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or (
-                        sum(entry.file_size for entry in entries) > self.stat.st_size
+                        sum(entry.file_size for entry in entries) > size
                         or len(set(npz.namelist())) < len(entries)):
                     raise ValueError("it is compressed, or has a name twice: none of tinynet's is")
                 yield npz

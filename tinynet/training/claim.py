@@ -27,16 +27,16 @@ class Claim:
         made = [path for path in (self.folder, *self.folder.parents) if not path.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
         self.path = self.folder / ".lock"
-        self.close = weakref.finalize(self, _give_back, self._locked() if fcntl else None,
-                                      self.path, made)
+        self.file = self._locked() if fcntl else None
+        self.close = weakref.finalize(self, _give_back, self.file, self.path, made)
         for half in self.folder.glob("*.part"):                # store.replacing's
             if re.fullmatch(r".+\.[0-9a-f]{8}\.part", half.name):
                 half.unlink()
 
     def _locked(self):
         while True:
-            file = open(self.path, "r+", opener=lambda path, flags: os.open(   # no planted link
-                path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666))
+            file = open(self.path, "r+", errors="replace", opener=lambda path, flags: os.open(
+                path, flags | os.O_CREAT | os.O_NOFOLLOW, 0o666))          # no planted link
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -46,19 +46,28 @@ class Claim:
                                 "end, or choose another folder") from None
             except OSError:                # a file system without locks
                 pass
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(file.fileno()), os.stat(self.path)):
-                    file.truncate(0)
-                    file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-                    file.flush()
-                    return file
+            if self._is_there(file):
+                file.truncate(0)
+                file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+                file.flush()
+                return file
             file.close()                   # whoever had it has just removed it: once more
+
+    def _is_there(self, file):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self.path))
+
+    def is_ours(self):
+        """Whether the folder of this name is still the one that was taken: somebody may have
+        removed or renamed it, and somebody else have made another."""
+        return not self.file or self._is_there(self.file)
 
 
 def _give_back(file, path, made):
     if file:
-        with suppress(OSError):
-            path.unlink()                  # before the lock ends: then it may be another's
+        with suppress(OSError):            # before the lock ends: then it may be another's
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                path.unlink()
         file.close()
     with suppress(OSError):                # as soon as one is not empty
         for folder in made:

@@ -133,6 +133,7 @@ NEXT = {errno.ENOSPC: "make room, or write elsewhere",
         errno.EMFILE: "allow more open files: ulimit -n 4096",
         errno.EACCES: "change its rights, or choose another place",
         errno.EROFS: "choose another place", errno.ENOTDIR: "choose another place",
+        errno.EEXIST: "choose another name", errno.ELOOP: "remove the link",
         errno.ENOENT: "is the name right, and its folder there?"}
 
 

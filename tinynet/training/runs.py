@@ -12,6 +12,7 @@ import math
 import os
 import tempfile
 import time
+import traceback
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import cached_property
@@ -25,8 +26,9 @@ from ..errors import Interrupted, UserError
 from ..progress import bar, say, shown, warn
 from .claim import Claim
 from .evaluation import Meter, in_words
+from .log import Log
 from .program import os_error
-from .saved import Saved, checkpoint_in
+from .saved import Saved, checkpoint_in, lowest_error
 from .signals import Interruptible
 
 SLOW = 600                     # seconds: what takes longer is said at the start
@@ -62,11 +64,13 @@ class Run:
     def __init__(self, folder, model, optimizer, loader, *, epochs, last=None, saved=None,
                  arrays=(), plateau=None, watch=None, print_freq=None, save_freq=None, points=1,
                  how_to_go_on="the same command goes on", if_slow=""):
+        self.claim = None
         with self._writing(folder):
             self.claim = folder if isinstance(folder, Claim) else Claim(folder)
         self.folder = self.claim.folder
         self.last, self.best = self.folder / "last.npz", self.folder / "best.npz"
         self.log_file = self.folder / "log.jsonl"
+        self._log_file = Log(self.log_file)
         self.model, self.optimizer, self.loader = model, optimizer, loader
         self.epochs, self.stop_at = epochs, last
         self.saved, self.extra = saved or Saved(), dict(arrays)
@@ -132,13 +136,12 @@ class Run:
         for name, array in saved.file.arrays("velocity/", shapes).items():
             self.optimizer.velocity[name] = weights[name].device.put(array)
         self.at, self.history = saved.progress, saved.history
-        self.at.lowest_error = self._lowest_error_of_best()
+        with self._writing(self.best):
+            self.at.lowest_error = lowest_error(saved, self.best)
         if self.plateau:
             vars(self.plateau).update(self.at.plateau)
-        if saved.path.parent.samefile(self.folder) and self.log_file.is_file():
-            # What came after the checkpoint is taken anew, and would stand there twice.
-            with self._writing(self.log_file):
-                os.truncate(self.log_file, min(self.at.logged, self.log_file.stat().st_size))
+        if saved.path.parent.samefile(self.folder) and self.at.logged is not None:
+            self._log_file.cut(self.at.logged)         # what came after would stand there twice
         if self.at.lr:
             self.optimizer.lr = self.at.lr if lr is None else lr
         if saved.unreported and not self.print_freq:
@@ -155,14 +158,6 @@ class Run:
         old = self.folder.with_name(self.folder.name + ".npz")     # where 0.1 had it
         path = checkpoint_in(self.folder) or old
         return self.restore(Saved.read(path)) if path.exists() else self
-
-    def _lowest_error_of_best(self):
-        """Of the net in best.npz. In a new folder there is none; then the next is the best."""
-        try:
-            return Saved.read(self.best).progress.lowest_error if self.best.exists() else math.inf
-        except UserError as error:
-            warn(f"{error}; the best validation from here on replaces it")
-            return math.inf
 
     def _refuse_other_settings(self, saved):
         own = json.loads(json.dumps(self.saved.settings))          # tuples become lists
@@ -185,13 +180,14 @@ class Run:
         return self
 
     def __exit__(self, kind, error, trace):
-        self.bar.close()
-        self.interrupted.__exit__()
         kept = ""
-        if isinstance(error, Exception) and not isinstance(error, Diverged) and (
-                self.step and not self.inside_step):
+        if isinstance(error, Exception) and not isinstance(error, Diverged) and self.step and (
+                not self.inside_step or not _is_within(self.optimizer.step, trace)):
             kept = self._rescue()          # what was learned, whatever went wrong
+        self.interrupted.__exit__()
         self.claim.close()
+        with suppress(OSError):            # of a terminal that is gone
+            self.bar.close()
         if isinstance(error, UserError) and kept:
             raise UserError(f"{error}\n{kept}") from error
         if kept:
@@ -202,16 +198,20 @@ class Run:
     def _rescue(self):
         """Save in the folder, even if somebody has removed it; else wherever one can. Returns
         what to say of it."""
-        for folder in self.folder, Path(tempfile.gettempdir()), Path.home():
+        with suppress(OSError, UserError):
+            if not self.claim.is_ours():
+                self.claim = Claim(self.folder)        # somebody else may have it now
+                if checkpoint_in(self.folder):
+                    raise UserError("of another run")
+            self.save()
+            return f"what was learned is saved: {self.how_to_go_on}"
+        for folder in tempfile.gettempdir(), Path.home():
+            path = Path(folder, f"{self.folder.name}-step-{self.step}-{os.urandom(3).hex()}.npz")
             with suppress(OSError, UserError):
-                if folder is self.folder:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    self.save()
-                    return f"saved; when that is mended, {self.how_to_go_on}"
-                path = folder / f"{self.folder.name}-step-{self.step}.npz"
                 store.save(path, *self._content())
-                return f"what was learned until step {self.step} is in {path}"
-        return f"nothing could be saved: {self._kept()}"
+                return (f"what was learned until step {self.step} is in {path}: move it to "
+                        f"{shown(self.last)}, and {self.how_to_go_on}")
+        return f"it could be saved nowhere, not in {tempfile.gettempdir()} either: {self._kept()}"
 
     # a step
 
@@ -325,10 +325,7 @@ class Run:
     def log(self, row):
         """Add a row, anything that JSON can hold, to log.jsonl."""
         with self._writing(self.log_file):
-            if self.log_file.exists() and not self.log_file.is_file():
-                raise OSError("it is no file")         # a pipe would wait for its reader
-            with open(self.log_file, "a") as file:
-                file.write(json.dumps(row) + "\n")
+            self._log_file.add(row)
 
     # what is kept
 
@@ -357,7 +354,7 @@ class Run:
         self.at.lr = self.optimizer.lr
         if self.plateau:
             self.at.plateau = {name: getattr(self.plateau, name) for name in self.plateau.STATE}
-        self.at.logged = self.log_file.stat().st_size if self.log_file.is_file() else 0
+        self.at.logged = self._log_file.size()
         self.saved.progress, self.saved.history = self.at, self.history
         sums = self.meter.sums
         self.saved.unreported = None if sums is None else [
@@ -366,7 +363,10 @@ class Run:
 
     @contextmanager
     def _writing(self, path):
-        """A full disk or a missing right, said in the reader's terms."""
+        """A full disk or a missing right, said in the reader's terms; and a folder that is ours
+        no more."""
+        if self.claim and not self.claim.is_ours():
+            raise UserError(f"cannot write {shown(path)}: its folder was removed or renamed")
         try:
             yield
         except OSError as error:
@@ -380,6 +380,12 @@ class Run:
     def _kept(self):
         return (f"the last good checkpoint is {shown(self.last)}; go on from it"
                 if self.last.exists() else "nothing was saved yet; start again")
+
+
+def _is_within(function, trace):
+    """Whether an error came out of a function: so an update is half done, say."""
+    code = function.__func__.__code__
+    return any(frame.f_code is code for frame, _ in traceback.walk_tb(trace))
 
 
 def _duration(seconds):

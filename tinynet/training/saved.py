@@ -1,6 +1,8 @@
 """What does a checkpoint hold, and where do checkpoints lie?"""
 import itertools
+import json
 import math
+import os
 import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -9,7 +11,7 @@ import numpy as np
 
 from .. import schema, store
 from ..errors import UserError
-from ..progress import say, shown
+from ..progress import say, shown, warn
 from ..schema import COUNT
 from . import recipes
 from .claim import Claim
@@ -25,7 +27,7 @@ class Progress:
     lowest_error: float = math.inf         # top-1, of all validations
     lr: float = 0.0                        # the rate that was reached
     plateau: dict = field(default_factory=dict)    # schedules.Plateau.STATE by name
-    logged: int = 0                        # bytes of log.jsonl that tell of it
+    logged: int = None                     # bytes of log.jsonl that tell of it
 
 
 @dataclass
@@ -71,7 +73,8 @@ class Saved:
         saved = cls.read(path)
         if saved.recipe is None:
             raise UserError(f"{shown(saved.path)} holds a net of an example, not AlexNet")
-        recipes.from_dict(saved.recipe, shown(saved.path))
+        recipe = recipes.from_dict(saved.recipe, shown(saved.path))
+        saved.recipe = json.loads(json.dumps(asdict(recipe)))          # with fields that are new
         schema.check(asdict(saved), {"classes": [str], "data": str}, shown(saved.path))
         if not saved.classes or len(set(saved.classes)) < len(saved.classes):
             raise UserError(f"{shown(saved.path)}: classes has no names, or one twice")
@@ -142,6 +145,28 @@ def checkpoint_in(folder):
     return next((path for path in paths if path.exists()), None)
 
 
+def lowest_error(saved, best):
+    """The lowest top-1 error that a run has reached which goes on from a Saved: that of the net
+    in best.npz (`best`, a path); or of the Saved itself, which becomes best.npz if it is better.
+    In a new folder without either the next validation will be the lowest."""
+    other, lowest = None, math.inf
+    try:
+        other = best.exists() and Saved.read(best)
+    except UserError as error:
+        warn(f"{error}; the best validation from here on replaces it")
+    if other and (other.seed, other.classes) != (saved.seed, saved.classes):
+        os.replace(best, best.with_name("best.old.npz"))
+        warn(f"{shown(best)} is of another run: it is called best.old.npz now")
+    elif other:
+        lowest = other.progress.lowest_error
+    row = saved.history[-1] if saved.history else {}
+    here = row.get("step") == saved.progress.step and row["kind"] == "validation"
+    if here and row["top1_error"] < lowest:
+        store.second_name(saved.path, best)
+        lowest = row["top1_error"]
+    return lowest
+
+
 def is_one(path):
     """Whether there is a checkpoint at `path`, or what looks like one that is missing."""
     path = Path(path)
@@ -163,8 +188,8 @@ def place_of_run(wanted, resume, name):
             return _new(name), None
         claim = Claim(folder)
         path = checkpoint_in(folder)
-        return claim, path and Saved.of_alexnet(path)
-    path = resume and Path(resume)
+        return claim, Saved.of_alexnet(path) if path else None
+    path = resume and Path(os.path.realpath(resume))
     if path and path.is_dir():
         path = checkpoint_in(path) or path
     claim = Claim(wanted or path.parent) if wanted or path else _new(name)
@@ -176,21 +201,28 @@ def place_of_run(wanted, resume, name):
     return claim, saved
 
 
-def output_file(path, *inputs):
-    """Raise UserError for a file that cannot be written or must not be: one of the inputs, or
-    any file of tinynet, would be lost. What is no file, such as /dev/null, may be written."""
+def output_file(path, ending, *inputs):
+    """Raise UserError or OSError for a file that cannot be written or must not be: one of the
+    inputs, any file of tinynet, or one with another ending would be lost. What is no file, such
+    as /dev/null, may be written."""
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         return
     if path.is_dir() or path.is_symlink():
         raise UserError(f"{shown(path)} is a {'folder' if path.is_dir() else 'link'}: give the "
                         "name of a file")
+    if path.suffix != ending:
+        raise UserError(f"{shown(path)}: what is written is a {ending} file: give it that ending")
     if path.exists() and any(path.samefile(other) for other in inputs):
         raise UserError(f"{shown(path)} is read here and would be overwritten: give another name")
     if _is_ours(path):
         raise UserError(f"{shown(path)} is a checkpoint and would be overwritten: give another "
                         "name")
-    tempfile.TemporaryFile(dir=path.parent).close()        # raises what the writing would raise
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        error.filename = path              # not a name that nobody has typed
+        raise
 
 
 def _is_ours(path):

@@ -24,7 +24,8 @@ class Interruptible:
     def __enter__(self):
         here = threading.current_thread() is threading.main_thread()
         self.before = {number: signal.signal(number, self._note)
-                       for number in (self.SIGNALS if here else ())}
+                       for number in (self.SIGNALS if here else ())
+                       if signal.getsignal(number) != signal.SIG_IGN}      # as nohup has it
         return self
 
     def __exit__(self, *error):
