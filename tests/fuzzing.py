@@ -139,6 +139,7 @@ def judge(root, expected, job, memory_may_end=False):
     verdict = changed or _verdict(code, said, expected, memory_may_end)
     if (root / "canary" / "run").exists():
         verdict = "code ran"
+        (root / "canary" / "run").unlink()
     return dict(verdict=verdict, code=code, seconds=round(seconds, 2),
                 mb=used.ru_maxrss >> 10, said=said[-3000:])
 

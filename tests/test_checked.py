@@ -183,6 +183,15 @@ def test_a_field_of_prepared_json_is_named(prepared, field, value):
         packed.data_set(prepared, "train")
 
 
+@pytest.mark.parametrize("odd", [None, [], {"skipped": []}, {"skipped": [], "converted": [3]},
+                                 {"skipped": [["a"]], "converted": []}], ids=str)
+def test_the_notes_of_a_file_are_names_with_reasons(prepared, odd):
+    saved = Checkpoint(prepared / "train-00000.npz")
+    store.save(saved.path, saved.arrays("", kinds="fiu"), {"odd": odd})
+    with pytest.raises(UserError, match="train-00000.npz: odd.*prepare the pictures again"):
+        packed.Shard(prepared, "train", 0).sums_and_notes()
+
+
 def test_files_that_are_not_there_take_no_time(prepared):
     path = prepared / packed.PREPARED
     about = json.loads(path.read_text())

@@ -161,7 +161,11 @@ class Shard:
         """The arguments of images.Sums.add, and the notes that were written."""
         side = images.SIDE
         sums, meta = self._read("sums/", "fiu", total=(side, side, 3), products=(3, 3), count=())
-        return sums, meta["odd"]
+        odd = meta.get("odd")
+        check(odd, {"skipped": [[str]], "converted": [[str]]}, f"{self.path}: odd")
+        if {len(note) for notes in odd.values() for note in notes} - {2}:
+            raise UserError(f"{self.path}: odd: not every note is a name and a reason; {AGAIN}")
+        return sums, odd
 
     def _read(self, prefix, kinds, **shapes):
         return read_arrays(self.path, "picture index", prefix, shapes, kinds)
@@ -199,11 +203,16 @@ def read_about(path, form):
         raise UserError(f"{path} is damaged ({error}); {AGAIN}") from error
     if not isinstance(about, dict) or about.pop("format", None) != FORMAT:
         raise UserError(f"{path} is of another version than {FORMAT!r}; {AGAIN}")
+    check(about, form, path)
+    return about
+
+
+def check(value, form, where):
+    """schema.check, and what to do next."""
     try:
-        schema.check(about, form, path)
+        schema.check(value, form, where)
     except UserError as error:
         raise UserError(f"{error}; {AGAIN}") from error
-    return about
 
 
 def write_statistics(path, statistics):
