@@ -22,15 +22,17 @@ OPCODES = 1 << 20          # of a pickle; as many pictures as CIFAR-10's take 20
 LATIN1 = 1 << 26           # bytes that a pickle may make of texts; CIFAR-10's are 31 million
 
 
-def unpickle(content, where):
+def unpickle(content, where, known=False):
     """The dict in a pickle of numbers, text, bytes, lists, dicts and arrays of integers, its
     labels as an array.
 
+    known: whether the pickle needs no looking through, which takes longer than reading it.
     Raises UserError if it names anything else, if it is damaged, or if it asks for more memory
     than it has bytes.
     """
     try:
-        _look_through(content)
+        if not known:
+            _look_through(content)
         found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         found = {key.decode() if isinstance(key, bytes) else key:
                  value.array if isinstance(value, _Array) else value

@@ -6,6 +6,7 @@ Reading needs no pickle, and no more memory than the file has bytes.
 """
 import io
 import json
+import math
 import os
 import shutil
 import weakref
@@ -178,15 +179,20 @@ class Checkpoint:
 
 def _array(npz, name, kinds):
     """An array of an .npz file, of which nothing is believed before it was compared."""
-    with npz.open(f"{name}.npy") as entry:
-        if np.lib.format.read_magic(entry) != (1, 0):
+    entry = npz.getinfo(f"{name}.npy")
+    with npz.open(entry) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{name} is of another version of NumPy's format")
-        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(entry)
-        if dtype.kind not in kinds or dtype.str[1:] in ("f2", "f16") or (
-                min((0, *shape)) < 0):                 # reshape would take -1 for what fits
-            raise ValueError(f"{name} holds {dtype} in the shape {shape}")
-        content = bytearray(entry.read())
-    array = np.frombuffer(content, dtype).reshape(shape, order="F" if by_columns else "C")
-    if dtype.kind == "f" and not np.isfinite(array).all():
+        shape, by_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.kind not in kinds or dtype.str[1:] in ("f2", "f16"):
+            raise ValueError(f"{name} holds {dtype}")
+        if math.prod(shape) * dtype.itemsize != entry.file_size - file.tell():
+            raise ValueError(f"{name} has other bytes than {dtype} in the shape {shape}")
+        array = np.empty(math.prod(shape), dtype)
+        left = memoryview(array.view(np.uint8))
+        while count := file.readinto(left[:1 << 18]):          # in pieces, which stay in cache
+            left = left[count:]
+    array = array.reshape(shape, order="F" if by_columns else "C")
+    if dtype.kind == "f" and array.size and not np.isfinite([array.min(), array.max()]).all():
         raise ValueError(f"{name} holds numbers that are not finite")
     return array.astype(dtype.newbyteorder("="), copy=False)
