@@ -193,6 +193,7 @@ def _array(npz, name, kinds):
         while count := file.readinto(left[:1 << 18]):          # in pieces, which stay in cache
             left = left[count:]
     array = array.reshape(shape, order="F" if by_columns else "C")
-    if dtype.kind == "f" and array.size and not np.isfinite([array.min(), array.max()]).all():
-        raise ValueError(f"{name} holds numbers that are not finite")
+    with np.errstate(all="ignore"):        # a sum is quick, but may overflow
+        if dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
     return array.astype(dtype.newbyteorder("="), copy=False)
