@@ -2,6 +2,7 @@
 import errno
 import os
 import sys
+from contextlib import suppress
 
 from tqdm import tqdm
 
@@ -19,9 +20,17 @@ def say(line, stream="stdout"):
         tqdm.write(printable(line), file=getattr(sys, stream))
         getattr(sys, stream).flush()
     except OSError as error:
-        setattr(sys, stream, open(os.devnull, "w"))
+        drop(stream)
         if stream == "stdout" and error.errno != errno.EPIPE:
             warn(f"stdout: {error.strerror}; nothing more is printed there")
+
+
+def drop(stream):
+    """Send to nowhere what is printed on stdout or stderr, and what still waits to be written:
+    else Python would try once more at its end, and say so."""
+    with suppress(OSError, ValueError):    # it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), getattr(sys, stream).fileno())
+    setattr(sys, stream, open(os.devnull, "w"))
 
 
 def warn(line):

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ..errors import Interrupted, UserError
-from ..progress import shown, warn
+from ..progress import drop, shown, warn
 
 
 class Parser(argparse.ArgumentParser):
@@ -96,12 +96,14 @@ def exit_status(name, run, out_of_memory=lambda: "out of memory", go_on=""):
             sys.stdout.flush()
             return status
     except BrokenPipeError:                # the reader of our output has left
-        sys.stdout = open(os.devnull, "w")
+        drop("stdout")
         return 1
     except UserError as error:
         problem = str(error)               # not the error, which holds all that it went through
     except OSError as error:
         problem = os_error(error)
+        if not error.filename:             # what was printed
+            drop("stdout")
     except (RuntimeError, ImportError) as error:
         if not str(error).endswith(("can't start new thread", "from shared object")):
             raise                          # else there was no memory for a stack, or a library
