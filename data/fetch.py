@@ -35,7 +35,7 @@ def fetch(url, part, size, slowest=0):
                 raise OSError("the server does not say how long the file is")
             if have + int(rest[:18]) != size:
                 raise OSError(f"its file has {have + int(rest[:18]):,} bytes and not {size:,}")
-            with open(part, "ab" if have else "wb") as file:
+            with open(part, "ab" if have else "wb", opener=_no_link) as file:
                 _copy(response, file, have, size, slowest)
                 got = file.tell()
         if got == size:
@@ -54,6 +54,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, request, file, code, message, headers, url):
         _is_safe(url)
         return super().redirect_request(request, file, code, message, headers, url)
+
+
+def _no_link(path, flags):
+    # The name can be foretold: whoever may write there could have planted a link.
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
 
 
 def _copy(response, file, have, size, slowest):

@@ -96,6 +96,15 @@ def test_a_file_that_was_whole_but_not_yet_renamed_is_taken(tmp_path, serve):
     assert fetched(tmp_path, serve()) == ARCHIVE
 
 
+def test_a_planted_link_is_not_written_through(tmp_path, serve):
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / (cifar10.ARCHIVE + ".part")).symlink_to(tmp_path / "victim")
+    with pytest.raises(UserError, match="symbolic links"):
+        fetched(tmp_path / "here", serve())
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+
+
 def test_a_server_that_cannot_resume_starts_over(tmp_path, serve):
     (tmp_path / (cifar10.ARCHIVE + ".part")).write_bytes(b"x" * 1000)
     assert fetched(tmp_path, serve(resumes=False)) == ARCHIVE
