@@ -253,7 +253,7 @@ def finish(run, folder, validation):
     say(f"\non {run.result['pictures']:,} pictures it has not seen: top-1 error "
         f"{run.result['top1_error']:.1%}\n(chance: {1 - 1 / run.classes:.1%}), lowest so far "
         f"{run.at.lowest_error:.1%}\nsaved: {shown(run.last)}, {shown(run.best)},\n"
-        f"  {shown(run.log_file)}; first-layer kernels: {shown(kernels)}\ntry next:\n"
+        f"  {shown(run.log_file.path)}; first-layer kernels: {shown(kernels)}\ntry next:\n"
         f"  {command(*following)}")
     return 0
 

@@ -217,7 +217,7 @@ def start(args):
     place = find(args.source or args.folder)
     train, test = load(place)
     say(f"{place}: {len(train.images):,} pictures to learn from and "
-          f"{len(test.images):,} to test with, of {len(CLASSES)} classes")
+        f"{len(test.images):,} to test with, of {len(CLASSES)} classes")
     return 0
 
 

@@ -67,7 +67,7 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
                     classes=found.classes, words=found.descriptions)
     settings = json.loads(json.dumps(settings))        # as they will be read
     with closing(Claim(target)) as claim:
-        if begin(target, settings, {claim.path.name}):
+        if begin(target, settings, claim.path.name):
             say(f"{shown(target)} is prepared already")
         else:
             with threadpool_limits(1):
@@ -78,9 +78,9 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
     return packed.read_about(target / packed.PREPARED, packed.ABOUT)
 
 
-def begin(target, settings, own):
+def begin(target, settings, lock):
     """Record the settings, or compare them with those recorded. Returns whether all is done.
-    own: names of files in `target` that may be there at the start."""
+    lock: the name of the file that may be in `target` at the start."""
     finished, begun = target / packed.PREPARED, target / packed.PREPARING
     if finished.exists() or begun.exists():
         recorded = packed.read_about(finished if finished.exists() else begun, {})
@@ -93,7 +93,7 @@ def begin(target, settings, own):
         if finished.exists():
             begun.unlink(missing_ok=True)
         return finished.exists()
-    if {entry.name for entry in target.iterdir()} - own:
+    if {entry.name for entry in target.iterdir()} - {lock}:
         raise UserError(f"{target} holds other files: choose a new or an empty folder")
     packed.write_about(begun, settings)
     return False

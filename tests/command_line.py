@@ -1,7 +1,9 @@
 """How tests of the program call it, and what they ask of what it left."""
+import json
 import re
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,6 +63,24 @@ def started(*argv, program=PROGRAM, stdout=subprocess.PIPE, stderr=subprocess.PI
 def ended(process, timeout=50):
     out, err = process.communicate(timeout=timeout)
     return SimpleNamespace(code=process.returncode, out=out, err=err)
+
+
+def wait_for_step(folder, least, process):
+    """Until the log of the run has this step: it is written whoever reads stdout."""
+    log = folder / "log.jsonl"
+    while not log.exists() or f'"step": {least},' not in log.read_text():
+        assert process.poll() is None, "it ended too early"
+        time.sleep(0.02)
+
+
+def log_of(folder):
+    """The rows of a run's log, a dict each."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def steps_logged(folder):
+    """(kind, step) of every row of a run's log, but for those that tell of a start."""
+    return [(row["kind"], row["step"]) for row in log_of(folder) if row["kind"] != "start"]
 
 
 def numbers(pattern, text):

@@ -1,10 +1,10 @@
 """Killed in front of any system call that changes a file, a run has lost nothing."""
-import json
 import os
 
 import numpy as np
 import pytest
 
+from command_line import steps_logged
 from crashes import KILLED, Calls, in_a_fork
 from tinynet import SGD, Dense, Sequential, Tensor, ops
 from tinynet.pictures.batches import Batch
@@ -58,12 +58,6 @@ def net(path):
     return arrays, at["step"], at["epoch"], at["position"], at["lowest_error"]
 
 
-def rows(folder):
-    """(kind, step) of every line of the log, but for those that tell of a start."""
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    return [(line["kind"], line["step"]) for line in lines if line["kind"] != "start"]
-
-
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that nobody killed, and how many calls it made."""
@@ -83,7 +77,7 @@ def test_the_run_as_such_is_as_it_is_meant(whole):
     folder, calls = whole
     assert net(folder / "last.npz")[1:] == (9, 3, 0, 0.4)
     assert net(folder / "best.npz") == net(folder / "last.npz")
-    assert len(set(rows(folder))) == len(rows(folder)) == 9 + 3 and calls > 80
+    assert len(set(steps_logged(folder))) == len(steps_logged(folder)) == 9 + 3 and calls > 80
 
 
 def test_wherever_it_is_killed_it_goes_on_to_the_same_bits(whole, tmp_path, request):
@@ -109,6 +103,6 @@ def test_wherever_it_is_killed_it_goes_on_to_the_same_bits(whole, tmp_path, requ
         assert in_a_fork(on) == 0, last
         for name in "last.npz", "best.npz":
             assert net(folder / name) == net(expected / name), (last, name)
-        assert rows(folder) == rows(expected), last
+        assert steps_logged(folder) == steps_logged(expected), last
         left = {path.name for path in folder.iterdir()} - {"log.old.jsonl"}
         assert left == {"last.npz", "best.npz", "log.jsonl"}, last

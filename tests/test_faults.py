@@ -20,6 +20,7 @@ from command_line import (
     progress,
     same_net,
     started,
+    steps_logged,
 )
 from helpers import environment
 from tinynet import store
@@ -185,11 +186,6 @@ def test_killed_before_its_kernels_are_drawn_a_run_draws_them_when_asked_again(
 
 
 # --- the log ------------------------------------------------------------------------------
-
-
-def steps_logged(folder):
-    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-    return [(line["kind"], line["step"]) for line in lines if line["kind"] != "start"]
 
 
 def test_a_resumed_log_has_no_step_twice(run, data, trained, tmp_path):

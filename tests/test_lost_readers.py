@@ -3,11 +3,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
-from command_line import LAST, NET, PROGRAM, SMALL, ended, progress, started
+from command_line import LAST, NET, PROGRAM, SMALL, ended, progress, started, wait_for_step
 from helpers import environment
 
 pytestmark = pytest.mark.usefixtures("alarm")
@@ -15,14 +14,6 @@ pytestmark = pytest.mark.usefixtures("alarm")
 
 def train(data, folder, options, **streams):
     return started("train", data, *options, "--output-dir", folder, **streams)
-
-
-def wait_for_step(folder, least, process):
-    """Until the log of the run has this step: it is written whoever reads stdout."""
-    log = folder / "log.jsonl"
-    while not log.exists() or f'"step": {least},' not in log.read_text():
-        assert process.poll() is None, "it ended too early"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP],

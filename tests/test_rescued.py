@@ -1,10 +1,8 @@
 """Whoever moves, replaces or halves the files of a run meanwhile: no net and no line is lost."""
-import json
 import os
 import shutil
 import signal
 import subprocess
-import time
 
 import numpy as np
 import pytest
@@ -16,9 +14,11 @@ from command_line import (
     SMALL,
     ended,
     is_clean_error,
+    log_of,
     progress,
     same_net,
     started,
+    wait_for_step,
 )
 from tinynet import SGD, store
 from tinynet.store import Checkpoint
@@ -35,17 +35,10 @@ def changed(path, **fields):
     store.save(path, saved.arrays(""), saved.meta)
 
 
-def lines(folder):
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-
-
 def long_run(data, folder, **how):
     process = started("train", data, *NET, "--epochs", 10_000, "--device", "cpu", "-p", 1,
                       "--output-dir", folder, stdout=subprocess.DEVNULL, **how)
-    while not (folder / "log.jsonl").exists() or '"step": 3,' not in (
-            folder / "log.jsonl").read_text():
-        assert process.poll() is None
-        time.sleep(0.02)
+    wait_for_step(folder, 3, process)
     return process
 
 
@@ -118,9 +111,9 @@ def test_the_log_of_an_older_version_is_kept(run, half):
     saved = Checkpoint(half / "last.npz")
     del saved.meta["progress"]["logged"]
     store.save(half / "last.npz", saved.arrays(""), saved.meta)
-    before = lines(half)
+    before = log_of(half)
     assert run("train", "--resume", half, "--device", "cpu").code == 0
-    assert lines(half)[:len(before)] == before
+    assert log_of(half)[:len(before)] == before
 
 
 def test_no_half_line_is_left_in_the_log(tmp_path, monkeypatch):

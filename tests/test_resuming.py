@@ -1,5 +1,4 @@
 """A run that was stopped goes on, with the same bits."""
-import json
 import re
 import shutil
 import subprocess
@@ -10,7 +9,16 @@ import numpy as np
 import pytest
 
 import alexnet
-from command_line import EPOCH, LAST, SMALL, contents, is_clean_error, progress, same_net
+from command_line import (
+    EPOCH,
+    LAST,
+    SMALL,
+    contents,
+    is_clean_error,
+    log_of,
+    progress,
+    same_net,
+)
 from helpers import ROOT, environment
 from tinynet import store
 from tinynet.pictures import dataset, images
@@ -67,8 +75,7 @@ def rates(run, data, tmp_path):
     def of(*options):
         folder = tmp_path / "rates"
         run("train", data, *SMALL, "-p", 1, "--output-dir", folder, *options)
-        lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
-        return [line["lr"] for line in lines if line["kind"] == "train"], folder
+        return [row["lr"] for row in log_of(folder) if row["kind"] == "train"], folder
     return of
 
 

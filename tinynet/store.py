@@ -19,6 +19,7 @@ import numpy as np
 from .errors import UserError
 
 FORMAT = "tinynet 1"
+PARTS = "*." + 8 * "[0-9a-f]" + ".part"    # what replacing() and second_name() leave if killed
 
 
 # --- writing ----------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """Whose is a folder? Two programs that write into one folder spoil it for each other."""
 import os
-import re
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +11,7 @@ except ImportError:                        # on Windows: nobody is kept out
 
 from ..errors import UserError
 from ..progress import shown
+from ..store import PARTS
 
 
 class Claim:
@@ -29,9 +29,8 @@ class Claim:
         self.path = self.folder / ".lock"
         self.file = self._locked() if fcntl else None
         self.close = weakref.finalize(self, _give_back, self.file, self.path, made)
-        for half in self.folder.glob("*.part"):                # store.replacing's
-            if re.fullmatch(r".+\.[0-9a-f]{8}\.part", half.name):
-                half.unlink()
+        for half in self.folder.glob(PARTS):
+            half.unlink()
 
     def _locked(self):
         while True:

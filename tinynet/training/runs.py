@@ -69,8 +69,7 @@ class Run:
             self.claim = folder if isinstance(folder, Claim) else Claim(folder)
         self.folder = self.claim.folder
         self.last, self.best = self.folder / "last.npz", self.folder / "best.npz"
-        self.log_file = self.folder / "log.jsonl"
-        self._log_file = Log(self.log_file)
+        self.log_file = Log(self.folder / "log.jsonl")
         self.model, self.optimizer, self.loader = model, optimizer, loader
         self.epochs, self.stop_at = epochs, last
         self.saved, self.extra = saved or Saved(), dict(arrays)
@@ -141,7 +140,7 @@ class Run:
         if self.plateau:
             vars(self.plateau).update(self.at.plateau)
         if saved.path.parent.samefile(self.folder) and self.at.logged is not None:
-            self._log_file.cut(self.at.logged)         # what came after would stand there twice
+            self.log_file.cut(self.at.logged)         # what came after would stand there twice
         if self.at.lr:
             self.optimizer.lr = self.at.lr if lr is None else lr
         if saved.unreported and not self.print_freq:
@@ -167,8 +166,8 @@ class Run:
                             "rename or delete it to train anew")
 
     def __enter__(self):
-        if not checkpoint_in(self.folder) and self.log_file.is_file():         # of a lost run
-            os.replace(self.log_file, self.folder / "log.old.jsonl")
+        if not checkpoint_in(self.folder) and self.log_file.path.is_file():    # of a lost run
+            os.replace(self.log_file.path, self.folder / "log.old.jsonl")
         self.log(dict(kind="start", step=self.step, **self.saved.settings_of_run()))
         if not self.print_freq:
             say(f"{shown(self.folder)}:")
@@ -324,8 +323,8 @@ class Run:
 
     def log(self, row):
         """Add a row, anything that JSON can hold, to log.jsonl."""
-        with self._writing(self.log_file):
-            self._log_file.add(row)
+        with self._writing(self.log_file.path):
+            self.log_file.add(row)
 
     # what is kept
 
@@ -354,7 +353,7 @@ class Run:
         self.at.lr = self.optimizer.lr
         if self.plateau:
             self.at.plateau = {name: getattr(self.plateau, name) for name in self.plateau.STATE}
-        self.at.logged = self._log_file.size()
+        self.at.logged = self.log_file.size()
         self.saved.progress, self.saved.history = self.at, self.history
         sums = self.meter.sums
         self.saved.unreported = None if sums is None else [

@@ -75,7 +75,7 @@ class Saved:
             raise UserError(f"{shown(saved.path)} holds a net of an example, not AlexNet")
         recipe = recipes.from_dict(saved.recipe, shown(saved.path))
         saved.recipe = json.loads(json.dumps(asdict(recipe)))          # with fields that are new
-        schema.check(asdict(saved), {"classes": [str], "data": str}, shown(saved.path))
+        schema.check(vars(saved), {"classes": [str], "data": str}, shown(saved.path))
         if not saved.classes or len(set(saved.classes)) < len(saved.classes):
             raise UserError(f"{shown(saved.path)}: classes has no names, or one twice")
         return saved
