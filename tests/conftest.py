@@ -14,6 +14,7 @@ import alexnet
 import cifar_smoke
 import command_line
 import common
+import host_kernels
 import strict_cupy
 from data.cifar10 import TEST, TRAIN
 from helpers import GPUS
@@ -43,6 +44,8 @@ def pytest_addoption(parser):
 def gpus(monkeypatch):
     """Two GPUs that are not there: the strict stand-in takes the place of CuPy. The value is the
     list of the copies that it sees. Small arrays are cut into slices as large ones are."""
+    if not host_kernels.COMPILER:
+        pytest.skip(host_kernels.WHY_NOT)
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
     monkeypatch.setattr(cores, "GPU_SCRATCH", 32 << 10)
     strict_cupy.copies.clear()

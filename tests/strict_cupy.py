@@ -12,7 +12,8 @@ as several cards guard theirs, and some things that CuPy forgives it refuses as 
 
 Every copy is noted in `copies`; so is every wait of the host for a device (`.get()`, `float(x)`,
 `if x:`). Memory that was never written reads as NaN. What it cannot show: the rounding of a GPU,
-its memory layout where that differs from NumPy's, the order of streams, and speed.
+its memory layout where that differs from NumPy's, the order of streams, and speed. Kernels are
+compiled by g++ (host_kernels.py).
 
     python tests/strict_cupy.py > tests/cupy_names.txt       where CuPy is installed
 """
@@ -26,6 +27,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+
+from host_kernels import HostKernel
 
 NAMES = Path(__file__).with_name("cupy_names.txt")
 DEVICES = 2
@@ -209,6 +212,10 @@ class ndarray:
     def device(self):
         return Device(self._home[3:])
 
+    @property
+    def data(self):
+        return SimpleNamespace(ptr=self._numbers.ctypes.data)
+
     def __getattr__(self, name):
         path = _listed(f"ndarray.{name}")
         member = getattr(self._numbers, name)
@@ -285,6 +292,17 @@ class Cupy(Function):
 
     def __init__(self):
         super().__init__("cupy", np)
+
+    class RawKernel:
+        """A kernel, run by the host."""
+
+        def __init__(self, code, name, options=()):
+            self.name, self._kernel = name, HostKernel(code, name)
+
+        def __call__(self, grid, block, args):
+            def kernel(*args):
+                self._kernel(grid, block, args)
+            _run(kernel, args, {})
 
     def array(self, obj, dtype=None, *, order="K"):
         """A copy on the current device: the one function that takes arrays from elsewhere."""

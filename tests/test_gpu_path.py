@@ -183,6 +183,8 @@ def test_every_name_and_keyword_after_xp_is_one_of_cupys():
     assert len(calls) > 20
     for where, name, keywords in calls:
         name = name.replace("add.", "ufunc.")          # add.at is a method of a ufunc
+        if hasattr(strict_cupy.Cupy, name.partition(".")[0]):      # RawKernel: not in NumPy
+            continue
         assert name in strict_cupy.names, f"{where}: CuPy has no {name}"
         for keyword in keywords:
             assert f" {keyword}=" in strict_cupy.names[name], f"{where}: {name}({keyword}=)"
@@ -301,7 +303,7 @@ def test_work_must_say_for_which_device(gpus):
 
 
 @pytest.mark.parametrize("call", [
-    lambda cp, x: cp.block([x]), lambda cp, x: x.newbyteorder, lambda cp, x: x.data,
+    lambda cp, x: cp.block([x]), lambda cp, x: x.newbyteorder, lambda cp, x: x.flat,
     lambda cp, x: cp.sum(x, where=x > 0), lambda cp, x: x.sum(initial=1.0),
     lambda cp, x: cp.exp(x, where=x > 0), lambda cp, x: cp.add.at(x, 0, 1, 2),
     lambda cp, x: cp.lib.stride_tricks.as_strided(x, (2,), (4,), writeable=False),

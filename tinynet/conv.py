@@ -9,6 +9,7 @@ channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is
 """
 from numbers import Integral
 
+from . import columns, kernels
 from .cores import most_scratch, over_batch, part_of_product, sum_over_batch
 from .device import get_array_module, is_on_gpu
 from .engine import op
@@ -133,6 +134,8 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     can = KH == KW and -(-KH // stride) in (3, 5)
     pays = x.dtype == "float32" and min(C * stride ** 2, O) >= 8 and not is_on_gpu(x)
     fast = can and (form == "winograd" or form == "auto" and pays)
+    if kernels.suit(x) and not fast:
+        return columns.convolution(x, W, b, stride, pad)
     y, dx, dW = (winograd if fast else as_columns)(x, W, b, stride, pad)
 
     def db(dy):

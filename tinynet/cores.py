@@ -14,7 +14,7 @@ from .device import get_array_module, is_on_gpu
 
 LANES = 8                      # a sum over slices goes through this many partial sums
 CPU_SCRATCH = 4 << 20          # bytes of scratch a slice may use: less takes turns too often
-GPU_SCRATCH = 256 << 20        # on a GPU: enough work to fill it, little of its memory
+GPU_SCRATCH = 1 << 30          # on a GPU: a batch of 128 in one slice, below 2**31 numbers
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
 SMALL_PRODUCT = 10 ** 6        # multiplications up to which OpenBLAS packs no operand
 
@@ -65,7 +65,7 @@ def sum_over_batch(f, *arrays, scratch=None, least=1):
 def matmul(a, b):
     """a @ b. For two matrices, in blocks along the longer side of the result."""
     xp = get_array_module(a)
-    if a.ndim > 2 or b.ndim > 2:
+    if a.ndim > 2 or b.ndim > 2 or is_on_gpu(a):
         return xp.matmul(a, b)
     if a.shape[0] < b.shape[1]:
         return xp.ascontiguousarray(matmul(b.T, a.T).T)

@@ -3,6 +3,7 @@
 A number is divided by a power of the energy of its neighbours, so that a strong one silences
 the others. The formula comes first, then how it is computed fast.
 """
+from . import kernels
 from .conv import is_whole
 from .cores import over_batch
 from .device import get_array_module
@@ -33,6 +34,9 @@ def lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
     """
     if x.ndim == 0 or not is_whole(n, 1):
         raise ValueError(f"lrn: x is (..., C), n a whole number from 1 on, not {x.shape}, {n!r}")
+    if kernels.suit(x):
+        how = dict(n=n, k=k, alpha=alpha, beta=beta)
+        return kernels.lrn(x, **how), lambda dy: kernels.lrn_backward(x, dy, **how)
     xp = get_array_module(x)
     shape, C = x.shape, x.shape[-1]
     x = x.reshape(-1, C)

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from . import cores, rng
+from . import cores, kernels, rng
 from .cores import over_batch
 from .device import get_array_module, is_on_gpu
 from .engine import Tensor, op, scale
@@ -19,6 +19,9 @@ from .engine import Tensor, op, scale
 @op
 def relu(x):
     """max(x, 0): (...) -> (...), paper, section 3.1. The gradient passes where y is positive."""
+    if kernels.suit(x):
+        y = kernels.relu(x)
+        return y, lambda dy: kernels.relu_backward(y, dy)
     xp = get_array_module(x)
     y = over_batch(lambda x, y: xp.maximum(x, 0, out=y), x, out=xp.empty_like(x))
 
@@ -233,9 +236,12 @@ def dropout(x, *, keep, scale, seed, step, layer):
         raise ValueError(f"dropout: keep is above 0 and at most 1, not {keep}")
     if not 0 <= seed < 2 ** 56:
         raise ValueError(f"dropout: a seed is at least 0 and below 2**56, not {seed}")
-    xp = get_array_module(x)
-    kept = rng.mask(xp, x.size, keep, seed=seed, purpose=rng.DROPOUT, step=step,
-                    stream=layer).reshape(x.shape) * x.dtype.type(scale)
+    of = dict(seed=seed, purpose=rng.DROPOUT, step=step, stream=layer)
+    if kernels.suit(x):
+        def dropped(x): return kernels.dropout(x, keep, scale, *rng.counter_and_key(**of))
+        return dropped(x), dropped             # made anew, the mask takes no memory
+    kept = rng.mask(get_array_module(x), x.size, keep, **of).reshape(x.shape)
+    kept = kept * x.dtype.type(scale)
 
     def dx(dy): return dy * kept
     return x * kept, dx

@@ -8,6 +8,7 @@ carries the old rate. (PyTorch keeps it outside; the two agree only while it is 
 """
 import math
 
+from . import kernels
 from .cores import over_batch
 from .device import get_array_module
 
@@ -69,6 +70,9 @@ class SGD:
         return self.weight_decay * _of_layers(self.decays, name) if decays else 0.0
 
     def _update(self, w, v, dw, rate, decay):
+        if kernels.suit(w) and w.flags.c_contiguous:
+            return kernels.sgd(w, v, dw, self.momentum, rate, decay)
+
         def block(v, dw, w):           # three passes, which cost what one does: in cache
             v *= self.momentum
             v -= rate * (dw + decay * w)

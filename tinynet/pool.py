@@ -8,6 +8,7 @@
 The ops below compute just that. What they add is speed (first down, then across), windows that
 hang over the edge, and who gets the gradient.
 """
+from . import kernels
 from .conv import out_sizes, windows
 from .cores import over_batch
 from .device import get_array_module
@@ -27,6 +28,8 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
     xp = get_array_module(x)
     kernel = size, size
     OH, OW = out_sizes("max_pool", x.shape, kernel, stride, ceil=ceil)
+    if kernels.suit(x) and size <= kernels.LARGEST_WINDOW:
+        return kernels.max_pool(x, size, stride, ties, (OH, OW))
 
     def largest(x, count):
         """The largest of every `size` rows, `count` times."""

@@ -43,9 +43,14 @@ def words(xp, index, *, seed, purpose, step=0, stream=0):
     seed: below 2**56. step: which training step or epoch. stream: tells apart what shares
     a purpose and a step, such as two dropout layers.
     """
-    counter = xp.asarray(index, dtype=xp.uint64), step & LOW, step >> 32, stream
-    key = seed & LOW, (seed >> 32) ^ (purpose << 24)
+    counter, key = counter_and_key(seed=seed, purpose=purpose, step=step, stream=stream)
+    counter = xp.asarray(index, dtype=xp.uint64), *counter
     return xp.stack(philox(counter, key), axis=1)      # three rounds make each word an array
+
+
+def counter_and_key(*, seed, purpose, step=0, stream=0):
+    """The words that are the same for every index: three of the counter, two of the key."""
+    return (step & LOW, step >> 32, stream), (seed & LOW, (seed >> 32) ^ (purpose << 24))
 
 
 def mask(xp, count, keep, **of):

@@ -1,0 +1,173 @@
+"""Do the kernels compute what the NumPy text says, do they stay inside their arrays, and what does
+a training step ask of a GPU?
+
+On a machine without one: kernels run on the host (host_kernels.py), and are compiled for two
+generations of GPUs where nvcc is found.
+"""
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import host_kernels
+import kernel_cases
+import strict_cupy
+from alexnet import AlexNet
+from helpers import environment
+from tinynet import cores, kernels
+from tinynet.device import Device
+from tinynet.engine import Tensor
+from tinynet.ops import softmax_cross_entropy
+from tinynet.optim import SGD
+from tinynet.tools import memory
+from tinynet.training.evaluation import Meter
+from tinynet.training.options import two_devices
+from tinynet.training.recipes import RECIPES
+
+NVCC = shutil.which("nvcc")
+
+
+@pytest.mark.parametrize("check", [
+    pytest.param(check, id=what) for _, what, check in kernel_cases.cases()])
+def test_a_kernel_computes_what_the_text_in_numpy_says(gpus, check):
+    check()
+
+
+def test_the_sanitizer_and_the_comparisons_find_an_error_of_one(tmp_path, request):
+    """Every error of PLANTED with --fuzz, some of them without."""
+    every = 1 if request.config.getoption("--fuzz") else 5
+    if not host_kernels.COMPILER:
+        pytest.skip(host_kernels.WHY_NOT)
+    variables = host_kernels.sanitized(tmp_path / "reports")
+    done = subprocess.run(
+        [sys.executable, kernel_cases.__file__, tmp_path / "reports", str(every)],
+        env=environment(**variables), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    as_they_are, *planted = [line.split(" | ") for line in done.stdout.splitlines()]
+    assert as_they_are == ["as they are", "NOBODY"]
+    assert len(planted) == len(kernel_cases.PLANTED[::every])
+    assert [line for line in planted if line[-1] == "NOBODY"] == []
+    assert sum(line[-1] == "the sanitizer" for line in planted) >= len(planted) // 2
+
+
+def test_an_array_that_32_bits_cannot_count_is_refused(gpus, monkeypatch):
+    monkeypatch.setattr(kernels, "LARGEST", 100)
+    with Device("gpu0") as device:
+        x = device.put(np.zeros(100, np.float32))
+        with pytest.raises(ValueError, match="an array of 100 numbers.*smaller batch"):
+            kernels.relu(x)
+        assert kernels.relu(x[:99]).shape == (99,)
+
+
+def test_a_kernel_takes_views_and_odd_addresses(gpus):
+    with Device("gpu0") as device:
+        x = device.put(np.arange(-20, 20, dtype=np.float32).reshape(5, 8))
+        assert kernels.relu(x[:, ::2]).get().tolist() == np.maximum(x[:, ::2].get(), 0).tolist()
+        shifted = x.reshape(-1)[3:]
+        assert kernels.relu(shifted).get().tolist() == np.maximum(shifted.get(), 0).tolist()
+        assert kernels.relu(x[:0]).shape == (0, 8)
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """Every kernel of the cases, as it would be given to the compiler of a GPU, in one file: each
+    with a number in its name, since shapes are macros."""
+    found = {}
+
+    class Kernel(strict_cupy.Cupy.RawKernel):
+        def __init__(self, code, name, options=()):
+            found[code.replace(f"void {name}(", f"void {name}_{len(found)}(")] = options
+            super().__init__(code, name, options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not host_kernels.COMPILER:
+            pytest.skip(host_kernels.WHY_NOT)
+        patch.setattr(strict_cupy.Cupy, "RawKernel", Kernel)
+        patch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
+        for _, _, check in kernel_cases.cases():
+            check()
+    undefine = "".join(f"#undef {name}\n" for name in sorted(set(
+        re.findall(r"#define (\w+)", "".join(found)))))
+    path = tmp_path_factory.mktemp("cuda") / "kernels.cu"
+    path.write_text("".join(f"namespace n{i} {{\n{text}}}\n{undefine}"
+                            for i, text in enumerate(found)))
+    return path, len(found), next(iter(found.values()))
+
+
+@pytest.mark.parametrize("generation", ["sm_80", "sm_90"])
+def test_every_kernel_compiles_for_a_gpu_without_a_stack(texts, generation):
+    if not NVCC:
+        pytest.skip("no nvcc here: kernels cannot be compiled for a GPU")
+    path, count, options = texts
+    done = subprocess.run([NVCC, *options, f"-arch={generation}", "-cubin", "-Xptxas", "-v",
+                           "-o", path.with_suffix(f".{generation}"), path],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    used = re.findall(r"(\d+) bytes (stack frame|spill stores|spill loads)", done.stderr)
+    assert len(used) >= 3 * count and {size for size, _ in used} == {"0"}
+
+
+# --- what a training step asks of a GPU ---------------------------------------------------
+
+
+class Asked:
+    """Counts, on the stand-in, the kernels that work is done by, and the bytes they read and
+    write: of every operand and every result, once. A view is no work."""
+
+    def __init__(self, monkeypatch):
+        self.launches = self.bytes = 0
+        run = strict_cupy._run
+
+        def counted(function, args, kwargs):
+            result = run(function, args, kwargs)
+            operands = []
+            strict_cupy._opened(args, operands)
+            strict_cupy._opened(kwargs, operands)
+            read = {id(x._numbers): x._numbers for x in operands}
+            made = getattr(result, "_numbers", None)
+            new = made is not None and id(made) not in read
+            is_view = new and made.size and any(
+                np.shares_memory(made, x) for x in read.values() if x.size)
+            if not is_view and not function.__name__.startswith("empty"):
+                several = function.__name__ in ("concatenate", "stack")
+                self.launches += len(operands) if several else 1
+                self.bytes += sum(x.nbytes for x in read.values()) + (made.nbytes if new else 0)
+            return result
+
+        monkeypatch.setattr(strict_cupy, "_run", counted)
+
+
+def asked_by_a_step(places, batch, monkeypatch):
+    """(launches, bytes) of the second training step of the paper's net."""
+    towers = two_devices(places)
+    model = AlexNet(1000, towers, RECIPES["paper"])
+    memory.without_weights(model)
+    optimizer, meter = SGD(model.parameters(), 0.01), Meter()
+    images, labels = np.ones((batch, 227, 227, 3), np.float32), np.zeros(batch, int)
+    with monkeypatch.context() as patch:
+        for step in range(2):
+            there = towers[0].put(labels), Tensor(images, towers[0])
+            strict_cupy.copies.clear()
+            asked = Asked(patch)
+            logits = model.train(step)(there[1])
+            loss = softmax_cross_entropy(logits, labels=there[0])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            meter.add(loss, logits, there[0], 0.0)
+    assert [copy for copy in strict_cupy.copies if copy.target == "host"] == []
+    return asked.launches, asked.bytes
+
+
+@pytest.mark.parametrize("places, most", [("gpu0", 350), ("gpu0,gpu1", 400)])
+def test_a_step_takes_few_launches_and_moves_few_bytes(gpus, monkeypatch, places, most):
+    """As counted at batch 128. And nobody waits for the GPU."""
+    monkeypatch.setattr(cores, "GPU_SCRATCH", 1 << 30)
+    (launches, two), (again, three) = [asked_by_a_step(places, n, monkeypatch) for n in (2, 3)]
+    moved = two + 126 * (three - two)
+    print(f"{launches} launches, {moved / 1e9:.1f} GB")
+    assert launches == again <= most
+    assert moved <= 24e9
