@@ -5,6 +5,7 @@ there (`xp`: NumPy or CuPy), and `put`, which copies an array to it. `to_host` c
 This is the one file that imports CuPy, and it does so only when a GPU is asked for.
 """
 import ctypes
+import functools
 import re
 import sys
 
@@ -151,7 +152,12 @@ def get_array_module(array):
 
 def is_on_gpu(array):
     """Whether it is an array of CuPy."""
-    return type(array).__module__.partition(".")[0] == "cupy"
+    return _is_of_cupy(type(array))
+
+
+@functools.cache                       # it is asked several times for every op
+def _is_of_cupy(kind):
+    return kind.__module__.partition(".")[0] == "cupy"
 
 
 def to_host(array):

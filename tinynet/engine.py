@@ -18,6 +18,7 @@ for it, it leaves the gradient of the loss.
 import functools
 import inspect
 import itertools
+import operator
 import threading
 from contextlib import contextmanager
 from numbers import Real
@@ -29,6 +30,7 @@ from .device import as_device, get_array_module, to_host
 
 FEW = 16                           # numbers of a tensor that are worth printing
 _clock = itertools.count()
+_order = operator.attrgetter("order")
 _local = threading.local()         # .silent: inside no_grad()
 
 
@@ -157,7 +159,7 @@ class Tensor:
             xp = get_array_module(self.data)
             pending = {self.node: xp.ones_like(self.data)}
         while pending:
-            node = max(pending, key=lambda node: node.order)
+            node = max(pending, key=_order)
             dy = pending.pop(node)
             if isinstance(node, Tensor):               # a leaf
                 with node.device:

@@ -48,10 +48,10 @@ def launch(text, out, *inputs, threads=None, **macros):
     xp = get_array_module(out)
     arguments = [_plain(xp, x) if isinstance(x, xp.ndarray) else x for x in inputs]
     threads = out.size if threads is None else threads
-    largest = max(x.size for x in (out, *arguments))
-    if largest >= LARGEST:
-        raise ValueError(f"an array of {largest:,} numbers: kernels count up to {LARGEST - 1:,}; "
-                         "take a smaller batch")
+    for x in (out, *arguments):
+        if x.size >= LARGEST:
+            raise ValueError(f"an array of {x.size:,} numbers: kernels count up to "
+                             f"{LARGEST - 1:,}; take a smaller batch")
     if threads:
         kernel = _compiled(xp, text, tuple(macros.items()))
         kernel((-(-threads // THREADS),), (THREADS,), (*arguments, out, np.uint32(threads)))
@@ -63,6 +63,17 @@ def _plain(xp, x):
     if not x.flags.c_contiguous:
         return xp.ascontiguousarray(x)
     return x.copy() if x.data.ptr % 16 else x
+
+
+@functools.cache
+def _compiled(xp, text, macros):
+    name = re.search(r"__global__ void (\w+)", text)[1]
+    defines = "".join(f"#define {macro} {_literal(value)}\n" for macro, value in macros)
+    return xp.RawKernel(defines + PRELUDE + text, name, options=OPTIONS)
+
+
+def _literal(value):
+    return f"{value!r}f" if isinstance(value, float) else str(value)
 
 
 def empty(like, *shape):

@@ -88,6 +88,8 @@ def _is_bias(name):
 def _of_layers(factors, name):
     """What a dict layer -> factor says of a parameter: "conv1" is in top.conv1.0.W, and so is
     "conv1.W"."""
+    if not factors:
+        return 1.0
     *layers, kind = name.split(".")
     return math.prod(factors.get(layer, 1.0) * factors.get(f"{layer}.{kind}", 1.0)
                      for layer in layers)
