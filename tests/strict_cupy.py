@@ -5,8 +5,7 @@ as several cards guard theirs, and some things that CuPy forgives it refuses as 
 
 - NumPy arrays among its operands, and NumPy functions on its arrays (`Mixed`);
 - operands that live on another device than the current one (`WrongDevice`);
-- names and arguments that CuPy does not have (`NotInCuPy`): by cupy_names.txt beside this file, or
-  by the real CuPy where it can be imported, which takes no GPU;
+- names and arguments that CuPy does not have (`NotInCuPy`, cupy_names.py);
 - float64 that nobody asked for (`Doubled`);
 - copies between devices, and results of a matrix product, that are not contiguous (`Strided`).
 
@@ -14,27 +13,21 @@ Every copy is noted in `copies`; so is every wait of the host for a device (`.ge
 `if x:`). Memory that was never written reads as NaN. What it cannot show: the rounding of a GPU,
 its memory layout where that differs from NumPy's, the order of streams, and speed. Kernels are
 compiled by g++ (host_kernels.py).
-
-    python tests/strict_cupy.py > tests/cupy_names.txt       where CuPy is installed
 """
 import functools
-import inspect
 import operator
-import re
 import threading
 from collections import namedtuple
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
+from cupy_names import check, listed
 from host_kernels import HostKernel
 
-NAMES = Path(__file__).with_name("cupy_names.txt")
 DEVICES = 2
 DOUBLE = np.dtype("float64")
 MODULES = "linalg", "lib", "lib.stride_tricks"
-UNSUPPORTED = "base", "data", "flat", "dump", "dumps", "tobytes", "tofile"
 
 Copy = namedtuple("Copy", "source target bytes")       # source, target: "host", "gpu0", "gpu1"
 copies = []                                            # in the order in which they were made
@@ -50,10 +43,6 @@ class Mixed(Refused, TypeError):
 
 
 class WrongDevice(Refused, ValueError):
-    pass
-
-
-class NotInCuPy(Refused, AttributeError, TypeError):
     pass
 
 
@@ -166,7 +155,7 @@ class Function:
         self._path, self._function = path, function
 
     def __call__(self, *args, **kwargs):
-        _check(self._path, args, kwargs)
+        check(self._path, args, kwargs)
         for parts in args:                             # stack([x, 1.0])
             if isinstance(parts, list) and len({isinstance(p, ndarray) for p in parts}) > 1:
                 raise Mixed(f"{self._path}: numbers of the host in a list of arrays of a GPU")
@@ -180,13 +169,13 @@ class Function:
 
     def __getattr__(self, name):
         if isinstance(self._function, np.ufunc):       # add.at, add.reduce
-            method = Function(_listed(f"ufunc.{name}"), getattr(np.ufunc, name))
+            method = Function(listed(f"ufunc.{name}"), getattr(np.ufunc, name))
             return functools.partial(method, self._function)
         path = f"{self._path}.{name}".removeprefix("cupy.")
         found = getattr(self._function, name, None)
         if path in MODULES:
             return Function(path, found)
-        _listed(path)
+        listed(path)
         if isinstance(found, type) or not callable(found):
             return found                               # float32, newaxis, pi
         return Function(path, found)
@@ -217,7 +206,7 @@ class ndarray:
         return SimpleNamespace(ptr=self._numbers.ctypes.data)
 
     def __getattr__(self, name):
-        path = _listed(f"ndarray.{name}")
+        path = listed(f"ndarray.{name}")
         member = getattr(self._numbers, name)
         if callable(member):
             return functools.partial(Function(path, getattr(np.ndarray, name)), self)
@@ -326,75 +315,3 @@ class Cupy(Function):
 
     def get_array_module(self, *arrays):
         return self if any(isinstance(x, ndarray) for x in arrays) else np
-
-
-# --- names and arguments ----------------------------------------------------------------
-
-
-def names_of(cupy):
-    """What CuPy has under names that NumPy has too: a dict from the name to its arguments, as
-    text like "(a, axis=None)", or "" if it cannot be called. Every default reads None."""
-    names = {}
-    for path, owner, example in (("", cupy, np), ("linalg.", cupy.linalg, np.linalg),
-                                 ("lib.stride_tricks.", cupy.lib.stride_tricks,
-                                  np.lib.stride_tricks),
-                                 ("ndarray.", cupy.ndarray, np.ndarray),
-                                 ("ufunc.", cupy.ufunc, np.ufunc)):
-        for name in sorted(set(dir(owner)) & set(dir(example))):
-            value = getattr(owner, name)
-            if not (name.startswith("_") or name in UNSUPPORTED or inspect.ismodule(value)):
-                names[path + name] = _arguments(value)
-    return names
-
-
-def _arguments(value):
-    if isinstance(value, type) or not callable(value):
-        return ""
-    if hasattr(value, "nin"):                          # a ufunc
-        inputs = ", ".join(f"x{i + 1}" for i in range(value.nin))
-        return f"({inputs}, /, out=None, *, casting=None, dtype=None)"
-    text = (value.__doc__ or "").partition("\n")[0]
-    try:
-        signature = inspect.signature(value)
-    except ValueError:                                 # Cython: the first line of the docstring
-        signature = _parsed(re.sub(r"\w+ (?=\w)", "", re.search(r"\(.*\)", text)[0]))
-    if list(signature.parameters) == ["operands", "kwargs"]:
-        signature = _parsed(re.search(r"\(.*\)", text)[0])                       # einsum
-    return str(signature.replace(return_annotation=inspect.Signature.empty, parameters=[
-        p.replace(annotation=p.empty, default=p.default if p.default is p.empty else None)
-        for p in signature.parameters.values()]))
-
-
-@functools.cache
-def _parsed(arguments):
-    return inspect.signature(eval(f"lambda {arguments[1:-1]}: None"))
-
-
-def names_on_file():
-    lines = NAMES.read_text(encoding="utf-8").splitlines()
-    return {line.partition("(")[0]: "".join(line.partition("(")[1:]) for line in lines[1:]}
-
-
-def _listed(path):
-    if path not in names:
-        raise NotInCuPy(f"CuPy has no {path}")
-    return path
-
-
-def _check(path, args, kwargs):
-    try:
-        _parsed(names[_listed(path)]).bind(*args, **kwargs)
-    except TypeError as error:
-        raise NotInCuPy(f"CuPy's {path}{names[path]}: {error}") from None
-
-
-try:
-    import cupy as real_cupy
-    names = names_of(real_cupy)
-except ImportError:
-    real_cupy = None
-    names = names_on_file()
-
-if __name__ == "__main__":
-    print(f"# CuPy {real_cupy.__version__}")
-    print(*(name + arguments for name, arguments in names.items()), sep="\n")

@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 
 import alexnet
+import cupy_names
 import strict_cupy
+from cupy_names import NotInCuPy
 from helpers import GPUS, IMAGES, LABELS, ROOT, net
-from strict_cupy import Copy, Doubled, Mixed, NotInCuPy, Strided, WrongDevice
+from strict_cupy import Copy, Doubled, Mixed, Strided, WrongDevice
 from tinynet import ops
 from tinynet.device import Device, devices
 from tinynet.engine import Tensor
@@ -185,17 +187,17 @@ def test_every_name_and_keyword_after_xp_is_one_of_cupys():
         name = name.replace("add.", "ufunc.")          # add.at is a method of a ufunc
         if hasattr(strict_cupy.Cupy, name.partition(".")[0]):      # RawKernel: not in NumPy
             continue
-        assert name in strict_cupy.names, f"{where}: CuPy has no {name}"
+        assert name in cupy_names.names, f"{where}: CuPy has no {name}"
         for keyword in keywords:
-            assert f" {keyword}=" in strict_cupy.names[name], f"{where}: {name}({keyword}=)"
+            assert f" {keyword}=" in cupy_names.names[name], f"{where}: {name}({keyword}=)"
 
 
-WITH_CUPY = pytest.mark.skipif(strict_cupy.real_cupy is None, reason="CuPy is not installed")
+WITH_CUPY = pytest.mark.skipif(cupy_names.real_cupy is None, reason="CuPy is not installed")
 
 
 @WITH_CUPY
 def test_the_names_on_file_are_those_of_the_real_cupy():
-    real, on_file = strict_cupy.names, strict_cupy.names_on_file()
+    real, on_file = cupy_names.names, cupy_names.names_on_file()
     shared = real.keys() & on_file.keys()              # NumPy's version has a say in it as well
     assert len(shared) > 400
     assert {name: on_file[name] for name in shared} == {name: real[name] for name in shared}
@@ -203,7 +205,7 @@ def test_the_names_on_file_are_those_of_the_real_cupy():
 
 @WITH_CUPY
 def test_the_stand_in_has_no_name_of_its_own():
-    cupy = strict_cupy.real_cupy
+    cupy = cupy_names.real_cupy
     for ours, real in ((strict_cupy.Cupy, cupy), (strict_cupy.ndarray, cupy.ndarray),
                        (strict_cupy.Device, cupy.cuda.Device)):
         for name in vars(ours):

@@ -18,10 +18,10 @@ for it, it leaves the gradient of the loss.
 import functools
 import inspect
 import itertools
-import operator
 import threading
 from contextlib import contextmanager
 from numbers import Real
+from operator import attrgetter
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from .device import as_device, get_array_module, to_host
 
 FEW = 16                           # numbers of a tensor that are worth printing
 _clock = itertools.count()
-_order = operator.attrgetter("order")
 _local = threading.local()         # .silent: inside no_grad()
 
 
@@ -159,7 +158,7 @@ class Tensor:
             xp = get_array_module(self.data)
             pending = {self.node: xp.ones_like(self.data)}
         while pending:
-            node = max(pending, key=_order)
+            node = max(pending, key=attrgetter("order"))
             dy = pending.pop(node)
             if isinstance(node, Tensor):               # a leaf
                 with node.device:
@@ -272,8 +271,7 @@ def op(function):
         with device:
             result = function(*[x.data for x in inputs], **options)
         _check_result(name, len(inputs), result)
-        value, *grad_fns = result
-        return record(name, value, device, inputs, grad_fns)
+        return record(name, result[0], device, inputs, result[1:])
 
     return run
 
