@@ -154,7 +154,7 @@ def train(args):
     claim, saved = options.place_of_run(args)
     recipe = options.chosen_recipe(args, saved)
     seed = args.seed if args.seed is not None else saved.seed if saved else 0
-    top, bottom = options.two_devices(args.device, recipe.towers)
+    top, bottom = options.two_devices(args.device, recipe)
     folder = picture_folder(args, saved)
     pictures, held_out = both_splits(folder, saved)
     model = build(len(pictures.classes), (top, bottom), recipe)    # first: it may be refused
@@ -230,8 +230,9 @@ def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
               print_freq=args.print_freq, save_freq=args.save_freq,
               how_to_go_on="go on with\n  " + command("train", "--resume", folder / "last.npz"),
               if_slow="; --recipe quickstart is for trying" * (recipe.name != "quickstart"))
+    products = f"; products in {recipe.precision}" * model.devices[0].is_gpu
     say("\n".join([f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
-                   f"{model.devices[1]}; output in {shown(folder)}",
+                   f"{model.devices[1]}{products}; output in {shown(folder)}",
                    *recipe.lines(args.verbose)]))
     if saved:
         run.restore(saved, lr=options.rate_to_go_on_with(args, saved))
@@ -264,7 +265,7 @@ def finish(run, folder, validation):
 def load(saved, device_names):
     """A net in test mode and its picture preparation, from a Saved."""
     recipe = recipes.from_dict(saved.recipe, saved.path)
-    model = build(len(saved.classes), options.two_devices(device_names, recipe.towers), recipe)
+    model = build(len(saved.classes), options.two_devices(device_names, recipe), recipe)
     saved.load_weights(model)
     return model.eval(), Preparation(recipe, known_statistics(saved, None))
 
@@ -352,7 +353,7 @@ def export(args):
 def show(args):
     """Print the layer table, the crossings and the memory, all read off a pass of one image."""
     recipe = options.chosen_recipe(args)
-    devices = options.two_devices(args.device, recipe.towers)
+    devices = options.two_devices(args.device, recipe)
     model = memory.without_weights(
         (ungrouped if args.ungrouped else build)(args.classes, devices, recipe))
     image = Tensor(np.zeros((1, recipe.crop, recipe.crop, 3), np.float32), devices[0])
@@ -368,7 +369,7 @@ def bench(args):
         pictures = packed.data_set(picture_folder(args), "train")
         result = speed.input_speed(pictures, recipe, args.workers, args.rounds)
     else:
-        devices = options.two_devices(args.device, recipe.towers)
+        devices = options.two_devices(args.device, recipe)
         args.out_of_memory = lambda: memory.advice(
             build(args.classes, devices, recipe), recipe.batch_size, 1, speed.CEILINGS)
         result = speed.net_speed(build, args.classes, devices, recipe, args.rounds)

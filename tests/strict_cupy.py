@@ -75,6 +75,8 @@ def _note(source, target, size):
 
 
 class Device:
+    compute_capability = "90"
+
     def __init__(self, device=None):
         self.id = int(_here()[3:] if device is None else device)
         self.name = f"gpu{self.id}"
@@ -276,6 +278,10 @@ class Cupy(Function):
     """What `import cupy` gives: NumPy's functions, and those that know of devices."""
 
     ndarray = ndarray
+    precisions = []                                    # as they were set
+    _core = SimpleNamespace(_routines_linalg=SimpleNamespace(
+        COMPUTE_TYPE_TF32="tf32", COMPUTE_TYPE_DEFAULT="fp32",
+        set_compute_type=lambda dtype, kind, set=precisions: set.append(kind)))
     cuda = SimpleNamespace(Device=Device, is_available=lambda: True,
                            runtime=SimpleNamespace(getDeviceCount=lambda: DEVICES))
 

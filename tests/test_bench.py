@@ -30,7 +30,7 @@ def work():
 
 @pytest.fixture(scope="module")
 def result(work):
-    return bench.work_speed(work, rounds=3)
+    return dict(bench.work_speed(work, rounds=3), precision="fp32")
 
 
 def one_row(result, layer, op):

@@ -12,6 +12,7 @@ from command_line import SMALL, is_clean_error, numbers, progress
 from tinynet.pictures import patterns
 from tinynet.training import options as typed_options
 from tinynet.training import runs
+from tinynet.training.recipes import RECIPES
 from tinynet.training.saved import Saved
 from tinynet.training.weights import load_safetensors
 
@@ -168,8 +169,9 @@ def test_resume_auto_goes_on_with_the_newest_run(run, data, tmp_path, monkeypatc
 def test_one_tower_takes_one_of_two_gpus_by_default(monkeypatch):
     monkeypatch.setattr(typed_options.device, "default_devices",
                         lambda most=2: "cpu0,cpu1"[:5 * most - 1])
-    assert [str(device) for device in typed_options.two_devices(None, 1)] == ["cpu0", "cpu0"]
-    assert [str(device) for device in typed_options.two_devices(None, 2)] == ["cpu0", "cpu1"]
+    for towers, two in (1, ["cpu0", "cpu0"]), (2, ["cpu0", "cpu1"]):
+        recipe = RECIPES["paper"].changed({"towers": towers})
+        assert [*map(str, typed_options.two_devices(None, recipe))] == two
 
 
 def test_a_long_run_says_at_the_start_how_long(run, data, tmp_path, monkeypatch):

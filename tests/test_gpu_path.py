@@ -18,7 +18,7 @@ import alexnet
 import cupy_names
 import strict_cupy
 from cupy_names import NotInCuPy
-from helpers import GPUS, IMAGES, LABELS, ROOT, net
+from helpers import GPUS, IMAGES, LABELS, ROOT, SMALL, net
 from strict_cupy import Copy, Doubled, Mixed, Strided, WrongDevice
 from tinynet import ops
 from tinynet.device import Device, devices
@@ -88,6 +88,18 @@ def test_a_step_copies_the_batch_and_seven_crossings_and_their_mirrors(gpus, pla
     assert seen["forward"][1:] == [Copy(card(c.source), card(c.target), c.bytes) for c in crossed]
     assert seen["backward"] == [Copy(c.target, c.source, c.bytes) for c in reversed(seven)]
     assert seen["rest"] == []
+
+
+@pytest.mark.parametrize("capability, precision, taken", [
+    ("90", "tf32", "tf32"), ("80", "tf32", "tf32"), ("75", "tf32", "fp32"),
+    ("90", "fp32", "fp32")])
+def test_products_are_in_the_recipes_precision_where_the_card_has_it(
+        gpus, monkeypatch, capability, precision, taken):
+    seen = sys.modules["cupy"].precisions
+    monkeypatch.setattr(strict_cupy.Device, "compute_capability", capability)
+    seen.clear()
+    two_devices("gpu0,gpu1", SMALL.changed({"precision": precision}))
+    assert seen == [taken, taken]
 
 
 @pytest.mark.parametrize("places", PLACES)

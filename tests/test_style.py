@@ -19,7 +19,7 @@ WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
                       "runs"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1450, "pictures": 730, "training": 1720, "tools": 810}
+BUDGETS = {"engine": 1460, "pictures": 730, "training": 1720, "tools": 820}
 
 
 def own_imports(path):

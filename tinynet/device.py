@@ -14,6 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from .errors import UserError
 
+PRECISIONS = "tf32", "fp32"
 # glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
 MALLOC = {-1: (1 << 31) - 1, -3: 1 << 30, -8: 1}
 
@@ -65,6 +66,14 @@ class Device:
 
     def synchronize(self):
         """Wait until everything asked of this device is done (before reading a clock)."""
+
+    def multiply_in(self, precision):
+        """Compute products of float32 matrices in this of PRECISIONS, from now on.
+
+        fp32: as they are. tf32: GPUs round the factors to 10 bits behind the point, and add up in
+        float32; since 2020 (Ampere) that is several times as fast, and what PyTorch does in its
+        convolutions. It is a setting of the whole process. CPUs, and older cards, have fp32 only.
+        """
 
 
 class Cpu(Device):
@@ -125,6 +134,13 @@ class Gpu(Device):
 
     def synchronize(self):
         self.cuda.synchronize()
+
+    def multiply_in(self, precision):
+        linalg = self.xp._core._routines_linalg        # CuPy's own way is CUPY_TF32, read once
+        rounded = precision == "tf32" and int(self.cuda.compute_capability) >= 80
+        with self:
+            linalg.set_compute_type(np.dtype(np.float32), linalg.COMPUTE_TYPE_TF32 if rounded
+                                    else linalg.COMPUTE_TYPE_DEFAULT)
 
 
 def devices(text):

@@ -130,6 +130,7 @@ def net_speed(build, classes, devices, recipe, rounds=5):
     held = {place: peak[place] and peak[place] - before[place] for place in peak}
     return dict(
         device=[str(device) for device in devices], recipe=recipe.name,
+        precision=recipe.precision if devices[0].is_gpu else "fp32",
         memory={place: dict(need.parts(recipe.batch_size), total=need.total(recipe.batch_size),
                             measured=held[place]) for place, need in needs.items()},
         **work_speed(work, rounds))
@@ -287,7 +288,7 @@ def report(result):
                 f"{row[way + '_ms']:>{width}.1f}{_rate(row, way):>9}"
                 for way, width in (("forward", 11), ("backward", 13))) + f"{row['share']:>8.1%}")
     yield (f"batches of {result['batch_size']}; {result['step_gflop']:,.1f} GFLOP a step (direct "
-           "form); median (low ... high):")
+           f"form), {result['precision']}; median (low ... high):")
     yield "inference      " + said("inference_images_per_s", "images/s")
     yield "training step  " + said("step_images_per_s", "images/s")
     yield "               " + said("step_ms", "ms")

@@ -162,15 +162,18 @@ def _recipe(sub, *wanted):
 # --- what they mean ---------------------------------------------------------------------
 
 
-def two_devices(names, towers=2):
-    """--device as two devices, one for each tower; for one tower the same one twice."""
+def two_devices(names, recipe=recipes.RECIPES["paper"]):
+    """--device as two devices, one for each tower; for one tower the same one twice. They multiply
+    in the recipe's precision."""
     if names is None:
-        names = device.default_devices(most=towers)
+        names = device.default_devices(most=recipe.towers)
     found = device.devices(names)
     if len(found) > 2:
         raise UserError(f"--device {names}: AlexNet has two towers; give one or two devices")
-    if towers == 1 and found[0] != found[-1]:
+    if recipe.towers == 1 and found[0] != found[-1]:
         raise UserError(f"--towers 1 is a net for one device: give --device {found[0]}")
+    for place in found:
+        place.multiply_in(recipe.precision)
     return found[0], found[-1]
 
 

@@ -9,6 +9,7 @@ from functools import partial
 
 from .. import schema
 from ..conv import FORMS, out_size
+from ..device import PRECISIONS
 from ..errors import UserError
 from ..layers import LRN, Conv2D, Dense, Dropout, Flatten, MaxPool, ReLU, Sequential
 from ..schema import COUNT
@@ -57,6 +58,8 @@ class Recipe:
     conv: str = net("auto", "how convolutions are computed: plain, the formula; im2col, the same "
                             "in strips; winograd, with fewer multiplications, wherever it can "
                             "be; auto, where it is faster")
+    precision: str = net("tf32", "how GPUs multiply: tf32, with factors rounded to 10 bits, as "
+                                 "PyTorch's convolutions do; or fp32")
 
     # the pictures
     crop: int = pictures(227, "side of the random crops from 256 x 256 pictures (4.1); the net "
@@ -174,6 +177,7 @@ CHOICES = {
     "pool_ties": ("first", "all"),
     "lrn": ("sum", "mean", "none"),
     "conv": FORMS,
+    "precision": PRECISIONS,
     "dropout_kind": ("classic", "inverted"),
     "shuffle": ("epoch", "once"),
     "mean": ("aligned", "centre"),
