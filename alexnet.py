@@ -161,7 +161,7 @@ def train(args):
     args.out_of_memory = lambda: memory.advice(model, recipe.batch_size)
     statistics = known_statistics(saved, pictures) or measure(pictures, args.workers)
     prepare = Preparation(recipe, statistics, seed)
-    loader, validation = (Loader(part, prepare, recipe.batch_size, args.workers)
+    loader, validation = (Loader(part, prepare, recipe.batch_size, args.workers, top)
                           for part in (pictures, held_out))
     optimizer = SGD(model.initialize(seed).parameters(), recipe.lr, recipe.momentum, recipe.wd,
                     recipe.bias_lr, recipe.bias_wd)
@@ -292,7 +292,7 @@ def test(args):
     logs = []
     for net in nets:
         model, prepare = load(net, args.device)
-        loader = Loader(pictures, prepare, args.batch_size, args.workers)
+        loader = Loader(pictures, prepare, args.batch_size, args.workers, model.devices[0])
         own, labels, indices = evaluation.log_probabilities(model, loader, model.devices[0],
                                                             args.views)
         logs.append(own)

@@ -11,8 +11,8 @@ as several cards guard theirs, and some things that CuPy forgives it refuses as 
 
 Every copy is noted in `copies`; so is every wait of the host for a device (`.get()`, `float(x)`,
 `if x:`). Memory that was never written reads as NaN. What it cannot show: the rounding of a GPU,
-its memory layout where that differs from NumPy's, the order of streams, and speed. Kernels are
-compiled by g++ (host_kernels.py).
+its memory layout where that differs from NumPy's, and speed. Kernels are compiled by g++
+(host_kernels.py); copies in streams of their own are late (strict_streams.py).
 """
 import functools
 import operator
@@ -24,6 +24,7 @@ import numpy as np
 
 from cupy_names import check, listed
 from host_kernels import HostKernel
+from strict_streams import NULL, Event, Stream
 
 DEVICES = 2
 DOUBLE = np.dtype("float64")
@@ -31,6 +32,7 @@ MODULES = "linalg", "lib", "lib.stride_tricks"
 
 Copy = namedtuple("Copy", "source target bytes")       # source, target: "host", "gpu0", "gpu1"
 copies = []                                            # in the order in which they were made
+used = {}                                              # id of memory -> when last, see Stream
 _thread = threading.local()
 
 
@@ -110,12 +112,21 @@ def _run(function, args, kwargs):
         if x._home != here:
             raise WrongDevice(f"{function.__name__}: an operand on {x._home}, while the current "
                               f"device is {here}")
+    NULL.work += 1
+    used.update((id(_base(x._numbers)), NULL.work) for x in operands)
     result = function(*opened_args, **opened_kwargs)
     floats = {x.dtype for x in operands if x.dtype.kind == "f"}
     may_double = (DOUBLE in floats or kwargs.get("dtype") is not None
                   or any(isinstance(a, (type, np.dtype)) and DOUBLE == a for a in args)
                   or not floats and any(isinstance(a, np.float64) for a in args))
     return _closed(result, here, operands, may_double)
+
+
+def _base(numbers):
+    """The array that owns the memory of a view."""
+    while isinstance(numbers.base, np.ndarray):
+        numbers = numbers.base
+    return numbers
 
 
 def _opened(value, operands):
@@ -166,7 +177,7 @@ class Function:
             raise Strided(f"{self._path}: out must be contiguous")
         result = _run(self._function, args, kwargs)
         if self._path in ("empty", "empty_like"):
-            result._numbers.fill(np.nan if result.dtype.kind == "f" else 1)
+            result._numbers.fill(np.nan if result.dtype.kind == "f" else result.itemsize > 1)
         return result
 
     def __getattr__(self, name):
@@ -238,7 +249,9 @@ class ndarray:
         if (type(arr), arr.shape, arr.dtype) != (np.ndarray, self.shape, self.dtype):
             raise Mixed(f"set: {self.dtype} {self.shape} from {arr.dtype} {arr.shape}")
         _note("host", self._home, self.nbytes)
-        _run(lambda x: np.copyto(x, arr), (self,), {})
+        if stream is None:
+            return _run(lambda x: np.copyto(x, arr), (self,), {})
+        stream.copy(lambda: np.copyto(self._numbers, arr), used.get(id(_base(self._numbers)), 0))
 
     def item(self):
         return self.get().item()
@@ -278,11 +291,12 @@ class Cupy(Function):
     """What `import cupy` gives: NumPy's functions, and those that know of devices."""
 
     ndarray = ndarray
-    precisions = []                                    # as they were set
+    _precisions = []                                   # as they were set
     _core = SimpleNamespace(_routines_linalg=SimpleNamespace(
         COMPUTE_TYPE_TF32="tf32", COMPUTE_TYPE_DEFAULT="fp32",
-        set_compute_type=lambda dtype, kind, set=precisions: set.append(kind)))
-    cuda = SimpleNamespace(Device=Device, is_available=lambda: True,
+        set_compute_type=lambda dtype, kind, set=_precisions: set.append(kind)))
+    cuda = SimpleNamespace(Device=Device, Stream=Stream, Event=Event, is_available=lambda: True,
+                           get_current_stream=lambda: NULL, alloc_pinned_memory=bytearray,
                            runtime=SimpleNamespace(getDeviceCount=lambda: DEVICES))
 
     def __init__(self):

@@ -307,3 +307,37 @@ def max_pool(x, size, stride, ties, out_sizes):
     if ties == "first":                # then neither x nor y is kept
         return y, lambda dy: launch(TO_FIRST, empty(dy, *shape), first, dy, **how)
     return y, lambda dy: launch(TO_ALL, empty(dy, *shape), x, y, dy, **how)
+
+
+# --- pictures (pictures/upload.py) ----------------------------------------------------------
+
+CROP = r"""
+extern "C" __global__ void crop(const uchar* __restrict__ pictures, const float* __restrict__ mean,
+                                const int* __restrict__ places, const float* __restrict__ shifts,
+                                float scale, float* __restrict__ out, uint n) {
+    NUMBER(i, n);
+    const uint c = i % 3;
+    uint t = i / 3;
+    const int w = t % SIZE;       t /= SIZE;
+    const int h = t % SIZE;       t /= SIZE;        // of crop t
+    const int picture = places[4 * t], top = places[4 * t + 1], left = places[4 * t + 2];
+    const int column = left + (places[4 * t + 3] ? SIZE - 1 - w : w);
+    const int of_picture = ((top + h) * SIDE + column) * 3 + c;
+    const int of_mean = ALIGNED ? of_picture : ((CENTRE + h) * SIDE + CENTRE + w) * 3 + c;
+    const float pixel = pictures[picture * (SIDE * SIDE * 3) + of_picture];
+    out[i] = (pixel - mean[of_mean] + shifts[3 * t + c]) * scale;
+}
+"""
+
+
+def crop(pictures, mean, places, shifts, scale, size, aligned):
+    """images.Preparation.fill for many crops at once: (crops, size, size, 3) float32
+
+    pictures: (N, SIDE, SIDE, 3) bytes; mean: (SIDE, SIDE, 3) float32. places: (crops, 4) int32:
+    which picture, top, left, mirrored. shifts: (crops, 3) float32, added to R, G, B. aligned:
+    the mean is cropped where the picture is, else in its centre.
+    """
+    side = mean.shape[0]
+    return launch(CROP, empty(mean, len(places), size, size, 3), pictures, mean, places, shifts,
+                  np.float32(scale), SIDE=side, SIZE=size, CENTRE=(side - size) // 2,
+                  ALIGNED=int(aligned))

@@ -14,14 +14,15 @@ import numpy as np
 
 from ..errors import UserError
 from ..progress import bar, warn
-from . import images
+from . import images, upload
 
 TOGETHER = 8           # pictures a thread prepares in a row: handing over costs time as well
 
 
 @dataclass
 class Batch:
-    """images: (N, crop, crop, 3) float32; of ten views, (N, 10, crop, crop, 3). labels: (N,).
+    """images: (N, crop, crop, 3) float32, on the Loader's device; of ten views, (N, 10, crop,
+    crop, 3). labels: (N,), on the host.
 
     indices: which pictures of the data set they are, (N,). end: how many pictures of the epoch
     are behind us after this batch. waited: how many seconds somebody waited for it.
@@ -37,18 +38,20 @@ class Loader:
     """Makes the batches of a data set.
 
     pictures: a dataset.DataSet. prepare: an images.Preparation. workers: threads that read.
-    ahead: how many batches are in the making while one is used. Files that cannot be read are
-    left out of their batch, named once on stderr, and kept in `skipped`. Raises UserError when
-    nothing at all can be read.
+    device: where the images are to be; a GPU crops them itself. ahead: how many batches are in
+    the making while one is used. Files that cannot be read are left out of their batch, named
+    once on stderr, and kept in `skipped`. Raises UserError when nothing at all can be read.
     """
 
-    def __init__(self, pictures, prepare, batch_size, workers=2, ahead=2):
+    def __init__(self, pictures, prepare, batch_size, workers=2, device=None, ahead=2):
         if batch_size < 1 or workers < 1:
             raise UserError("the batch size and the number of workers must be at least 1, "
                             f"not {batch_size} and {workers}")
         self.pictures, self.prepare = pictures, prepare
         self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
         self.skipped = set()
+        self.place = (upload.Gpu(prepare, device, batch_size, ahead + 2)
+                      if device and device.is_gpu else upload.Host(prepare))
 
     def length(self, epoch):
         """How many pictures an epoch has: always the same."""
@@ -93,33 +96,29 @@ class Loader:
                 if len(batch.labels):
                     yield batch
         finally:                       # also when the caller stops half-way, or Ctrl-C
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(cancel_futures=True)         # waits: room on a GPU is used again
         if len(self.skipped) == len(self.pictures):
             raise UserError(f"none of the pictures in {self.pictures.root} can be read")
 
     def _start(self, pool, indices, seen):
-        """Let the pool fill the images of a batch: the images, and the jobs that fill them."""
-        side, views = self.prepare.crop, len(seen[0])
-        out = np.empty((len(indices), views, side, side, 3), np.float32)
-        work = list(zip(indices, seen, out, strict=True))
-        jobs = [pool.submit(self._some, work[i:i + TOGETHER])
-                for i in range(0, len(work), TOGETHER)]
-        return out[:, 0] if views == 1 else out, jobs
+        """Let the pool fill a batch: the batch, and the jobs that fill it."""
+        batch = self.place.room(seen)
+        work = list(zip(indices, range(len(indices)), seen, strict=True))
+        return batch, [pool.submit(self._some, batch, work[i:i + TOGETHER])
+                       for i in range(0, len(work), TOGETHER)]
 
-    def _some(self, work):
-        return [self._one(*item) for item in work]
+    def _some(self, batch, work):
+        return [self._one(batch, *item) for item in work]
 
-    def _one(self, index, places, out):
-        """Fill out (views, crop, crop, 3) with a picture as it is seen at its places. Returns
-        what was wrong with it, or None."""
+    def _one(self, batch, index, position, places):
+        """Put a picture into a batch as it is seen at its places. Returns what was wrong with it,
+        or None."""
         try:
-            picture = self.pictures.read(index)
+            self.place.put(batch, position, self.pictures.read(index), places)
         except images.BrokenPicture as error:
             return error
-        for place, view in zip(places, out, strict=True):
-            self.prepare.fill(picture, view, place)
 
-    def _finish(self, end, indices, out, jobs):
+    def _finish(self, end, indices, batch, jobs):
         start = time.perf_counter()
         problems = [problem for job in jobs for problem in job.result()]
         waited = time.perf_counter() - start
@@ -128,8 +127,7 @@ class Loader:
             if problem is not None and index not in self.skipped:
                 self.skipped.add(index)
                 warn(f"skipped: {problem}")
-        if not whole.all():
-            out, indices = out[whole], indices[whole]
+        out, indices = self.place.finish(batch, whole), indices[whole]
         return Batch(out, self.pictures.labels[indices], indices, end, waited)
 
 

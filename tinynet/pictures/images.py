@@ -297,9 +297,12 @@ class Preparation:
             top, left, mirrored, _ = self.centre
         mean = self.means[mirrored][top:top + self.crop].reshape(self.crop, -1)
         rows -= mean[:, 3 * left:3 * (left + self.crop)]
-        scale = self.scale
         if shift is not None:
             rows += np.tile(shift.astype(np.float32), self.crop)
-            scale /= self.shrink
-        if scale != 1.0:
-            rows *= np.float32(scale)
+        factor = self.factor(shift is not None)
+        if factor != 1.0:
+            rows *= np.float32(factor)
+
+    def factor(self, is_shifted):
+        """What multiplies the pixels in the end, of pictures with or without colour noise."""
+        return self.scale / self.shrink if is_shifted else self.scale

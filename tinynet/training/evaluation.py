@@ -104,9 +104,9 @@ def answers(model, loader, device, views=1):
     model.eval()
     with bar(len(loader), "testing") as progress:
         for batch in loader.testing(views):
-            views_in_a_row = batch.images.reshape(-1, *batch.images.shape[-3:])
             with no_grad():            # not round the yield: what the caller does is its own
-                logits = model(Tensor(views_in_a_row, device))
+                images = Tensor(batch.images, device)
+                logits = model(images.reshape(-1, *images.shape[-3:]))
             if views > 1:
                 with logits.device:
                     logits = Tensor(mean_over_views(logits.data, views), logits.device)

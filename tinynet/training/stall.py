@@ -89,8 +89,8 @@ def diagnosis(model, optimizer, batch, recipe):
     Call it after a step, with the batch of that step: its gradients are still there. Nothing
     that the run depends on changes.
     """
-    rows = examine(model, optimizer, batch.images)
-    pixels, labels = batch.images, batch.labels
+    pixels, labels = device.to_host(batch.images), batch.labels
+    rows = examine(model, optimizer, pixels)
     counts, classes = np.bincount(labels), model.fc8.b.shape[0]
     decay = optimizer.lr * optimizer.weight_decay / (1 - optimizer.momentum)
     lines = [f"the loss does not fall below ln({classes}) = {math.log(classes):.3f}, that of "

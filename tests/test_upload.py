@@ -1,0 +1,93 @@
+"""Batches that a GPU makes of bytes: are they, to the bit, those of the host? And who waits for
+whom?
+
+On the stand-in a copy in a stream of its own is made as late as it may be (strict_streams.py). So
+a wait that is left out shows in the numbers, or is refused.
+"""
+import numpy as np
+import pytest
+
+import strict_streams
+from tinynet.device import Device, to_host
+from tinynet.pictures import images
+from tinynet.pictures.batches import Loader
+from tinynet.pictures.dataset import DataSet
+from tinynet.training.recipes import RECIPES
+
+COUNT = 25
+
+
+class Noise(DataSet):
+    """Pictures of noise in memory. Those of `broken` cannot be read."""
+
+    root, shuffled, classes, statistics = "noise", False, ["one"], None
+
+    def __init__(self, broken=()):
+        self.broken, self.labels = broken, np.arange(COUNT) % 3
+        self.pixels = np.random.default_rng(0).integers(0, 256, (COUNT, 256, 256, 3), np.uint8)
+
+    def read(self, index):
+        if index in self.broken:
+            raise images.broken(f"picture {index}", "it is not there")
+        return self.pixels[index]
+
+
+def about():
+    draw = np.random.default_rng(1)
+    axes, _ = np.linalg.qr(draw.standard_normal((3, 3)))
+    return images.Statistics(draw.uniform(80, 150, (256, 256, 3)).astype(np.float32),
+                             np.array([3.0, 90.0, 2000.0]), axes)
+
+
+def loader(device, recipe="paper", broken=(), **changes):
+    recipe = RECIPES[recipe].changed(changes)
+    return Loader(Noise(broken), images.Preparation(recipe, about(), 5), 4, 2, Device(device))
+
+
+def equal(ours, theirs):
+    """Whether two loaders give the same batches, to the bit. How many there were."""
+    count = 0
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(to_host(one.images), other.images, strict=True)
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert one.end == other.end
+        count += 1
+    return count
+
+
+@pytest.mark.parametrize("recipe, changes", [
+    ("paper", {}), ("2012", {}), ("quickstart", {}), ("paper", dict(crop=256)),
+    ("caffe", dict(crop=67, mean="centre")), ("2012", dict(pixel_scale=1 / 64, epochs=4))])
+def test_the_batches_of_a_gpu_are_those_of_the_host(gpus, recipe, changes):
+    ours, theirs = (loader(device, recipe, **changes) for device in ("gpu0", "cpu"))
+    for epoch in 0, 3:                                 # the last has no colour noise in some
+        assert equal(ours.training(epoch), theirs.training(epoch)) == 7
+    assert equal(ours.training(1, start=9), theirs.training(1, start=9)) == 4
+    assert equal(ours.testing(), theirs.testing()) == 7
+    assert equal(ours.testing(views=10), theirs.testing(views=10)) == 7
+
+
+def test_pictures_that_cannot_be_read_are_left_out_there_as_well(gpus, capsys):
+    broken = {0, 5, 6, 7, 8, 9, 10, 11, 24}            # two batches of a test have none at all
+    ours, theirs = (loader(device, broken=broken) for device in ("gpu0", "cpu"))
+    assert equal(ours.training(0), theirs.training(0)) >= 5
+    assert equal(ours.testing(), theirs.testing()) == 5
+    assert equal(ours.testing(views=10), theirs.testing(views=10)) == 5
+    assert ours.skipped == theirs.skipped == broken
+
+
+def test_an_epoch_that_was_left_does_not_spoil_the_next(gpus):
+    ours, theirs = loader("gpu0"), loader("cpu")
+    for first in range(3):
+        next(iter(ours.training(first)))
+    assert equal(ours.training(3), theirs.training(3)) == 7
+
+
+@pytest.mark.parametrize("class_, wait", [
+    (strict_streams.Null, "wait_event"), (strict_streams.Stream, "wait_event"),
+    (strict_streams.Event, "record")])
+def test_who_leaves_out_a_wait_is_found(gpus, monkeypatch, class_, wait):
+    ours, theirs = loader("gpu0"), loader("cpu")
+    monkeypatch.setattr(class_, wait, lambda *args: None)
+    with pytest.raises((AssertionError, strict_streams.Unordered)):
+        equal(ours.training(0), theirs.training(0))
