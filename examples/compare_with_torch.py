@@ -4,10 +4,10 @@
     python examples/compare_with_torch.py --device gpu0 --no-lrn
 
 PyTorch's net has grouped convolutions and nn.LocalResponseNorm. First outputs and gradients
-are compared. Then training steps and inference are timed in turn (A B A B), with LRN and
-without. PyTorch runs in a process of its own, as people run it: in ours it would profit from
-the allocator's settings (device.py), and leave us a heap in pieces. Needs PyTorch: pip install
-torch.
+are compared, in float32. Then training steps and inference are timed in turn (A B A B), with LRN
+and without; on GPUs the pictures are there already, and both sides multiply in TF32. PyTorch
+runs in a process of its own, as people run it: in ours it would profit from the allocator's
+settings (device.py), and leave us a heap in pieces. Needs PyTorch: pip install torch.
 """
 import argparse
 import json
@@ -24,7 +24,7 @@ import numpy as np
 import alexnet
 import common
 from tinynet import SGD, Device, Tensor, UserError, cores, no_grad, ops
-from tinynet.device import default_devices
+from tinynet.device import PRECISIONS, default_devices
 from tinynet.training import recipes
 from tinynet.training.weights import whole_layers
 
@@ -37,6 +37,7 @@ except ImportError:
 
 
 CHECKED = 8                    # images on which the two nets may agree
+IN_A_ROW = 20                  # steps of a measurement on a GPU: the host is ahead of it
 
 
 class Norm(nn.Module):
@@ -93,7 +94,8 @@ class TorchAlexNet(nn.Module):
 class Side:
     """What both sides do alike. `logits`, `loss` and `gradients` are their own.
 
-    `batch` is the slice of the images that are timed.
+    `batch` is the slice of the images that are timed. On a GPU they are there already: a loader
+    would bring them while the step before is computed.
     """
 
     def step(self):
@@ -110,9 +112,10 @@ class Side:
     def images_per_s(self, job):
         self.synchronize()
         start = time.perf_counter()
-        getattr(self, job)()
+        for _ in range(self.repeat):
+            getattr(self, job)()
         self.synchronize()
-        return len(self.images[self.batch]) / (time.perf_counter() - start)
+        return self.repeat * len(self.labels[self.batch]) / (time.perf_counter() - start)
 
     def results(self, index):
         """Logits and gradients of one image, as NumPy arrays by name.
@@ -130,18 +133,27 @@ class Ours(Side):
     no_grad = staticmethod(no_grad)
 
     def __init__(self, args, recipe, images, labels):
-        self.images, self.labels, self.batch = images, labels, slice(recipe.batch_size)
         self.device = Device(args.device)
+        self.images, self.labels, self.batch = images, labels, slice(recipe.batch_size)
+        self.repeat = IN_A_ROW if self.device.is_gpu else 1
+        if self.device.is_gpu:
+            self.images, self.labels = map(self.device.put, (images, labels))
         self.model = alexnet.build(args.classes, (self.device, self.device), recipe).initialize(0)
         # Rate 0: the same work, and weights that stay as they are for any number of rounds.
         self.optimizer = SGD(self.model.parameters(), 0.0, recipe.momentum, recipe.wd)
 
+    def multiply_in(self, precision):
+        self.device.multiply_in(precision)
+
     def logits(self, chosen=None):
-        return self.model(Tensor(self.images[chosen or self.batch], self.device))
+        with self.device:
+            images = Tensor(self.images[chosen or self.batch], self.device)
+        return self.model(images)
 
     def loss(self, chosen=None):
         logits = self.logits(chosen)
-        labels = self.device.put(self.labels[chosen or self.batch])
+        with self.device:
+            labels = self.device.put(self.labels[chosen or self.batch])
         return logits, ops.softmax_cross_entropy(logits, labels=labels)
 
     def gradients(self):
@@ -162,18 +174,26 @@ class Theirs(Side):
         self.device = f"cuda:{card}" if card.isdigit() else "cpu"
         self.images = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
         self.labels, self.batch = labels, slice(recipe.batch_size)
+        self.repeat = 1 if self.device == "cpu" else IN_A_ROW
+        if self.device != "cpu":
+            self.images, self.labels = (torch.tensor(a, device=self.device)
+                                        for a in (self.images, labels))
         self.model = TorchAlexNet(recipe, args.classes, norm)
-        self.model.to(torch.tensor(self.images[:1]).dtype)
+        self.model.to(torch.as_tensor(self.images[:1]).dtype)
         self.model.load_state_dict({name: torch.tensor(w) for name, w in weights.items()})
         self.model.to(self.device)
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.0, recipe.momentum,
                                          weight_decay=recipe.wd)
 
+    def multiply_in(self, precision):
+        torch.backends.cudnn.allow_tf32 = precision == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+
     def logits(self, chosen=None):
-        return self.model(torch.tensor(self.images[chosen or self.batch], device=self.device))
+        return self.model(torch.as_tensor(self.images[chosen or self.batch]).to(self.device))
 
     def loss(self, chosen=None):
-        labels = torch.tensor(self.labels[chosen or self.batch], device=self.device)
+        labels = torch.as_tensor(self.labels[chosen or self.batch]).to(self.device)
         logits = self.logits(chosen)
         return logits, F.cross_entropy(logits, labels)
 
@@ -247,18 +267,21 @@ def serve(pipe):
 
 
 def compare(args, recipe):
-    """Check, then time. Returns rows: what was done, images/s of both sides, and their ratio."""
+    """Check, in float32, then time, in the recipe's precision. Returns rows: what was done,
+    images/s of both sides, and their ratio."""
     draw = np.random.default_rng(0)
     shape = max(recipe.batch_size, CHECKED), recipe.crop, recipe.crop, 3
     images = 60 * recipe.pixel_scale * draw.standard_normal(shape, np.float32)
     labels = draw.integers(0, args.classes, len(images))
     ours = Ours(args, recipe, images, labels)
+    ours.multiply_in("fp32")
     weights = whole_layers(ours.model)
     norms = ({"none": None} if recipe.lrn == "none" else
              {"a call a tower": Norm(recipe, False), "one call": Norm(recipe, True)})
     largest, elsewhere = {}, {}
     for name, norm in norms.items():
         elsewhere[name] = Elsewhere(Theirs, weights, images, labels, args, recipe, norm)
+        elsewhere[name].ask("multiply_in", "fp32")
         found = check(ours.results, partial(elsewhere[name].ask, "results"), args.tolerance)
         worst = max(found, key=found.get)
         largest[name] = found[worst]
@@ -266,6 +289,9 @@ def compare(args, recipe):
             sys.exit(f"the two nets disagree: {worst} by {found[worst]:.1e} "
                      f"(relative; allowed: {args.tolerance:.0e})")
     rows = []
+    ours.multiply_in(recipe.precision)
+    for theirs in elsewhere.values():
+        theirs.ask("multiply_in", recipe.precision)
     for job in "step", "infer":
         speeds = {name: [] for name in ("tinynet", *norms)}
         for _ in range(1 + args.rounds):               # the first is the warm-up
@@ -287,7 +313,8 @@ def compare(args, recipe):
 
 
 def start(args):
-    changes = dict(batch_size=args.batch_size, dropout_kind="inverted")
+    changes = dict(batch_size=args.batch_size, dropout_kind="inverted",
+                   precision=args.precision)
     if args.conv:
         changes["conv"] = args.conv
     recipe = recipes.RECIPES[args.recipe].changed(changes)
@@ -299,10 +326,12 @@ def start(args):
             for row in compare(args, recipe if lrn else recipe.changed({"lrn": "none"}))]
     if args.json:
         print(json.dumps(dict(torch=torch.__version__, numpy=np.__version__, device=args.device,
-                              batch_size=args.batch_size, rows=rows)))
+                              batch_size=args.batch_size, precision=args.precision,
+                              rows=rows)))
     else:
         print(*report(rows), sep="\n")
-        print(f"images/s on {args.device}, batches of {args.batch_size}, "
+        precision = f", {args.precision}" * Device(args.device).is_gpu
+        print(f"images/s on {args.device}{precision}, batches of {args.batch_size}, "
               f"PyTorch {torch.__version__}")
     return 0
 
@@ -334,6 +363,8 @@ def parser():
                         help="default: %(default)s")
     parser.add_argument("--conv", metavar="C",
                         help="how tinynet computes convolutions (default: as the recipe says)")
+    parser.add_argument("--precision", choices=PRECISIONS, default="tf32",
+                        help="in which GPUs multiply while they are timed (default: tf32)")
     parser.add_argument("--tolerance", type=float, default=1e-4, metavar="T",
                         help="largest relative difference (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")

@@ -37,24 +37,40 @@ part() {                                 # part NAME COMMAND...
     fi
 }
 
-# shellcheck disable=SC2329              # part calls it
-first_losses() {                         # first_losses DEVICE
-    "$python" alexnet.py train "$work/patterns" --device "$1" --output-dir "$work/$1" \
-        --recipe quickstart --steps 5 --print-freq 1
+# shellcheck disable=SC2329              # part calls them
+losses() {                               # losses NAME DEVICE OPTIONS...
+    local name=$1 device=$2
+    shift 2
+    "$python" alexnet.py train "$work/patterns" --device "$device" --output-dir "$work/$name" \
+        --recipe quickstart --steps 100 --print-freq 1 "$@" | tail -n 3
 }
 
 # shellcheck disable=SC2329
-same_losses() {
-    "$python" - "$work/cpu/log.jsonl" "$work/gpu0/log.jsonl" <<'END'
-import json, math, sys
+same_losses() {                          # same_losses NAME NAME
+    "$python" - "$work/$1/log.jsonl" "$work/$2/log.jsonl" <<'END'
+import json, sys
 
-cpu, gpu = ([line["loss"] for line in map(json.loads, open(path)) if line["kind"] == "train"]
-            for path in sys.argv[1:])
-for step, losses in enumerate(zip(cpu, gpu), 1):
-    print("step {}: cpu {:.6f}, gpu0 {:.6f}".format(step, *losses))
-same = len(cpu) == len(gpu) == 5 and all(
-    math.isclose(here, there, rel_tol=1e-3) for here, there in zip(cpu, gpu))
-sys.exit(not same)
+one, other = ([line["loss"] for line in map(json.loads, open(path)) if line["kind"] == "train"]
+              for path in sys.argv[1:])
+apart = [abs(a - b) / b for a, b in zip(one, other, strict=True)]
+for step in 1, 5, 20, 50, 100:
+    print("step {}: {:.6f} and {:.6f}, at most {:.1e} apart so far".format(
+        step, one[step - 1], other[step - 1], max(apart[:step])))
+sys.exit(not (len(apart) == 100 and max(apart) <= 1e-2))
+END
+}
+
+# shellcheck disable=SC2329
+waiting() {                              # the share of its time that a step waits for pictures
+    "$python" data/imagenet.py "$work/patterns" "$work/prepared" &&
+        "$python" alexnet.py train "$work/prepared" --device gpu0 --workers 8 --steps 300 \
+            --print-freq 50 --output-dir "$work/waiting" | tail -n 3 &&
+        "$python" - "$work/waiting/log.jsonl" <<'END'
+import json, sys
+
+for line in map(json.loads, open(sys.argv[1])):
+    if line["kind"] == "train":
+        print("step {step}: {images_per_s:,.0f} images/s, waited {waited:.0%}".format(**line))
 END
 }
 
@@ -65,15 +81,24 @@ check() {
         echo "(no nvidia-smi)"
     "$python" -c 'import cupy; print("CuPy", cupy.__version__); cupy.show_config()' 2>&1
 
-    part tests "$python" -m pytest -m "gpu or two_gpus"
+    part tests "$python" -m pytest -q -m "gpu or two_gpus"
     part doctor "$python" alexnet.py doctor
+    for precision in tf32 fp32; do
+        part "profile, $precision" "$python" tests/gpu_profile.py --precision $precision
+    done
+    part "profile, two devices of one card" "$python" tests/gpu_profile.py --device gpu0:a,gpu0:b
     part "bench, one device" "$python" alexnet.py bench --device gpu0
-    part "bench, two devices" "$python" alexnet.py bench --device gpu0:a,gpu0:b
-    part "comparison with PyTorch" "$python" examples/compare_with_torch.py --device gpu0
-    part patterns "$python" data/patterns.py "$work/patterns" --train 20 --val 2
-    part "training on cpu" first_losses cpu
-    part "training on gpu0" first_losses gpu0
-    part "same losses" same_losses
+    for precision in tf32 fp32; do
+        part "PyTorch, $precision" "$python" examples/compare_with_torch.py --device gpu0 \
+            --precision $precision
+    done
+    part patterns "$python" data/patterns.py "$work/patterns" --train 200 --val 5
+    part "losses on cpu" losses cpu cpu
+    part "losses on gpu0, fp32" losses fp32 gpu0 --precision fp32
+    part "losses on gpu0, tf32" losses tf32 gpu0
+    part "same losses, fp32" same_losses fp32 cpu
+    part "same losses, tf32" same_losses tf32 cpu
+    part "waiting for pictures" waiting
 
     printf '\n'
     if [ ${#failed[@]} -gt 0 ]; then

@@ -4,10 +4,7 @@ Everything here runs on strict_cupy, the stand-in for CuPy that raises at the fi
 would refuse; so do the tests of other files for the devices called "strict ...".
 """
 import ast
-import os
 import re
-import shutil
-import subprocess
 import sys
 from collections import Counter
 
@@ -18,7 +15,7 @@ import alexnet
 import cupy_names
 import strict_cupy
 from cupy_names import NotInCuPy
-from helpers import GPUS, IMAGES, LABELS, ROOT, SMALL, net
+from helpers import IMAGES, LABELS, ROOT, SMALL, net
 from strict_cupy import Copy, Doubled, Mixed, Strided, WrongDevice
 from tinynet import ops
 from tinynet.device import Device, devices
@@ -226,41 +223,6 @@ def test_the_stand_in_has_no_name_of_its_own():
                        (strict_cupy.Device, cupy.cuda.Device)):
         for name in vars(ours):
             assert hasattr(real, name) or name.startswith("_") or name == "name", name
-
-
-# --- the check on a real GPU --------------------------------------------------------------
-
-
-def gpu_check(python, report):
-    if not shutil.which("bash"):
-        pytest.skip("no bash here")
-    return subprocess.run(["bash", ROOT / "tests" / "gpu_check.sh", report], text=True,
-                          capture_output=True, env={**os.environ, "PYTHON": str(python)})
-
-
-def test_the_check_fails_clearly_where_there_is_no_gpu(tmp_path):
-    if GPUS:
-        pytest.skip("there is a GPU")
-    done = gpu_check(sys.executable, tmp_path / "report.txt")
-    assert done.returncode == 1 and done.stdout == ""
-    assert "gpu_check.sh: error: no GPU answers here" in done.stderr
-    assert not (tmp_path / "report.txt").exists()
-
-
-@pytest.mark.parametrize("broken, failed", [
-    ("bench", ["bench, one device", "bench, two devices"]), ("log.jsonl", ["same losses"]),
-    ("pytest", ["tests"]), ("nothing", [])])
-def test_the_check_runs_every_part_and_names_those_that_fail(tmp_path, broken, failed):
-    python = tmp_path / "python"
-    python.write_text(f"""#!/bin/sh
-case "$*" in *gpu_count*) echo 1;; *{broken}*) exit 3;; esac""")
-    python.chmod(0o755)
-    done = gpu_check(python, tmp_path / "report.txt")
-    report = (tmp_path / "report.txt").read_text()
-    assert done.returncode == bool(failed) and report in done.stdout
-    assert re.findall("^FAILED: (.*)$", report, re.M) == failed
-    assert len(re.findall("^---.*: passed", report, re.M)) == 9 - len(failed)
-    assert "tinynet on 1 GPU(s)" in report
 
 
 # --- the stand-in is strict -------------------------------------------------------------
