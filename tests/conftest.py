@@ -17,11 +17,10 @@ import common
 import host_kernels
 import strict_cupy
 from data.cifar10 import TEST, TRAIN
-from helpers import GPUS
+from helpers import GPUS, NO_GPU
 from tinynet import cores, device, rng
 from tinynet.pictures import patterns
 
-NO_GPU = pytest.mark.skipif(GPUS < 1, reason="no GPU answers here (CuPy and a driver needed)")
 TWO_GPUS = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, found {GPUS}")
 
 STRICT = "strict "                       # before a device's name: on the stand-in for CuPy

@@ -6,6 +6,7 @@ import tokenize
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from alexnet import AlexNet
 from tinynet import device, ops
@@ -16,6 +17,7 @@ from tinynet.training.recipes import RECIPES
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "tinynet"
 GPUS = device.gpu_count()
+NO_GPU = pytest.mark.skipif(GPUS < 1, reason="no GPU answers here (CuPy and a driver needed)")
 
 
 def environment(**variables):

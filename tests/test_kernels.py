@@ -16,7 +16,7 @@ import host_kernels
 import kernel_cases
 import strict_cupy
 from alexnet import AlexNet
-from helpers import environment
+from helpers import NO_GPU, environment
 from tinynet import cores, kernels
 from tinynet.device import Device
 from tinynet.engine import Tensor
@@ -30,9 +30,19 @@ from tinynet.training.recipes import RECIPES
 NVCC = shutil.which("nvcc")
 
 
-@pytest.mark.parametrize("check", [
-    pytest.param(check, id=what) for _, what, check in kernel_cases.cases()])
+CASES = [pytest.param(check, id=what) for _, what, check in kernel_cases.cases()]
+
+
+@pytest.mark.parametrize("check", CASES)
 def test_a_kernel_computes_what_the_text_in_numpy_says(gpus, check):
+    check()
+
+
+@pytest.mark.gpu
+@NO_GPU
+@pytest.mark.parametrize("check", CASES)
+def test_a_kernel_computes_it_on_a_gpu_as_well(check):
+    Device("gpu0").multiply_in("fp32")
     check()
 
 

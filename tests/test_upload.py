@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import strict_streams
+from helpers import NO_GPU
 from tinynet.device import Device, to_host
 from tinynet.pictures import images
 from tinynet.pictures.batches import Loader
@@ -59,6 +60,17 @@ def equal(ours, theirs):
     ("paper", {}), ("2012", {}), ("quickstart", {}), ("paper", dict(crop=256)),
     ("caffe", dict(crop=67, mean="centre")), ("2012", dict(pixel_scale=1 / 64, epochs=4))])
 def test_the_batches_of_a_gpu_are_those_of_the_host(gpus, recipe, changes):
+    same_batches(recipe, changes)
+
+
+@pytest.mark.gpu
+@NO_GPU
+@pytest.mark.parametrize("recipe", ["paper", "2012"])
+def test_they_are_on_a_gpu_as_well(recipe):
+    same_batches(recipe, {})
+
+
+def same_batches(recipe, changes):
     ours, theirs = (loader(device, recipe, **changes) for device in ("gpu0", "cpu"))
     for epoch in 0, 3:                                 # the last has no colour noise in some
         assert equal(ours.training(epoch), theirs.training(epoch)) == 7
