@@ -19,7 +19,7 @@ import strict_cupy
 from data.cifar10 import TEST, TRAIN
 from helpers import GPUS, NO_GPU
 from tinynet import cores, device, rng
-from tinynet.pictures import patterns
+from tinynet.pictures import patterns, readers
 
 TWO_GPUS = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, found {GPUS}")
 
@@ -42,11 +42,13 @@ def pytest_addoption(parser):
 @pytest.fixture
 def gpus(monkeypatch):
     """Two GPUs that are not there: the strict stand-in takes the place of CuPy. The value is the
-    list of the copies that it sees. Small arrays are cut into slices as large ones are."""
+    list of the copies that it sees. Small arrays are cut into slices as large ones are, and
+    threads read pictures: processes take a second to begin."""
     if not host_kernels.COMPILER:
         pytest.skip(host_kernels.WHY_NOT)
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
     monkeypatch.setattr(cores, "GPU_SCRATCH", 32 << 10)
+    monkeypatch.setattr(readers, "beside_a_gpu", readers.Threads)
     strict_cupy.copies.clear()
     return strict_cupy.copies
 

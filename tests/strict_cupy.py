@@ -296,8 +296,10 @@ class Cupy(Function):
         COMPUTE_TYPE_TF32="tf32", COMPUTE_TYPE_DEFAULT="fp32",
         set_compute_type=lambda dtype, kind, set=_precisions: set.append(kind)))
     cuda = SimpleNamespace(Device=Device, Stream=Stream, Event=Event, is_available=lambda: True,
-                           get_current_stream=lambda: NULL, alloc_pinned_memory=bytearray,
-                           runtime=SimpleNamespace(getDeviceCount=lambda: DEVICES))
+                           get_current_stream=lambda: NULL,
+                           runtime=SimpleNamespace(
+                               getDeviceCount=lambda: DEVICES, hostRegister=lambda *args: None,
+                               hostUnregister=lambda address: None))
 
     def __init__(self):
         super().__init__("cupy", np)

@@ -13,13 +13,13 @@ ENGINE = ["errors", "device", "cores", "kernels", "rng", "engine", "gradcheck", 
           "columns", "conv", "pool", "norm", "schema", "store", "layers", "split", "optim",
           "progress"]
 OTHER_FORMS = "winograd", "kernels", "columns"         # of what stands plainly elsewhere
-WINGS = {"pictures": ["patterns", "images", "upload", "dataset", "packed", "batches"],
+WINGS = {"pictures": ["patterns", "images", "readers", "upload", "dataset", "packed", "batches"],
          "training": ["schedules", "cuda_convnet", "recipes", "claim", "saved", "program",
                       "options", "figures", "evaluation", "weights", "stall", "signals", "log",
                       "runs"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1460, "pictures": 800, "training": 1720, "tools": 820}
+BUDGETS = {"engine": 1460, "pictures": 910, "training": 1720, "tools": 820}
 
 
 def own_imports(path):

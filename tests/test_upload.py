@@ -4,18 +4,28 @@ whom?
 On the stand-in a copy in a stream of its own is made as late as it may be (strict_streams.py). So
 a wait that is left out shows in the numbers, or is refused.
 """
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import strict_streams
-from helpers import NO_GPU
+from helpers import NO_GPU, ROOT
 from tinynet.device import Device, to_host
-from tinynet.pictures import images
+from tinynet.errors import UserError
+from tinynet.pictures import images, readers
 from tinynet.pictures.batches import Loader
 from tinynet.pictures.dataset import DataSet
 from tinynet.training.recipes import RECIPES
 
 COUNT = 25
+BESIDE_A_GPU = readers.beside_a_gpu    # before a fixture puts another in its place
 
 
 class Noise(DataSet):
@@ -86,6 +96,80 @@ def test_pictures_that_cannot_be_read_are_left_out_there_as_well(gpus, capsys):
     assert equal(ours.testing(), theirs.testing()) == 5
     assert equal(ours.testing(views=10), theirs.testing(views=10)) == 5
     assert ours.skipped == theirs.skipped == broken
+
+
+@pytest.fixture
+def processes(gpus, monkeypatch):
+    """Let processes read, as they do beside a GPU that is there."""
+    monkeypatch.setattr(readers, "beside_a_gpu", BESIDE_A_GPU)
+
+
+def children():
+    """The processes that this one has started and that live."""
+    return {int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat")
+            if path.read_text().rpartition(")")[2].split()[1] == str(os.getpid())}
+
+
+def test_processes_read_the_same_and_go_when_their_loader_goes(processes, capsys):
+    before = children()
+    ours, theirs = (loader(device, broken={3, 7}) for device in ("gpu0", "cpu"))
+    for first in range(3):
+        next(iter(ours.training(first)))               # epochs that are left half-way
+    assert equal(ours.training(3), theirs.training(3)) == 7
+    assert equal(ours.testing(views=10), theirs.testing(views=10)) == 7
+    assert capsys.readouterr().err.count("skipped: picture 7: not a readable picture") == 2
+    assert len(children() - before) >= 2
+    del ours
+    gc.collect()
+    end = time.monotonic() + 20
+    while len(children() - before) > 1 and time.monotonic() < end:
+        time.sleep(0.05)
+    assert len(children() - before) <= 1               # the one that keeps track of semaphores
+
+
+def test_a_reader_that_is_killed_is_a_clean_error(processes):
+    before, ours = children(), loader("gpu0")
+    batches = iter(ours.training(0))
+    next(batches)
+    for child in children() - before:
+        if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text():
+            os.kill(child, signal.SIGKILL)
+    with pytest.raises(UserError, match="a process that reads pictures has ended.*--workers"):
+        list(batches)
+
+
+def test_readers_end_with_their_parent(tmp_path):
+    """Also with one that was killed."""
+    script = tmp_path / "parent.py"
+    script.write_text(f"""
+import os, pickle, sys
+sys.path[:0] = {[str(ROOT), str(ROOT / "tests")]}
+if __name__ == "__main__":
+    import test_upload
+    from tinynet.pictures import readers
+    memory = readers.shared(4 * 256 * 256 * 3)
+    reading = readers.beside_a_gpu(test_upload.Noise(), [memory], 2)
+    assert readers.results(reading.read(0, [1, 2])) == [None, None]
+    print(*reading.pool._processes, flush=True)
+    os.kill(os.getpid(), 9)
+""")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    readers_then, end = done.stdout.split(), time.monotonic() + 20
+    assert len(readers_then) >= 1
+    while any(os.path.exists(f"/proc/{pid}") for pid in readers_then) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not any(os.path.exists(f"/proc/{pid}") for pid in readers_then)
+
+
+def test_what_cannot_be_sent_to_a_process_is_read_by_threads(processes, capsys):
+    class Local(Noise):                                # no other process can import it
+        pass
+
+    ours, theirs = loader("gpu0"), loader("cpu")
+    ours.pictures = ours.place.pictures = Local()
+    assert equal(ours.training(0), theirs.training(0)) == 7
+    assert "a Local cannot be sent to other processes" in capsys.readouterr().err
 
 
 def test_an_epoch_that_was_left_does_not_spoil_the_next(gpus):

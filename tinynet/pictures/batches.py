@@ -1,22 +1,20 @@
 """How are batches made while the device computes? (paper, section 4.1: "in effect,
 computationally free")
 
-Threads read and prepare pictures a few batches ahead. What is in a batch follows from (seed,
-epoch, position) alone, so the number of workers changes nothing but the speed.
+Pictures are read a few batches ahead (readers.py) and made into what the net takes (upload.py).
+What is in a batch follows from (seed, epoch, position) alone, so the number of workers changes
+nothing but the speed.
 """
 import itertools
 import time
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..errors import UserError
 from ..progress import bar, warn
-from . import images, upload
-
-TOGETHER = 8           # pictures a thread prepares in a row: handing over costs time as well
+from . import images, readers, upload
 
 
 @dataclass
@@ -50,8 +48,8 @@ class Loader:
         self.pictures, self.prepare = pictures, prepare
         self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
         self.skipped = set()
-        self.place = (upload.Gpu(prepare, device, batch_size, ahead + 2)
-                      if device and device.is_gpu else upload.Host(prepare))
+        self.place = (upload.Gpu(pictures, prepare, workers, device, batch_size, ahead + 2)
+                      if device and device.is_gpu else upload.Host(pictures, prepare, workers))
 
     def length(self, epoch):
         """How many pictures an epoch has: always the same."""
@@ -81,46 +79,25 @@ class Loader:
         positions: where in `order` the pictures are.
         """
         starts = iter(range(start, len(order), self.batch_size))
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="pictures")
         making = deque()
-        try:
+        with self.place.reading() as begin:
             while True:
                 for first in itertools.islice(starts, self.ahead + 1 - len(making)):
                     indices = order[first:first + self.batch_size]
                     end = first + len(indices)
                     seen = places(indices, np.arange(first, end))
-                    making.append((end, indices, *self._start(pool, indices, seen)))
+                    making.append((end, indices, *begin(indices, seen)))
                 if not making:
                     break
                 batch = self._finish(*making.popleft())
                 if len(batch.labels):
                     yield batch
-        finally:                       # also when the caller stops half-way, or Ctrl-C
-            pool.shutdown(cancel_futures=True)         # waits: room on a GPU is used again
         if len(self.skipped) == len(self.pictures):
             raise UserError(f"none of the pictures in {self.pictures.root} can be read")
 
-    def _start(self, pool, indices, seen):
-        """Let the pool fill a batch: the batch, and the jobs that fill it."""
-        batch = self.place.room(seen)
-        work = list(zip(indices, range(len(indices)), seen, strict=True))
-        return batch, [pool.submit(self._some, batch, work[i:i + TOGETHER])
-                       for i in range(0, len(work), TOGETHER)]
-
-    def _some(self, batch, work):
-        return [self._one(batch, *item) for item in work]
-
-    def _one(self, batch, index, position, places):
-        """Put a picture into a batch as it is seen at its places. Returns what was wrong with it,
-        or None."""
-        try:
-            self.place.put(batch, position, self.pictures.read(index), places)
-        except images.BrokenPicture as error:
-            return error
-
     def _finish(self, end, indices, batch, jobs):
         start = time.perf_counter()
-        problems = [problem for job in jobs for problem in job.result()]
+        problems = readers.results(jobs)
         waited = time.perf_counter() - start
         whole = np.array([problem is None for problem in problems])
         for index, problem in zip(indices, problems, strict=True):
@@ -161,7 +138,7 @@ def measure(pictures, workers):
 
 def in_order(job, items, workers):
     """job(item) for every item, in order, done by `workers` threads a little ahead."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+    pool = readers.threads(workers)
     items, making = iter(items), deque()
     try:
         while True:

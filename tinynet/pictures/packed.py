@@ -55,6 +55,7 @@ class Packed(DataSet):
 
     def __init__(self, folder, split, classes=None):
         self.root, self.shuffled = Path(folder), split == "train"
+        self.made_of = folder, split, classes
         about = read_about(self.root / PREPARED, ABOUT)
         if split not in about["splits"]:
             raise UserError(f"{folder} was prepared without {split!r} pictures: its source had "
@@ -76,6 +77,10 @@ class Packed(DataSet):
         compare_classes(self.root, {stored[label] for label in np.unique(labels)}, self.classes)
         place = {name: label for label, name in enumerate(self.classes)}
         self.labels = np.array([place.get(name, -1) for name in stored])[labels]
+
+    def __reduce__(self):
+        """How to send it to another process, which opens the files by itself."""
+        return Packed, self.made_of
 
     def read(self, index):
         """(256, 256, 3) uint8. Raises BrokenPicture, which names file and source."""

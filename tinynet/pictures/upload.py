@@ -1,19 +1,23 @@
-"""How do pictures get to a GPU while it computes?
+"""How do pictures get to a device while it computes?
 
-As bytes, which are a quarter of what their crops are as numbers. Workers write the pictures of a
-batch into page-locked memory. From there the card fetches them by itself, in a stream of its own,
-while it still computes the step before. Then a kernel cuts out the crops.
+To a CPU as crops, prepared by the threads that read them. To a GPU as bytes, which are a quarter
+of what their crops are as numbers. Readers write them into page-locked memory. From there the
+card fetches them by itself, in a stream of its own, while it still computes the step before. Then
+a kernel cuts out the crops.
 
 Two streams know nothing of each other but by events. Here each waits for the other in one place:
 no crop is cut before its pictures have come, and no picture overwrites one that is still needed.
 """
 import itertools
 import math
+import weakref
+from contextlib import contextmanager
 
 import numpy as np
 
 from .. import kernels
-from .images import SIDE
+from . import readers
+from .images import SIDE, BrokenPicture
 
 MOST_VIEWS = 10
 
@@ -21,17 +25,38 @@ MOST_VIEWS = 10
 class Host:
     """Where a Loader's batches are made if they are to stay on the host: an array each."""
 
-    def __init__(self, prepare):
-        self.prepare = prepare
+    def __init__(self, pictures, prepare, workers):
+        self.pictures, self.prepare, self.workers = pictures, prepare, workers
 
-    def room(self, seen):
-        """An empty batch. seen: for every picture the list of Places at which it is seen."""
-        side = self.prepare.crop
-        return np.empty((len(seen), len(seen[0]), side, side, 3), np.float32)
+    @contextmanager
+    def reading(self):
+        """Inside, start(indices, seen) begins a batch: it returns the batch and the jobs that fill
+        it. seen: for every picture the list of Places at which it is seen."""
+        pool = readers.threads(self.workers)
 
-    def put(self, batch, position, picture, places):
-        """Put a (256, 256, 3) picture into a batch. Threads may, each at positions of its own."""
-        for place, view in zip(places, batch[position], strict=True):
+        def start(indices, seen):
+            side = self.prepare.crop
+            batch = np.empty((len(indices), len(seen[0]), side, side, 3), np.float32)
+            work = list(zip(indices, seen, batch, strict=True))
+            return batch, [pool.submit(self._some, work[part])
+                           for part in readers.in_parts(len(work))]
+
+        try:
+            yield start
+        finally:                       # also when the caller stops half-way, or Ctrl-C
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _some(self, work):
+        return [self._one(*item) for item in work]
+
+    def _one(self, index, places, views):
+        """Fill views (V, crop, crop, 3) with a picture as it is seen at its places. Returns what
+        was wrong with it, or None."""
+        try:
+            picture = self.pictures.read(index)
+        except BrokenPicture as error:
+            return error
+        for place, view in zip(places, views, strict=True):
             self.prepare.fill(picture, view, place)
 
     def finish(self, batch, whole):
@@ -42,31 +67,36 @@ class Host:
 
 
 class Gpu:
-    """Where they are made if a GPU takes them: the same three steps, and the images are there.
+    """Where they are made if a GPU takes them; images, in the end, are there.
 
     slots: for how many batches there is room. A batch takes that of the batch `slots` before it.
     """
 
-    def __init__(self, prepare, device, batch_size, slots):
-        self.prepare, self.device = prepare, device
+    def __init__(self, pictures, prepare, workers, device, batch_size, slots):
+        self.pictures, self.prepare, self.workers = pictures, prepare, workers
+        self.device, self.readers = device, None
         with device:
             self.copying = device.xp.cuda.Stream(non_blocking=True)
             self.mean = device.put(prepare.statistics.mean)
-            self.slots = itertools.cycle([Slot(device, batch_size) for _ in range(slots)])
+            self.slots = [Slot(device, batch_size, number) for number in range(slots)]
+        self.next = itertools.cycle(self.slots)
 
-    def room(self, seen):
-        slot = next(self.slots)
-        slot.copied.synchronize()      # long since; else this batch would mix with one before
-        places = [(position, *place[:3]) for position, views in enumerate(seen) for place in views]
-        shifts = [place.shift for views in seen for place in views]
-        slot.is_shifted = shifts[0] is not None
-        slot.on_host["places"][:len(places)] = places
-        slot.on_host["shifts"][:len(shifts)] = shifts if slot.is_shifted else 0
-        slot.views = len(seen[0])
-        return slot
+    @contextmanager
+    def reading(self):
+        if not self.readers:           # processes take a second to begin, and stay
+            self.readers = readers.beside_a_gpu(
+                self.pictures, [slot.memory for slot in self.slots], self.workers)
 
-    def put(self, slot, position, picture, places):
-        slot.on_host["pictures"][position] = picture
+        def start(indices, seen):
+            slot = next(self.next)
+            slot.copied.synchronize()  # long since; else this batch would mix with one before
+            slot.see(seen)
+            return slot, self.readers.read(slot.number, indices)
+
+        try:
+            yield start
+        finally:
+            self.readers.stop()        # before a slot is written to again
 
     def finish(self, slot, whole):
         kept = np.flatnonzero(np.repeat(whole, slot.views))
@@ -94,14 +124,17 @@ class Slot:
     what is on the GPU may be overwritten.
     """
 
-    def __init__(self, device, batch_size):
+    def __init__(self, device, batch_size, number):
         crops = batch_size * MOST_VIEWS
         self.parts = dict(pictures=((batch_size, SIDE, SIDE, 3), np.uint8),
                           places=((crops, 4), np.int32), shifts=((crops, 3), np.float32))
         size = sum(np.dtype(kind).itemsize * math.prod(shape)
                    for shape, kind in self.parts.values())
-        cuda = device.xp.cuda
-        self.host_bytes = np.frombuffer(cuda.alloc_pinned_memory(size), np.uint8, size)
+        cuda, self.number, self.memory = device.xp.cuda, number, readers.shared(size)
+        self.host_bytes = np.frombuffer(self.memory, np.uint8)
+        address = self.host_bytes.ctypes.data
+        cuda.runtime.hostRegister(address, size, 0)        # page-locked: the card reads it itself
+        weakref.finalize(self.memory, cuda.runtime.hostUnregister, address)
         self.device_bytes = device.xp.empty(size, np.uint8)
         self.on_host, self.on_device = map(self.split, (self.host_bytes, self.device_bytes))
         self.copied, self.cropped = (cuda.Event(disable_timing=True) for _ in range(2))
@@ -114,3 +147,12 @@ class Slot:
             start, end = end, end + np.dtype(kind).itemsize * math.prod(shape)
             found[name] = memory[start:end].view(kind).reshape(shape)
         return found
+
+    def see(self, seen):
+        """Keep where pictures are seen: for each a list of Places."""
+        places = [(position, *place[:3]) for position, views in enumerate(seen) for place in views]
+        shifts = [place.shift for views in seen for place in views]
+        self.is_shifted = shifts[0] is not None
+        self.on_host["places"][:len(places)] = places
+        self.on_host["shifts"][:len(shifts)] = shifts if self.is_shifted else 0
+        self.views = len(seen[0])

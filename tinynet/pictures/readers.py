@@ -1,0 +1,149 @@
+"""Who reads pictures while a device computes?
+
+Threads, if that is a CPU: its ops take milliseconds, and decoding runs beside them. A GPU wants
+a kernel every 30 microseconds, from a thread that waits each time until no other one runs
+Python; beside eight threads that read, steps of 8.6 ms took 68 on an H200. So for a GPU
+processes read, into memory that all of them see.
+"""
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+
+import numpy as np
+
+from ..errors import UserError
+from ..progress import warn
+from .images import SIDE, BrokenPicture
+
+TOGETHER = 8           # pictures that are read in a row: handing over costs time as well
+# A fork of a process that has a GPU would be broken.
+_spawn = multiprocessing.get_context("spawn")
+
+
+def threads(workers):
+    return ThreadPoolExecutor(workers, thread_name_prefix="pictures")
+
+
+def in_parts(count):
+    """Slices of so many pictures, TOGETHER each."""
+    return [slice(i, min(i + TOGETHER, count)) for i in range(0, count, TOGETHER)]
+
+
+def shared(size):
+    """So many bytes that processes may share: an object to send to them."""
+    return _spawn.RawArray("B", size)
+
+
+def as_pictures(memory):
+    """Shared memory as rows of pictures: (N, SIDE, SIDE, 3) uint8"""
+    picture = SIDE * SIDE * 3
+    size = len(memory) // picture * picture
+    return np.frombuffer(memory, np.uint8)[:size].reshape(-1, SIDE, SIDE, 3)
+
+
+def read_into(pictures, rows, indices):
+    """Read pictures of a data set into rows: for each what was wrong with it, or None."""
+    problems = []
+    for row, index in zip(rows, indices, strict=True):
+        try:
+            row[...] = pictures.read(index)
+            problems.append(None)
+        except BrokenPicture as error:
+            problems.append(str(error))
+    return problems
+
+
+class Threads:
+    """Threads that read pictures of a data set into shared memories."""
+
+    def __init__(self, pictures, memories, workers):
+        self.pictures, self.rows = pictures, [as_pictures(memory) for memory in memories]
+        self.pool, self.jobs = threads(workers), []
+
+    def read(self, number, indices):
+        """Begin to read the pictures of these indices into a memory, from its first row on.
+        Returns jobs; what they give, one after the other, is what read_into gives."""
+        jobs = [self._submit(number, part, indices[part]) for part in in_parts(len(indices))]
+        self.jobs = [job for job in self.jobs if not job.done()] + jobs
+        return jobs
+
+    def _submit(self, number, part, indices):
+        return self.pool.submit(read_into, self.pictures, self.rows[number][part], indices)
+
+    def stop(self):
+        """Begin nothing more, and wait until nobody writes."""
+        for job in self.jobs:
+            job.cancel()
+        wait(self.jobs)
+
+
+class Processes(Threads):
+    """Processes that do so. They end with this one, however it ends."""
+
+    def __init__(self, data, memories, workers):
+        """data: a data set, as pickle.dumps gives it."""
+        self.pool, self.jobs = ProcessPoolExecutor(workers, _spawn, _begin, (data, memories)), []
+
+    def _submit(self, number, part, indices):
+        with _no_ctrl_c(), _told_if_killed():
+            return self.pool.submit(_read, number, part, indices)
+
+
+def beside_a_gpu(pictures, memories, workers):
+    """Processes that read; threads, and a word of it, if the data set cannot be sent to them."""
+    try:
+        data = pickle.dumps(pictures)
+    except Exception as error:         # whatever it is made of
+        warn(f"a {type(pictures).__name__} cannot be sent to other processes ({error}): threads "
+             "read its pictures, and the GPU waits for them")
+        return Threads(pictures, memories, workers)
+    return Processes(data, memories, workers)
+
+
+def results(jobs):
+    """What jobs gave, one after the other. Raises UserError if a process was killed."""
+    with _told_if_killed():
+        return [result for job in jobs for result in job.result()]
+
+
+@contextmanager
+def _told_if_killed():
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise UserError("a process that reads pictures has ended; if the system ended it for "
+                        "want of memory, give fewer --workers") from error
+
+
+def _begin(data, memories):
+    """Make this process a reader."""
+    global _pictures, _rows
+
+    def end_with_parent():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    _pictures, _rows = pickle.loads(data), [as_pictures(memory) for memory in memories]
+
+
+def _read(number, part, indices):
+    return read_into(_pictures, _rows[number][part], indices)
+
+
+@contextmanager
+def _no_ctrl_c():
+    """Processes that begin inside never hear it: it is for this one, which ends them."""
+    if not hasattr(signal, "pthread_sigmask"):         # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
