@@ -38,5 +38,5 @@ case "$*" in *gpu_count*) echo 1;; *{broken}*) exit 3;; esac""")
     report = (tmp_path / "report.txt").read_text()
     assert done.returncode == bool(failed) and report in done.stdout
     assert re.findall("^FAILED: (.*)$", report, re.M) == failed
-    assert len(re.findall("^---.*: passed", report, re.M)) == 15 - len(failed)
+    assert len(re.findall("^---.*: passed", report, re.M)) == 16 - len(failed)
     assert "tinynet on 1 GPU(s)" in report
