@@ -117,7 +117,7 @@ def test_speeds_follow_from_the_times_and_shares_from_the_ceilings(result):
 
 def test_ceilings_count_what_is_computed_and_copied(work, monkeypatch):
     ceilings = bench.Ceilings(work.devices[0], 100, 50, 20, size=64)
-    monkeypatch.setattr(bench, "timed", lambda f, devices: (f(), 2.0)[1])
+    monkeypatch.setattr(bench, "timed", lambda f, devices, repeat: (f(), 2.0)[1])
     found = ceilings.measure()
     assert found["sgemm_gflops"] == pytest.approx(2e-9 * 128 * 64 * 64 / 2)
     assert found["own_sgemm_gflops"] == pytest.approx(2e-9 * 100 * 50 * 20 / 2)

@@ -20,6 +20,7 @@ from strict_cupy import Copy, Doubled, Mixed, Strided, WrongDevice
 from tinynet import ops
 from tinynet.device import Device, devices
 from tinynet.engine import Tensor
+from tinynet.errors import UserError
 from tinynet.optim import SGD
 from tinynet.pictures import patterns
 from tinynet.tools.anatomy import crossings
@@ -85,6 +86,12 @@ def test_a_step_copies_the_batch_and_seven_crossings_and_their_mirrors(gpus, pla
     assert seen["forward"][1:] == [Copy(card(c.source), card(c.target), c.bytes) for c in crossed]
     assert seen["backward"] == [Copy(c.target, c.source, c.bytes) for c in reversed(seven)]
     assert seen["rest"] == []
+
+
+def test_a_stream_for_every_thread_is_refused(gpus, monkeypatch):
+    monkeypatch.setenv("CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "1")
+    with pytest.raises(UserError, match="gpu1: unset CUPY_CUDA_PER_THREAD_DEFAULT_STREAM"):
+        Device("gpu1")
 
 
 @pytest.mark.parametrize("capability, precision, taken", [

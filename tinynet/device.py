@@ -6,6 +6,7 @@ This is the one file that imports CuPy, and it does so only when a GPU is asked 
 """
 import ctypes
 import functools
+import os
 import re
 import sys
 
@@ -109,6 +110,9 @@ class Gpu(Device):
                 f"{name}: GPUs need CuPy, which does not load here ({error}); use cpu, or type in "
                 'the folder of tinynet\n  pip install -e ".[gpu-cuda13]"      (or gpu-cuda12)'
             ) from None
+        if os.environ.get("CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "0") != "0":
+            raise UserError(f"{name}: unset CUPY_CUDA_PER_THREAD_DEFAULT_STREAM: copies between "
+                            "cards are in order only in the stream that all threads share")
         index, count = int(self.pattern.fullmatch(name)[1]), gpu_count()
         if index >= count:
             found = ", ".join(f"gpu{i}" for i in range(count)) or "no GPU that answers"

@@ -182,27 +182,33 @@ def softmax_cross_entropy(x, *, labels):
     """
     xp = get_array_module(x)
     labels = xp.asarray(_checked_labels(labels, x.shape))
-    rows = xp.arange(x.shape[0])
-    loss = -log_softmax(x)[rows, labels].mean()
+    shifted, e, total = _exponentials(x)
+    loss = -(shifted - xp.log(total))[xp.arange(len(labels)), labels].mean()
 
     def dx(dy):
-        gradient = _softmax(x)
-        gradient[rows, labels] -= 1
+        gradient = e / total
+        gradient -= labels[:, None] == xp.arange(x.shape[1])
         return gradient * (dy / len(labels))
 
     return loss, dx
 
 
+def _exponentials(x):
+    """The logits less their largest, so that nothing overflows, e to the power of them, and the
+    sums of that."""
+    shifted = x - x.max(axis=-1, keepdims=True)
+    e = get_array_module(x).exp(shifted)
+    return shifted, e, e.sum(axis=-1, keepdims=True)
+
+
 def _softmax(x):
-    xp = get_array_module(x)
-    e = xp.exp(x - x.max(axis=-1, keepdims=True))      # the largest exponent is 0
-    return e / e.sum(axis=-1, keepdims=True)
+    _, e, total = _exponentials(x)
+    return e / total
 
 
 def log_softmax(x):
-    xp = get_array_module(x)
-    shifted = x - x.max(axis=-1, keepdims=True)
-    return shifted - xp.log(xp.exp(shifted).sum(axis=-1, keepdims=True))
+    shifted, _, total = _exponentials(x)
+    return shifted - get_array_module(x).log(total)
 
 
 def _checked_labels(labels, shape):

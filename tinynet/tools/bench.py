@@ -60,13 +60,14 @@ def input_speed(pictures, recipe, workers, rounds=5):
     Device("cpu")                                      # as in training: keeps freed memory
     about = pictures.statistics                        # else those of some will do for their speed
     about = about or measure(Repeated(pictures, min(100, len(pictures))), workers)
-    loader = Loader(pictures, Preparation(recipe, about), recipe.batch_size, workers)
-    warm_up = (loader.ahead + 2) * recipe.batch_size   # every array is filled once
-    loader.pictures = Repeated(pictures, warm_up + max(1024, 4 * recipe.batch_size))
+    batch = recipe.batch_size
+    warm_up = 4 * batch                # of three batches in the making and one in use
+    pictures = Repeated(pictures, warm_up + max(1024, 4 * batch))
+    loader = Loader(pictures, Preparation(recipe, about), batch, workers)
     made, decoded = [], []
     for epoch in range(rounds):
         made.append(_loader_speed(loader, epoch))
-        decoded.append(_decode_speed(loader.pictures, workers))
+        decoded.append(_decode_speed(pictures, workers))
     shares = [one / other for one, other in zip(made, decoded, strict=True)]
     return dict(workers=workers, batch_size=recipe.batch_size,
                 loader_pictures_per_s=interval(made), decode_pictures_per_s=interval(decoded),
@@ -139,9 +140,10 @@ def net_speed(build, classes, devices, recipe, rounds=5):
 def work_speed(work, rounds=5):
     """What net_speed measures in turn, of a Work."""
     ceilings = Ceilings(work.devices[0], *work.largest_product())
+    repeat = IN_A_ROW if work.devices[0].is_gpu else 1
     seen = []
     for _ in range(1 + rounds):
-        seen.append((timed(work.infer, work.devices), timed(work.step, work.devices),
+        seen.append((*[timed(job, work.devices, repeat) for job in (work.infer, work.step)],
                      work.step_by_op(), ceilings.measure()))
     infer, step, by_op, ceiling = zip(*seen[1:], strict=True)
     batch = len(work.images)
@@ -156,24 +158,29 @@ def work_speed(work, rounds=5):
                                  for seconds, one in zip(step, ceiling, strict=True)]))
 
 
-def timed(f, devices):
-    """How many seconds f() takes, all that it makes these devices do included."""
+def timed(f, devices, repeat=1):
+    """How many seconds f() takes, all that it makes these devices do included. repeat: how often
+    to do it in a row, if that is no more work for a GPU than waiting for it."""
     for device in devices:
         device.synchronize()
     start = time.perf_counter()
-    f()
+    for _ in range(repeat):
+        f()
     for device in devices:
         device.synchronize()
-    return time.perf_counter() - start
+    return (time.perf_counter() - start) / repeat
 
 
 class Work:
-    """A batch of noise, and what is done with it."""
+    """A batch of noise, and what is done with it. On a GPU it is there already: the Loader brings
+    a batch while the one before is computed."""
 
     def __init__(self, model, optimizer, shape, classes):
         self.model, self.optimizer, self.devices = model, optimizer, model.devices
         draw = np.random.default_rng(0)
         self.images = draw.standard_normal(shape, np.float32)
+        if self.devices[0].is_gpu:
+            self.images = self.devices[0].put(self.images)
         self.labels = self.devices[0].put(draw.integers(0, classes, shape[0]))
 
     def infer(self):
@@ -309,6 +316,7 @@ def _rate(row, way):
     return f"{rate:,.1f}" if rate else ""
 
 
+IN_A_ROW = 20                  # steps, products or copies that a GPU does before it is waited for
 CEILINGS = 560 << 20           # bytes: what Ceilings hold at most, results included
 
 
@@ -334,10 +342,13 @@ class Ceilings:
         with self.device:
             return dict(sgemm_gflops=self._gflops(*self.large),
                         own_sgemm_gflops=self._gflops(*self.own),
-                        copy_gb_per_s=2e-9 * self.source.nbytes / timed(copy, [self.device]))
+                        copy_gb_per_s=2e-9 * self.source.nbytes / self._timed(copy))
 
     def _gflops(self, a, b):
-        return 2e-9 * a.size * b.shape[1] / timed(lambda: matmul(a, b), [self.device])
+        return 2e-9 * a.size * b.shape[1] / self._timed(lambda: matmul(a, b))
+
+    def _timed(self, f):
+        return timed(f, [self.device], IN_A_ROW if self.device.is_gpu else 1)
 
 
 def _copy(source, target):

@@ -19,18 +19,22 @@ GRID = np.arange(21) / 20             # the weights that are tried: 0, 0.05, ...
 # --- counting errors --------------------------------------------------------------------
 
 
-def wrong(logits, labels, k):
-    """How many rows do not have their label among the k largest logits (an array).
+def ranks(logits, labels):
+    """How many classes every row ranks above its label, or beside it: 0 if it is right.
 
-    logits (N, classes), labels (N,), both arrays of one device -> one number. A label that
-    ties with others, or with a NaN, counts as ranked below all of them: a net that says the
-    same of every class is always wrong, as it should be.
+    logits (N, classes), labels (N,), both arrays of one device -> (N,) integers. What ties with
+    the label, or is a NaN, counts as above: a net that says the same of every class is always
+    wrong, as it should be.
     """
     xp = get_array_module(logits)
     labels = xp.asarray(labels)
     own = logits[xp.arange(len(labels)), labels][:, None]
-    ahead = (~(logits < own)).sum(axis=-1) - 1         # less one: the label itself
-    return (ahead >= k).sum()
+    return (~(logits < own)).sum(axis=-1) - 1          # less one: the label itself
+
+
+def wrong(logits, labels, k):
+    """How many rows do not have their label among the k largest logits: one number."""
+    return (ranks(logits, labels) >= k).sum()
 
 
 class Meter:
@@ -56,9 +60,9 @@ class Meter:
         count, classes = logits.shape
         xp = get_array_module(logits.data)
         with logits.device:
-            sums = xp.stack([loss.data * count,
-                             wrong(logits.data, labels, 1),
-                             wrong(logits.data, labels, min(5, classes))],
+            above = ranks(logits.data, labels)
+            sums = xp.stack([loss.data * count, (above >= 1).sum(),
+                             (above >= min(5, classes)).sum()],
                             dtype=xp.float64)          # counts beyond 2**24 stay exact
             self.sums = sums if self.sums is None else self.sums + sums
         self.pictures += count
