@@ -33,7 +33,7 @@ def unpickle(content, where, known=False):
     try:
         if not known:
             _look_through(content)
-        found = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        found = _Unpickler(content).load()
         found = {key.decode() if isinstance(key, bytes) else key:
                  value.array if isinstance(value, _Array) else value
                  for key, value in found.items()}
@@ -59,13 +59,10 @@ def _look_through(content):
 
 
 class _Unpickler(pickle.Unpickler):
-    left = LATIN1
-
-    def latin1(self, text, encoding):
-        self.left -= len(text)
-        if encoding != "latin1" or self.left < 0:
-            raise pickle.UnpicklingError(f"too much text, or in {encoding}")
-        return text.encode("latin1")
+    def __init__(self, content):
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        # No method: the notes of this object would hold it, and so this object itself.
+        self.latin1 = _latin1_at_most(LATIN1)
 
     def find_class(self, module, name):
         numpy_module = module.replace("numpy._core", "numpy.core")
@@ -76,6 +73,17 @@ class _Unpickler(pickle.Unpickler):
         if (numpy_module, name) not in known:
             raise pickle.UnpicklingError(f"it wants to use {module}.{name}")
         return known[numpy_module, name]
+
+
+def _latin1_at_most(left):
+    """What makes bytes of texts, `left` of them in all."""
+    def latin1(text, encoding):
+        nonlocal left
+        left -= len(text)
+        if encoding != "latin1" or left < 0:
+            raise pickle.UnpicklingError(f"too much text, or in {encoding}")
+        return text.encode("latin1")
+    return latin1
 
 
 class _DType:

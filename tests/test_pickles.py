@@ -1,10 +1,12 @@
 """A pickle that asks for more memory than it has bytes is refused before it is read."""
+import gc
 import pickle
 import subprocess
 import sys
 
 import pytest
 
+from data import pickles
 from helpers import environment
 
 
@@ -57,3 +59,8 @@ def test_one_text_is_not_turned_into_bytes_again_and_again():
     encode += b"q\2X\6\0\0\0latin1q\3tR" + b"h\1(h\2h\3tR" * 1000
     peak, said = memory_of(b"\x80\x02(" + encode + b"l.")
     assert "too much text" in said and peak < 200
+
+
+def test_nothing_is_kept_of_a_pickle_that_was_read():
+    pickles.unpickle(pickle.dumps({"data": b"a text, and a call"}, 2), "x")
+    assert not any(isinstance(kept, pickles._Unpickler) for kept in gc.get_objects())
