@@ -78,9 +78,8 @@ def load(path=None):
                         "or name a copy, with --from PATH or in TINYNET_DATA:\n" + WANTED)
     parts, changed = {}, []
     for name, content in files(found):
-        published = hashlib.md5(content).hexdigest() == PUBLISHED.get(name)
-        parts[name] = decode(content, f"{found}: {name}", published)
-        if not published and not name.endswith(".bin"):
+        parts[name] = decode(content, f"{found}: {name}")
+        if not name.endswith(".bin") and hashlib.md5(content).hexdigest() != PUBLISHED[name]:
             changed.append(name)
     parts = {name.removesuffix(".bin"): part for name, part in parts.items()}
     missing = [name for name in (*TRAIN, TEST) if name not in parts]
@@ -153,16 +152,15 @@ def fits(where, size, most):
                         "most that are read")
 
 
-def decode(content, where, published=False):
-    """One file, python or binary, as Labelled. where: how to name it in an error. published:
-    whether it is known to be the authors' own."""
+def decode(content, where):
+    """One file, python or binary, as Labelled. where: how to name it in an error."""
     if where.endswith(".bin"):
         if not content or len(content) % 3073:
             raise UserError(f"{where} is damaged: it is not made of rows of 3,073 bytes")
         rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
         labels, pixels = rows[:, 0], rows[:, 1:]
     else:
-        batch = unpickle(content, where, published)
+        batch = unpickle(content, where)
         labels, pixels = batch.get("labels"), batch.get("data")
     good = (isinstance(pixels, np.ndarray) and pixels.dtype == np.uint8 and pixels.size
             and pixels.shape[1:] == (3072,) and labels.shape == pixels.shape[:1]

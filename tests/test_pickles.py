@@ -28,12 +28,26 @@ def memory_of(content):
     (b"\x80\x02}p99999999\n.", "note 99,999,999 among 2 instructions"),
     (b"\x80\x02" + b"N" * (1 << 20) + b".", "more than 1,048,576 instructions"),
     (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"abc.", "only 4 remain"),
-    (b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"}.", "truncated")],
-    ids=["a note", "a note in figures", "instructions", "bytes", "a frame"])
+    (b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"}.", "truncated"),
+    (b"\x80\x02]\xff.", "no instruction")],
+    ids=["a note", "a note in figures", "instructions", "bytes", "a frame", "what is unknown"])
 def test_a_pickle_that_asks_for_memory_is_refused_and_takes_none(content, words):
     peak, said = memory_of(content)
     assert words in said and "damaged or not to be trusted" in said
     assert peak < 100
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_is_looked_through_to_its_end_and_no_further(protocol):
+    """Whoever took an argument for an instruction would stop elsewhere, or nowhere."""
+    numbers = [0, 255, 65_535, -1, 1 << 70, 1 << 3000, 0.5, None, True]
+    texts = "\u0121.\n" * 99, b".", b"." * 300, bytearray(b"."), ""
+    others = {1: {"."}}, frozenset(), pickle.dumps, numbers
+    whole = pickle.dumps([numbers, texts, others], protocol)
+    pickles._look_through(whole + b"\xff")
+    for size in range(len(whole)):
+        with pytest.raises((pickle.UnpicklingError, ValueError)):
+            pickles._look_through(whole[:size])
 
 
 def doubled(times):
