@@ -167,8 +167,9 @@ def decode(content, where):
             and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < 10)
     if not good:
         raise UserError(f"{where} does not hold rows of 3,072 pixels with labels 0 ... 9")
-    images = pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)   # planes R, G, B
-    return Labelled(np.ascontiguousarray(images), labels.astype(np.int64))
+    planes = np.split(pixels, 3, axis=1)               # R, G, B
+    images = np.stack(planes, axis=-1).reshape(-1, 32, 32, 3)      # faster than a transpose
+    return Labelled(images, labels.astype(np.int64))
 
 
 # --- fetching ---------------------------------------------------------------------------
