@@ -60,8 +60,10 @@ WHOLE = {
     **{f"{way} tiff": lambda way=way: saved("RGB", "TIFF", compression=way)
        for way in ("raw", "tiff_lzw", "jpeg", "tiff_adobe_deflate", "packbits")},
     "16 bit tiff": lambda: of_array(GREY_16, "TIFF"), "cmyk tiff": lambda: saved("CMYK", "TIFF")}
-FOREIGN = ["AVIF", "JPEG2000", "ICO", "TGA", "EPS", "BLP", "PCX", "SGI", "ICNS", "DDS", "PDF",
-           "XBM", "IM", "SPIDER"]
+Image.init()
+FOREIGN = [kind for kind in ("AVIF", "JPEG2000", "ICO", "TGA", "EPS", "BLP", "PCX", "SGI", "ICNS",
+                             "DDS", "PDF", "XBM", "IM", "SPIDER")
+           if kind in Image.SAVE]              # Pillow writes AVIF since 11.3, and not everywhere
 
 
 def foreign(kind):
