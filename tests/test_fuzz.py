@@ -25,16 +25,14 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(),
 def test_every_input_is_read_or_refused_with_one_sentence(request, tmp_path):
     wanted = request.config.getoption("--fuzz")
     jobs, count = (2, wanted) if wanted else (1, 60)
-    files = [open(tmp_path / str(first), "w+") for first in range(jobs)]
-    processes = [subprocess.Popen(
-        [sys.executable, fuzzing.__file__, *map(str, (first, count, jobs))], cwd=ROOT, text=True,
-        stdout=file, env=environment()) for first, file in enumerate(files)]
+    paths, processes = [tmp_path / str(first) for first in range(jobs)], []
+    for first, path in enumerate(paths):
+        with open(path, "w") as file:
+            processes.append(subprocess.Popen(
+                [sys.executable, fuzzing.__file__, *map(str, (first, count, jobs))], cwd=ROOT,
+                stdout=file, env=environment()))
     assert [process.wait() for process in processes] == [0] * jobs
-    found = []
-    for file in files:
-        with file:
-            file.seek(0)
-            found += map(json.loads, file)
+    found = [json.loads(line) for path in paths for line in path.read_text().splitlines()]
     assert len(found) == count
     print(fuzzing.table(found))
     bad = [one for one in found if one["verdict"] not in fuzzing.GOOD]
