@@ -89,6 +89,7 @@ def exit_status(name, run, out_of_memory=lambda: "out of memory", go_on=""):
     """
     open_streams()
     try:
+        os.getcwd()                        # if it is gone, much fails later, and oddly
         with warnings.catch_warnings():
             # Overflow is no news: a net that diverges is reported as such, and not saved.
             warnings.simplefilter("ignore", RuntimeWarning)
@@ -141,9 +142,8 @@ NEXT = {errno.ENOSPC: "make room, or write elsewhere",
 
 def os_error(error):
     """An OSError: where, what, and what to do next."""
-    if not error.filename:                 # of a stream, or of the folder in which we are
-        where = "the working folder" if error.errno == errno.ENOENT else "what is printed"
-    else:
-        where = shown(error.filename)
+    if not error.filename and error.errno == errno.ENOENT:
+        return "the working folder is gone; cd to another"
+    where = shown(error.filename) if error.filename else "what is printed"
     following = NEXT.get(error.errno)
     return f"{where}: {error.strerror or error}" + (f"; {following}" if following else "")
