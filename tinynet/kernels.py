@@ -80,17 +80,6 @@ def empty(like, *shape):
     return get_array_module(like).empty(shape or like.shape, like.dtype)
 
 
-@functools.cache
-def _compiled(xp, text, macros):
-    name = re.search(r"__global__ void (\w+)", text)[1]
-    defines = "".join(f"#define {macro} {_literal(value)}\n" for macro, value in macros)
-    return xp.RawKernel(defines + PRELUDE + text, name, options=OPTIONS)
-
-
-def _literal(value):
-    return f"{value!r}f" if isinstance(value, float) else str(value)
-
-
 # --- number by number (ops.py, optim.py) ----------------------------------------------------
 
 RELU = r"""
