@@ -174,7 +174,7 @@ def cases():
             yield text, f"{text} {shape}", partial(check_relu, shape)
         yield "SGD", f"sgd {shape}", partial(check_sgd, shape)
     for case in ((1000, 3, 1, 7, 0.5), (65537, 2 ** 33 + 5, 0, 2 ** 40 + 11, 0.75),
-                 (6, 0, 0, 0, 0.1)):
+                 (6, 0, 0, 0, 0.1), (9, 1, 2, 3, 1.0)):
         yield "DROPOUT", f"dropout {case}", partial(check_dropout, *case)
 
 

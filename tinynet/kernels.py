@@ -110,7 +110,7 @@ def relu_backward(y, dy):
 # Philox4x32-10 as in rng.py: four random words a thread, and the four numbers they decide on.
 DROPOUT = r"""
 extern "C" __global__ void dropout(const float* __restrict__ x, uint step, uint step_high,
-                                   uint stream, uint k0, uint k1, uint limit, float scale,
+                                   uint stream, uint k0, uint k1, uint last, float scale,
                                    uint count, float* __restrict__ y, uint n) {
     NUMBER(i, n);
     uint c[4] = {i, step, step_high, stream};
@@ -122,7 +122,7 @@ extern "C" __global__ void dropout(const float* __restrict__ x, uint step, uint 
         k0 += 0x9E3779B9u;           k1 += 0xBB67AE85u;
     }
     for (uint j = 0; j < 4 && 4 * i + j < count; j++)
-        y[4 * i + j] = x[4 * i + j] * (c[j] < limit ? scale : 0);
+        y[4 * i + j] = x[4 * i + j] * (c[j] <= last ? scale : 0);
 }
 """
 
@@ -133,7 +133,8 @@ def dropout(x, keep, scale, counter, key):
     counter, key: what rng.words counts with besides the number of a block of four. The gradient
     is the same function of dy, so no mask is kept.
     """
-    words = map(np.uint32, (*counter, *key, int(keep * 2 ** 32)))
+    last = max(int(keep * 2 ** 32) - 1, 0)             # of the words that keep: all, if keep is 1
+    words = map(np.uint32, (*counter, *key, last))
     return launch(DROPOUT, empty(x), x, *words, np.float32(scale), np.uint32(x.size),
                   threads=-(-x.size // 4))
 
