@@ -19,7 +19,7 @@ from alexnet import AlexNet
 from helpers import NO_GPU, environment
 from tinynet import cores, kernels
 from tinynet.device import Device
-from tinynet.engine import Tensor
+from tinynet.engine import Parameter, Tensor
 from tinynet.ops import softmax_cross_entropy
 from tinynet.optim import SGD
 from tinynet.tools import memory
@@ -79,6 +79,26 @@ def test_a_kernel_takes_views_and_odd_addresses(gpus):
         shifted = x.reshape(-1)[3:]
         assert kernels.relu(shifted).get().tolist() == np.maximum(shifted.get(), 0).tolist()
         assert kernels.relu(x[:0]).shape == (0, 8)
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float16])
+def test_a_kernel_takes_a_gradient_of_another_width(gpus, kind):
+    """An op of a user's may give one, and a CPU takes it."""
+    with Device("gpu0") as device:
+        y = device.put(np.arange(-4, 4, dtype=np.float32))
+        dy = device.put(np.arange(8).astype(kind))
+        assert kernels.relu_backward(y, dy).get().tolist() == [0, 0, 0, 0, 0, 5, 6, 7]
+        assert kernels.relu_backward(y, y.astype(kind)).dtype == np.float32
+
+
+def test_a_velocity_that_is_not_contiguous_is_updated_as_well(gpus):
+    with Device("gpu0") as device:
+        w = Parameter(np.ones((2, 3), np.float32), device)
+        w.grad = device.put(np.ones((2, 3), np.float32))
+        optimizer = SGD([("w", w)], lr=1.0, weight_decay=0.0)
+        optimizer.velocity["w"] = device.put(np.zeros((3, 2), np.float32)).T
+        optimizer.step()
+        assert optimizer.velocity["w"].get().tolist() == [[-1.0] * 3] * 2
 
 
 @pytest.fixture(scope="module")

@@ -59,7 +59,10 @@ def launch(text, out, *inputs, threads=None, **macros):
 
 
 def _plain(xp, x):
-    """The array, contiguous, and where four numbers at a time can be read."""
+    """The array as a kernel reads it: of float32, if its numbers are floating-point, contiguous,
+    and where four numbers at a time can be read."""
+    if x.dtype.char in "de":           # a gradient may be wider: an op of a user's made it so
+        x = x.astype(np.float32)
     if not x.flags.c_contiguous:
         return xp.ascontiguousarray(x)
     return x.copy() if x.data.ptr % 16 else x

@@ -70,7 +70,7 @@ class SGD:
         return self.weight_decay * _of_layers(self.decays, name) if decays else 0.0
 
     def _update(self, w, v, dw, rate, decay):
-        if kernels.suit(w) and w.flags.c_contiguous:
+        if kernels.suit(w) and w.flags.c_contiguous and v.flags.c_contiguous:
             return kernels.sgd(w, v, dw, self.momentum, rate, decay)
 
         def block(v, dw, w):           # three passes, which cost what one does: in cache
