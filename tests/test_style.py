@@ -19,7 +19,7 @@ WINGS = {"pictures": ["patterns", "images", "readers", "upload", "dataset", "pac
                       "runs"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1470, "pictures": 910, "training": 1720, "tools": 830}
+BUDGETS = {"engine": 1470, "pictures": 925, "training": 1720, "tools": 830}
 
 
 def own_imports(path):

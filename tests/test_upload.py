@@ -106,8 +106,18 @@ def processes(gpus, monkeypatch):
 
 def children():
     """The processes that this one has started and that live."""
-    return {int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat")
-            if path.read_text().rpartition(")")[2].split()[1] == str(os.getpid())}
+    return {pid for pid in map(int, filter(str.isdigit, os.listdir("/proc")))
+            if state(pid)[1:2] == [str(os.getpid())]}
+
+
+def state(pid):
+    """Its state and its parent, as words; [] of a process that has ended. One that nobody has
+    asked how it ended, as of an orphan in a container, has ended."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+    return [] if words[0] == "Z" else words[:2]
 
 
 def test_processes_read_the_same_and_go_when_their_loader_goes(processes, capsys):
@@ -157,9 +167,57 @@ if __name__ == "__main__":
     assert done.returncode == -signal.SIGKILL, done.stderr
     readers_then, end = done.stdout.split(), time.monotonic() + 20
     assert len(readers_then) >= 1
-    while any(os.path.exists(f"/proc/{pid}") for pid in readers_then) and time.monotonic() < end:
+    while any(map(state, readers_then)) and time.monotonic() < end:
         time.sleep(0.05)
-    assert not any(os.path.exists(f"/proc/{pid}") for pid in readers_then)
+    assert not any(map(state, readers_then))
+
+
+PROGRAM = f"""
+import sys
+sys.path[:0] = {[str(ROOT), str(ROOT / "tests")]}
+import test_upload
+from tinynet.pictures import readers
+class Own(test_upload.Noise):
+    pass
+reading = readers.beside_a_gpu(Own(), [readers.shared(4 * 256 * 256 * 3)], 2)
+print(readers.results(reading.read(0, [1, 2])))
+"""
+
+
+def test_a_program_that_other_processes_cannot_import_ends_and_says_why(tmp_path):
+    """Its data set is larger than a pipe: who sent it to a process that had ended waited for ever,
+    and heard no Ctrl-C."""
+    script = tmp_path / "unguarded.py"
+    script.write_text(PROGRAM)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "if __name__ == '__main__':" in done.stderr
+    assert "what it said stands above" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("how", [["-c", PROGRAM], ["-"]])
+def test_what_a_program_without_a_file_defines_is_read_by_threads(how):
+    done = subprocess.run([sys.executable, *how], input=PROGRAM, capture_output=True, text=True,
+                          timeout=60)
+    assert done.stdout == "[None, None]\n", done.stderr
+    assert "a Own cannot be sent to other processes" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_what_a_terminal_says_to_all_its_processes_ends_no_reader(processes, number):
+    before, ours, theirs = children(), loader("gpu0"), loader("cpu")
+    batches = iter(ours.training(0))
+    first = next(batches)
+    for child in children() - before:
+        os.kill(child, number)
+    assert equal([first, *batches], theirs.training(0)) == 7
+
+
+def test_a_picture_of_another_kind_is_refused(gpus):
+    ours = loader("gpu0")
+    ours.pictures.pixels = ours.pictures.pixels / np.float32(255)
+    with pytest.raises(TypeError, match=r"Noise.read.*float32 \(256, 256, 3\), not uint8"):
+        next(ours.training(0))
 
 
 def test_what_cannot_be_sent_to_a_process_is_read_by_threads(processes, capsys):

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -51,7 +52,11 @@ def read_into(pictures, rows, indices):
     problems = []
     for row, index in zip(rows, indices, strict=True):
         try:
-            row[...] = pictures.read(index)
+            picture = pictures.read(index)
+            if (picture.shape, picture.dtype) != (row.shape, row.dtype):
+                raise TypeError(f"{type(pictures).__name__}.read({index}) gave {picture.dtype} "
+                                f"{picture.shape}, not {row.dtype} {row.shape}")
+            row[...] = picture
             problems.append(None)
         except BrokenPicture as error:
             problems.append(str(error))
@@ -87,7 +92,12 @@ class Processes(Threads):
 
     def __init__(self, data, memories, workers):
         """data: a data set, as pickle.dumps gives it."""
-        self.pool, self.jobs = ProcessPoolExecutor(workers, _spawn, _begin, (data, memories)), []
+        # In memory that all see: who sends it to one that ends too early would wait for ever.
+        there = shared(len(data))
+        memoryview(there).cast("B")[:] = data
+        with _no_ctrl_c():
+            self.pool = ProcessPoolExecutor(workers, _spawn, _begin, (there, memories))
+        self.jobs = []
 
     def _submit(self, number, part, indices):
         with _no_ctrl_c(), _told_if_killed():
@@ -98,6 +108,9 @@ def beside_a_gpu(pictures, memories, workers):
     """Processes that read; threads, and a word of it, if the data set cannot be sent to them."""
     try:
         data = pickle.dumps(pictures)
+        program = getattr(sys.modules["__main__"], "__file__", None)
+        if (program or b"__main__" in data) and not os.path.isfile(program or ""):
+            raise TypeError("they have no file to read this program from")
     except Exception as error:         # whatever it is made of
         warn(f"a {type(pictures).__name__} cannot be sent to other processes ({error}): threads "
              "read its pictures, and the GPU waits for them")
@@ -116,8 +129,9 @@ def _told_if_killed():
     try:
         yield
     except BrokenProcessPool as error:
-        raise UserError("a process that reads pictures has ended; if the system ended it for "
-                        "want of memory, give fewer --workers") from error
+        raise UserError("a process that reads pictures has ended; what it said stands above. If "
+                        "it said nothing, it may be for want of memory: give fewer --workers"
+                        ) from error
 
 
 def _begin(data, memories):
@@ -138,11 +152,12 @@ def _read(number, part, indices):
 
 @contextmanager
 def _no_ctrl_c():
-    """Processes that begin inside never hear it: it is for this one, which ends them."""
+    """Processes that begin inside never hear it, nor that the terminal was closed: that is for
+    this one, which ends them."""
     if not hasattr(signal, "pthread_sigmask"):         # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
