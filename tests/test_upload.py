@@ -237,6 +237,16 @@ def test_an_epoch_that_was_left_does_not_spoil_the_next(gpus):
     assert equal(ours.training(3), theirs.training(3)) == 7
 
 
+def test_two_epochs_at_a_time_are_refused(gpus):
+    ours, theirs = loader("gpu0"), loader("cpu")
+    half = ours.training(0)
+    next(half)
+    with pytest.raises(UserError, match="one epoch at a time.*close()"):
+        next(ours.testing())
+    half.close()
+    assert equal(ours.training(3), theirs.training(3)) == 7
+
+
 @pytest.mark.parametrize("class_, wait", [
     (strict_streams.Null, "wait_event"), (strict_streams.Stream, "wait_event"),
     (strict_streams.Event, "record")])

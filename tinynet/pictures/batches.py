@@ -35,10 +35,11 @@ class Batch:
 class Loader:
     """Makes the batches of a data set.
 
-    pictures: a dataset.DataSet. prepare: an images.Preparation. workers: threads that read.
-    device: where the images are to be; a GPU crops them itself. ahead: how many batches are in
-    the making while one is used. Files that cannot be read are left out of their batch, named
-    once on stderr, and kept in `skipped`. Raises UserError when nothing at all can be read.
+    pictures: a dataset.DataSet. prepare: an images.Preparation. workers: threads that read, or
+    processes beside a GPU. device: where the images are to be; a GPU crops them itself, of one
+    epoch at a time. ahead: how many batches are in the making while one is used. Files that
+    cannot be read are left out of their batch, named once on stderr, and kept in `skipped`.
+    Raises UserError when nothing at all can be read.
     """
 
     def __init__(self, pictures, prepare, batch_size, workers=2, device=None, ahead=2):

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from .. import kernels
+from ..errors import UserError
 from . import readers
 from .images import SIDE, BrokenPicture
 
@@ -74,7 +75,7 @@ class Gpu:
 
     def __init__(self, pictures, prepare, workers, device, batch_size, slots):
         self.pictures, self.prepare, self.workers = pictures, prepare, workers
-        self.device, self.readers = device, None
+        self.device, self.readers, self.is_reading = device, None, False
         with device:
             self.copying = device.xp.cuda.Stream(non_blocking=True)
             self.mean = device.put(prepare.statistics.mean)
@@ -83,6 +84,9 @@ class Gpu:
 
     @contextmanager
     def reading(self):
+        if self.is_reading:            # two would write into the same slots
+            raise UserError("for a GPU a Loader makes the batches of one epoch at a time: close() "
+                            "the iterator over the other, or take a Loader for each")
         if not self.readers:           # processes take a second to begin, and stay
             self.readers = readers.beside_a_gpu(
                 self.pictures, [slot.memory for slot in self.slots], self.workers)
@@ -93,10 +97,12 @@ class Gpu:
             slot.see(seen)
             return slot, self.readers.read(slot.number, indices)
 
+        self.is_reading = True
         try:
             yield start
         finally:
             self.readers.stop()        # before a slot is written to again
+            self.is_reading = False
 
     def finish(self, slot, whole):
         kept = np.flatnonzero(np.repeat(whole, slot.views))

@@ -126,7 +126,8 @@ ADD = {"train": _train, "test": _test, "predict": _predict, "export": _export, "
 
 def _workers(sub):
     sub.add_argument("-j", "--workers", type=at_least(1), default=2, metavar="N",
-                     help="threads that read pictures (default: %(default)s)")
+                     help="threads that read pictures, processes beside a GPU (default: "
+                          "%(default)s)")
 
 
 def _recipe(sub, *wanted):
