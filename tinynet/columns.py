@@ -116,7 +116,8 @@ def convolution(x, W, b, stride, pad):
         mirrored_pad = KH - 1 - pad[0], KH - 1 - pad[1]
         if stride == 1 and KH == KW and O <= C and min(mirrored_pad) >= 0:
             # The mirrored kernels, slid over dy, give the same sums from smaller columns.
-            return convolution(dy, W[::-1, ::-1].swapaxes(2, 3), None, 1, mirrored_pad)[0]
+            mirrored = xp.ascontiguousarray(W[::-1, ::-1].swapaxes(2, 3))
+            return convolution(dy, mirrored, None, 1, mirrored_pad)[0]
 
         def backward(dy, dx):
             col2im(xp.dot(dy.reshape(-1, O), W.reshape(K, O).T), dx, *where)
