@@ -17,7 +17,7 @@ import kernel_cases
 import strict_cupy
 from alexnet import AlexNet
 from helpers import NO_GPU, environment
-from tinynet import cores, kernels
+from tinynet import columns, cores, kernels
 from tinynet.device import Device
 from tinynet.engine import Parameter, Tensor
 from tinynet.ops import softmax_cross_entropy
@@ -79,6 +79,18 @@ def test_a_kernel_takes_views_and_odd_addresses(gpus):
         shifted = x.reshape(-1)[3:]
         assert kernels.relu(shifted).get().tolist() == np.maximum(shifted.get(), 0).tolist()
         assert kernels.relu(x[:0]).shape == (0, 8)
+
+
+def test_both_gradients_of_a_convolution_are_those_of_the_dy_that_they_are_asked_with(gpus):
+    """They come out of one product, which is kept for the second to ask."""
+    with Device("gpu0") as device:
+        x, W, b = (device.put(np.ones(shape, np.float32))
+                   for shape in ((2, 4, 4, 3), (3, 3, 3, 5), 5))
+        y, dx, dW, db = columns.convolution(x, W, b, 1, (0, 0))
+        dy = device.put(np.ones(y.shape, np.float32))
+        for factor in 1.0, 2.0:
+            assert dW(factor * dy).get().tolist() == np.full(W.shape, 8 * factor).tolist()
+            assert db(3 * factor * dy).get().tolist() == [24 * factor] * 5
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float16])

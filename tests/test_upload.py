@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -235,6 +236,26 @@ def test_an_epoch_that_was_left_does_not_spoil_the_next(gpus):
     for first in range(3):
         next(iter(ours.training(first)))
     assert equal(ours.training(3), theirs.training(3)) == 7
+
+
+def test_who_leaves_an_epoch_waits_until_nobody_writes(gpus, monkeypatch):
+    read, done, go = Noise.read, [], threading.Event()
+
+    def slow(self, index):                             # all but the first batch
+        if len(done) >= 4:
+            go.wait()
+        done.append(index)
+        return read(self, index)
+
+    monkeypatch.setattr(Noise, "read", slow)
+    ours = loader("gpu0")
+    batches = ours.training(0)
+    next(batches)
+    threading.Timer(0.1, go.set).start()
+    batches.close()
+    before = len(done)
+    time.sleep(0.3)
+    assert len(done) == before
 
 
 def test_two_epochs_at_a_time_are_refused(gpus):
