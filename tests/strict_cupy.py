@@ -251,7 +251,8 @@ class ndarray:
         _note("host", self._home, self.nbytes)
         if stream is None:
             return _run(lambda x: np.copyto(x, arr), (self,), {})
-        stream.copy(lambda: np.copyto(self._numbers, arr), used.get(id(_base(self._numbers)), 0))
+        stream.copy(lambda: np.copyto(self._numbers, arr), used.get(id(_base(self._numbers)), 0),
+                    arr.ctypes.data)
 
     def item(self):
         return self.get().item()

@@ -93,6 +93,17 @@ def test_both_gradients_of_a_convolution_are_those_of_the_dy_that_they_are_asked
             assert db(3 * factor * dy).get().tolist() == [24 * factor] * 5
 
 
+@pytest.mark.parametrize("where", range(4))
+def test_a_nan_stays_a_nan(gpus, where):
+    x = np.arange(4, dtype=np.float32)
+    x[where] = np.nan
+    with Device("gpu0") as device:
+        x = device.put(x.reshape(1, 2, 2, 1))
+        assert np.isnan(kernels.relu(x).get()).sum() == 1
+        y, _ = kernels.max_pool(x, 2, 2, "first", (1, 1))
+        assert np.isnan(y.get()).all()
+
+
 @pytest.mark.parametrize("kind", [np.float64, np.float16])
 def test_a_kernel_takes_a_gradient_of_another_width(gpus, kind):
     """An op of a user's may give one, and a CPU takes it."""

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import strict_cupy
 import strict_streams
 from helpers import NO_GPU, ROOT
 from tinynet.device import Device, to_host
@@ -258,6 +259,18 @@ def test_who_leaves_an_epoch_waits_until_nobody_writes(gpus, monkeypatch):
     assert len(done) == before
 
 
+def test_memory_is_page_locked_as_long_as_its_loader_lives(gpus, monkeypatch):
+    locked, runtime = [], strict_cupy.Cupy.cuda.runtime
+    monkeypatch.setattr(runtime, "hostRegister", lambda address, *_: locked.append(address))
+    monkeypatch.setattr(runtime, "hostUnregister", locked.remove)
+    ours = loader("gpu0")
+    next(ours.training(0))
+    assert len(locked) == 4
+    del ours
+    gc.collect()
+    assert locked == []
+
+
 def test_two_epochs_at_a_time_are_refused(gpus):
     ours, theirs = loader("gpu0"), loader("cpu")
     half = ours.training(0)
@@ -270,7 +283,7 @@ def test_two_epochs_at_a_time_are_refused(gpus):
 
 @pytest.mark.parametrize("class_, wait", [
     (strict_streams.Null, "wait_event"), (strict_streams.Stream, "wait_event"),
-    (strict_streams.Event, "record")])
+    (strict_streams.Event, "record"), (strict_streams.Event, "synchronize")])
 def test_who_leaves_out_a_wait_is_found(gpus, monkeypatch, class_, wait):
     ours, theirs = loader("gpu0"), loader("cpu")
     monkeypatch.setattr(class_, wait, lambda *args: None)
