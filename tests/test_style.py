@@ -10,14 +10,14 @@ from helpers import PACKAGE, ROOT, code_lines
 
 # In the order in which they are read; imports go up this list.
 ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "winograd", "conv",
-          "pool", "norm", "schema", "store", "layers", "split", "optim", "progress"]
+          "pool", "norm", "schema", "store", "layers", "split", "optim", "progress", "ranks"]
 WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
          "training": ["schedules", "cuda_convnet", "recipes", "claim", "saved", "program",
                       "options", "figures", "evaluation", "weights", "stall", "signals", "log",
-                      "runs"],
+                      "runs", "begin"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1420, "pictures": 730, "training": 1720, "tools": 810}
+BUDGETS = {"engine": 1530, "pictures": 740, "training": 1800, "tools": 810}
 
 
 def own_imports(path):
@@ -59,7 +59,7 @@ def test_a_file_of_a_wing_imports_from_the_engine_and_from_above_it(wing, name):
 
 @pytest.mark.parametrize("part", BUDGETS)
 def test_what_is_to_be_read_stays_short(part):
-    paths = ([PACKAGE / f"{name}.py" for name in ENGINE if name != "winograd"]
+    paths = ([PACKAGE / f"{name}.py" for name in ENGINE if name not in ("winograd", "ranks")]
              if part == "engine" else (PACKAGE / part).glob("*.py"))
     assert sum(code_lines(path.read_text(encoding="utf-8")) for path in paths) <= BUDGETS[part]
 

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..cores import edges
 from ..errors import UserError
 from ..progress import bar, warn
+from ..ranks import ALONE
 from . import images
 
 TOGETHER = 8           # pictures a thread prepares in a row: handing over costs time as well
@@ -24,13 +26,16 @@ class Batch:
     """images: (N, crop, crop, 3) float32; of ten views, (N, 10, crop, crop, 3). labels: (N,).
 
     indices: which pictures of the data set they are, (N,). end: how many pictures of the epoch
-    are behind us after this batch. waited: how many seconds somebody waited for it.
+    are behind us after this batch. waited: how many seconds somebody waited for it. lanes: how
+    many pictures each lane has, as cores.lanes takes them. Of several ranks each has only the
+    images of its own lanes; all else is of all.
     """
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     end: int
     waited: float
+    lanes: list = None
 
 
 class Loader:
@@ -39,16 +44,16 @@ class Loader:
     pictures: a dataset.DataSet. prepare: an images.Preparation. workers: threads that read.
     ahead: how many batches are in the making while one is used. Files that cannot be read are
     left out of their batch, named once on stderr, and kept in `skipped`. Raises UserError when
-    nothing at all can be read.
+    nothing at all can be read. ranks: each reads the pictures of its own lanes.
     """
 
-    def __init__(self, pictures, prepare, batch_size, workers=2, ahead=2):
+    def __init__(self, pictures, prepare, batch_size, workers=2, ahead=2, ranks=ALONE):
         if batch_size < 1 or workers < 1:
             raise UserError("the batch size and the number of workers must be at least 1, "
                             f"not {batch_size} and {workers}")
         self.pictures, self.prepare = pictures, prepare
         self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
-        self.skipped = set()
+        self.skipped, self.ranks = set(), ranks
 
     def length(self, epoch):
         """How many pictures an epoch has: always the same."""
@@ -84,9 +89,9 @@ class Loader:
             while True:
                 for first in itertools.islice(starts, self.ahead + 1 - len(making)):
                     indices = order[first:first + self.batch_size]
-                    end = first + len(indices)
-                    seen = places(indices, np.arange(first, end))
-                    making.append((end, indices, *self._start(pool, indices, seen)))
+                    end, own = first + len(indices), self.ranks.own(len(indices))
+                    seen = places(indices[own], np.arange(first, end)[own])
+                    making.append((end, indices, *self._start(pool, indices[own], seen)))
                 if not making:
                     break
                 batch = self._finish(*making.popleft())
@@ -99,7 +104,7 @@ class Loader:
 
     def _start(self, pool, indices, seen):
         """Let the pool fill the images of a batch: the images, and the jobs that fill them."""
-        side, views = self.prepare.crop, len(seen[0])
+        side, views = self.prepare.crop, len(seen[0]) if seen else 1
         out = np.empty((len(indices), views, side, side, 3), np.float32)
         work = list(zip(indices, seen, out, strict=True))
         jobs = [pool.submit(self._some, work[i:i + TOGETHER])
@@ -123,14 +128,17 @@ class Loader:
         start = time.perf_counter()
         problems = [problem for job in jobs for problem in job.result()]
         waited = time.perf_counter() - start
-        whole = np.array([problem is None for problem in problems])
-        for index, problem in zip(indices, problems, strict=True):
-            if problem is not None and index not in self.skipped:
-                self.skipped.add(index)
+        own, whole = self.ranks.own(len(indices)), np.ones(len(indices), bool)
+        broken = [(own.start + i, str(problem)) for i, problem in enumerate(problems) if problem]
+        for place, problem in itertools.chain(*self.ranks.agree(broken)):
+            whole[place] = False
+            if indices[place] not in self.skipped:
+                self.skipped.add(indices[place])
                 warn(f"skipped: {problem}")
+        lanes = [int(whole[i:j].sum()) for i, j in itertools.pairwise(edges(len(indices)))]
         if not whole.all():
-            out, indices = out[whole], indices[whole]
-        return Batch(out, self.pictures.labels[indices], indices, end, waited)
+            out, indices = out[whole[own]], indices[whole]
+        return Batch(out, self.pictures.labels[indices], indices, end, waited, lanes)
 
 
 def read_all(pictures, workers):

@@ -2,7 +2,7 @@
 import argparse
 from textwrap import fill
 
-from .. import device
+from .. import device, ranks
 from ..errors import UserError
 from ..progress import warn
 from . import recipes
@@ -162,8 +162,17 @@ def _recipe(sub, *wanted):
 # --- what they mean ---------------------------------------------------------------------
 
 
-def two_devices(names, towers=2):
-    """--device as two devices, one for each tower; for one tower the same one twice."""
+def with_ranks(args):
+    """The same arguments, and the ranks.Ranks that this process is one of."""
+    args.ranks = ranks.start(alone=args.command not in ("train", "bench"))
+    return args
+
+
+def two_devices(names, towers=2, ranks=ranks.ALONE):
+    """--device as two devices, one for each tower; for one tower the same one twice. Of several
+    ranks each has one device."""
+    if ranks.size > 1:
+        return (ranks.device(names),) * 2
     if names is None:
         names = device.default_devices(most=towers)
     found = device.devices(names)
@@ -198,8 +207,15 @@ def default_recipe(args):
     return "paper" if args.command != "train" or args.dir else "quickstart"
 
 
-def place_of_run(args):
-    """Where the run goes and what it goes on from: a claim.Claim, and a Saved or None."""
+def place_of_run(args, ranks=ranks.ALONE):
+    """Where the run goes and what it goes on from: a claim.Claim, which of several ranks only
+    the first has (the others the folder), and a Saved or None."""
+    claim, saved = _place_of_run(args) if ranks.first else (None, None)
+    folder, saved = ranks.share(lambda: (claim.folder, saved))
+    return claim or folder, saved
+
+
+def _place_of_run(args):
     if args.resume and args.init_from:
         raise UserError("--resume goes on with a run, --init-from starts one: give one of them")
     claim, saved = checkpoints.place_of_run(args.output_dir, args.resume,
