@@ -37,7 +37,7 @@ from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
 from tinynet.progress import printable, say, shown, warn
-from tinynet.ranks import ALONE
+from tinynet.ranks import ALONE, Pretended
 from tinynet.split import every_class, every_neuron, every_row, exchange, gather, send_to_both
 from tinynet.tools import anatomy, memory
 from tinynet.tools import bench as speed
@@ -151,7 +151,7 @@ def build(classes, devices, recipe, ranks=ALONE):
         {"kernels": (*kernels, 2 * last), "neurons": tuple(2 * n for n in recipe.neurons)}), ranks)
 
 
-def ungrouped(classes, devices, recipe):
+def ungrouped(classes, devices, recipe, ranks=ALONE):
     """The figure with both rows merged into one.
 
     This is what a reader gets who counts 256 kernels of 5x5x96 in layer 2: twice as many
@@ -159,7 +159,7 @@ def ungrouped(classes, devices, recipe):
     """
     return OneTower(classes, devices[0], recipe.changed(
         {"kernels": tuple(2 * k for k in recipe.kernels),
-         "neurons": tuple(2 * n for n in recipe.neurons)}))
+         "neurons": tuple(2 * n for n in recipe.neurons)}), ranks)
 
 
 # --- training ---------------------------------------------------------------------------
@@ -352,12 +352,12 @@ def export(args):
 def show(args):
     """Print the layer table, the crossings and the memory, all read off a pass of one image."""
     recipe = options.chosen_recipe(args)
-    devices = options.two_devices(args.device, recipe.towers)
-    model = memory.without_weights(
-        (ungrouped if args.ungrouped else build)(args.classes, devices, recipe))
-    image = Tensor(np.zeros((1, recipe.crop, recipe.crop, 3), np.float32), devices[0])
-    print(*anatomy.lines(model.eval()(image), recipe.batch_size), "", "memory of a training step:",
-          *memory.table(memory.of_model(model), recipe.batch_size), sep="\n")
+    ranks, plan = Pretended(args.of_ranks), ungrouped if args.ungrouped else build
+    net = args.classes, options.two_devices(args.device, recipe.towers, ranks), recipe
+    model, part = (memory.without_weights(plan(*net, who)) for who in (ALONE, ranks))
+    print(*anatomy.lines(model, recipe.batch_size), *anatomy.lines_of_ranks(part, recipe.batch_size),
+          "", "memory of a training step:",
+          *memory.table(memory.of_model(part), recipe.batch_size), sep="\n")
     return 0
 
 
@@ -368,12 +368,12 @@ def bench(args):
         pictures = packed.data_set(picture_folder(args), "train")
         result = speed.input_speed(pictures, recipe, args.workers, args.rounds)
     else:
-        devices = options.two_devices(args.device, recipe.towers)
+        devices = options.two_devices(args.device, recipe.towers, args.ranks)
         args.out_of_memory = lambda: memory.advice(
             build(args.classes, devices, recipe), recipe.batch_size, 1, speed.CEILINGS)
-        result = speed.net_speed(build, args.classes, devices, recipe, args.rounds)
+        result = speed.net_speed(build, args.classes, devices, recipe, args.rounds, args.ranks)
     report = speed.report_input if args.dir else speed.report
-    print(json.dumps(result) if args.json else "\n".join(report(result)))
+    say(json.dumps(result) if args.json else "\n".join(report(result)))
     return 0
 
 

@@ -17,7 +17,7 @@ WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
                       "runs", "begin"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1530, "pictures": 740, "training": 1800, "tools": 810}
+BUDGETS = {"engine": 1550, "pictures": 740, "training": 1810, "tools": 905}
 
 
 def own_imports(path):

@@ -5,6 +5,7 @@ there (`xp`: NumPy or CuPy), and `put`, which copies an array to it. `to_host` c
 This is the one file that imports CuPy, and it does so only when a GPU is asked for.
 """
 import ctypes
+import importlib
 import re
 import sys
 
@@ -175,6 +176,12 @@ def cupy():
     """The module CuPy. Raises whatever its import raises."""
     import cupy
     return cupy
+
+
+def nccl():
+    """The module of CuPy by which cards of several processes exchange arrays. Raises ImportError
+    without NVIDIA's library, which CuPy brings along as little as that of MPI."""
+    return importlib.import_module("cupy.cuda.nccl")
 
 
 def _set_up_cpu():

@@ -25,6 +25,7 @@ from .progress import say, warn
 
 LATE = 60                      # seconds after which rank 0 says who keeps the others waiting
 TAG = 14                       # of the messages that say "here I am"
+OF_LAUNCHERS = "PMI", "OMPI_", "PRTE_", "SLURM_", "HYDI_", "MPIR_"      # their variables
 # How launchers tell a process how many were started, and which of them it is.
 LAUNCHERS = {"Open MPI's mpirun": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
              "mpiexec": ("PMI_SIZE", "PMI_RANK"),
@@ -191,6 +192,23 @@ class Ranks:
         """End all ranks at once."""
 
 
+class Pretended(Ranks):
+    """One of `size` ranks, where there are no others: to see what it would hold and send."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size = size
+
+    def device(self, names):
+        return Device(names or "cpu")
+
+    def exchange(self, parts, shapes):
+        own = parts[self.rank]
+        self.sent += sum(part.nbytes for i, part in enumerate(parts) if i != self.rank)
+        return [own if i == self.rank else get_array_module(own).zeros(shape, own.dtype)
+                for i, shape in enumerate(shapes)]
+
+
 class Mpi(Ranks):
     """Processes that an MPI has started: their arrays go through the host."""
 
@@ -294,12 +312,17 @@ class Mpi(Ranks):
         return self.comm.gather(value, 0)
 
     def share(self, make):
-        return self.comm.bcast(make() if self.first else None, 0)
+        if not self.first:
+            return self.comm.bcast(None, 0)
+        value = make()
+        self.comm.bcast(value, 0)
+        return value
 
     def abort(self, status):
         for stream in sys.stdout, sys.stderr:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
+        time.sleep(0.3)                # the launcher still has to read what was said
         self.comm.Abort(status)
 
 
@@ -333,7 +356,7 @@ def start(alone=False):
         return ALONE
     if alone:
         raise UserError(f"{launcher} has started {size} processes, but only train and bench are "
-                        "for several: run this without it")
+                        "for several; run this one without it")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")            # of what is an error below

@@ -101,6 +101,8 @@ def _export(sub, patterns):
 
 
 def _show(sub, patterns):
+    sub.add_argument("--ranks", dest="of_ranks", type=int, choices=(1, 2, 4, 8), default=1,
+                     help="what one of so many processes holds and sends (default: %(default)s)")
     sub.add_argument("--ungrouped", action="store_true",
                      help="another net: both rows merged into one, every kernel sees every map")
     sub.add_argument("--classes", type=at_least(1), default=1000, metavar="N",
@@ -164,7 +166,8 @@ def _recipe(sub, *wanted):
 
 def with_ranks(args):
     """The same arguments, and the ranks.Ranks that this process is one of."""
-    args.ranks = ranks.start(alone=args.command not in ("train", "bench"))
+    several = args.command == "train" or args.command == "bench" and not args.dir
+    args.ranks = ranks.start(alone=not several)
     return args
 
 

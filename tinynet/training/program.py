@@ -95,7 +95,7 @@ def exit_status(name, run, out_of_memory=lambda: "out of memory", go_on=""):
     open_streams()
     try:
         status = _exit_status(name, run, out_of_memory, go_on)
-    except Exception:
+    except BaseException:                  # sys.exit as well: the others would wait for ever
         if ranks.current.size == 1:
             raise
         traceback.print_exc()

@@ -87,7 +87,8 @@ def diagnosis(model, optimizer, batch, recipe):
     """Lines on why a net learns nothing: every layer, the batch, and what usually helps.
 
     Call it after a step, with the batch of that step: its gradients are still there. Nothing
-    that the run depends on changes.
+    that the run depends on changes. Of several ranks each looks at what it has of the net, so all
+    of them call it.
     """
     rows = examine(model, optimizer, batch.images)
     pixels, labels = batch.images, batch.labels
@@ -130,8 +131,9 @@ def examine(model, optimizer, images):
 
     def listening(name, forward, *inputs):
         output = forward(*inputs)
-        with output.device:
-            seen[name] = _numbers(output.data)
+        if output.size:                                # else other ranks have all of it
+            with output.device:
+                seen[name] = _numbers(output.data)
         return output
 
     training = model.training
