@@ -44,6 +44,8 @@ def gpus(monkeypatch):
     """Two GPUs that are not there: the strict stand-in takes the place of CuPy. The value is the
     list of the copies that it sees. Small arrays are cut into slices as large ones are."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
+    monkeypatch.setitem(sys.modules, "cupy.cuda", strict_cupy.Cupy.cuda)
+    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", strict_cupy.Nccl())
     monkeypatch.setattr(cores, "GPU_SCRATCH", 32 << 10)
     strict_cupy.copies.clear()
     return strict_cupy.copies

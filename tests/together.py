@@ -34,14 +34,14 @@ class Thread(Ranks):
         return self.everywhere(make() if self.first else None)[0]
 
 
-def together(size, job, timeout=60):
+def together(size, job, kind=Thread, timeout=60):
     """[job(ranks) of every rank]. An error of one breaks off all."""
     board, barrier = [None] * size, threading.Barrier(size, timeout=timeout)
     results, errors = [None] * size, []
 
     def run(rank):
         try:
-            results[rank] = job(Thread(rank, size, board, barrier))
+            results[rank] = job(kind(rank, size, board, barrier))
         except BaseException as error:
             errors.append(error)
             barrier.abort()

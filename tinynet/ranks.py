@@ -19,7 +19,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from . import cores, progress
-from .device import Device, get_array_module, gpu_count, to_host
+from .device import Device, get_array_module, gpu_count, is_on_gpu, nccl, to_host
 from .errors import UserError
 from .progress import say, warn
 
@@ -209,8 +209,38 @@ class Pretended(Ranks):
                 for i, shape in enumerate(shapes)]
 
 
+class Cards:
+    """Messages between the cards of several ranks, by NVIDIA's NCCL, on the current stream.
+
+    Nobody waits for them here: what is computed of them waits on the card.
+    """
+
+    def __init__(self, ranks, device):
+        self.nccl, self.rank = nccl(), ranks.rank
+        name = ranks.share(self.nccl.get_unique_id)
+        with device:
+            self.communicator = self.nccl.NcclCommunicator(ranks.size, name, ranks.rank)
+
+    def exchange(self, parts, shapes):
+        own, xp = parts[self.rank], get_array_module(parts[self.rank])
+        found = [own if i == self.rank else xp.empty(shape, own.dtype)
+                 for i, shape in enumerate(shapes)]
+        how = getattr(self.nccl, f"NCCL_FLOAT{8 * own.itemsize}")
+        stream = xp.cuda.get_current_stream().ptr
+        self.nccl.groupStart()             # all at once: one by one they would wait for each other
+        for i, (part, one) in enumerate(zip(parts, found, strict=True)):
+            if i != self.rank and part.size:
+                self.communicator.send(part.data.ptr, part.size, how, i, stream)
+            if i != self.rank and one.size:
+                self.communicator.recv(one.data.ptr, one.size, how, i, stream)
+        self.nccl.groupEnd()
+        return found
+
+
 class Mpi(Ranks):
-    """Processes that an MPI has started: their arrays go through the host."""
+    """Processes that an MPI has started. Arrays of cards go by NCCL, or else through the host."""
+
+    cards = None
 
     def __init__(self, MPI):
         super().__init__()
@@ -255,6 +285,11 @@ class Mpi(Ranks):
         if found.is_gpu and everybody.count((self.host, names)) > 1:
             raise UserError(f"--device {names}: two ranks on {self.host} cannot share a card: "
                             "give --device gpu, and each takes its own")
+        if found.is_gpu:
+            try:
+                self.cards = Cards(self, found)
+            except ImportError as error:
+                warn(f"NCCL does not load ({error}): what ranks say goes through the host")
         return found
 
     def compare(self, where, *data_sets):
@@ -271,13 +306,13 @@ class Mpi(Ranks):
 
     def exchange(self, parts, shapes):
         start, own = time.perf_counter(), parts[self.rank]
+        self.sent += sum(part.nbytes for i, part in enumerate(parts) if i != self.rank)
+        if self.cards and is_on_gpu(own):
+            return self.cards.exchange(parts, shapes)
         xp, others = get_array_module(own), [i for i in range(self.size) if i != self.rank]
         found = [np.empty(shape, own.dtype) for shape in shapes]
         requests = [self.comm.Irecv(found[i], i) for i in others if found[i].size]
-        for i in others:
-            if parts[i].size:
-                requests.append(self.comm.Isend(to_host(parts[i]), i))
-                self.sent += parts[i].nbytes
+        requests += [self.comm.Isend(to_host(parts[i]), i) for i in others if parts[i].size]
         self.MPI.Request.Waitall(requests)
         found = [own if i == self.rank else xp.asarray(one) for i, one in enumerate(found)]
         self.talked += time.perf_counter() - start
