@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+import ranks as predictions
 from alexnet import build
 from helpers import IMAGES, LABELS, SMALL
 from tinynet import SGD, Device, Tensor, cores, ops
@@ -137,6 +138,16 @@ def test_bytes_and_memory_are_as_predicted(size, towers):
 
     for measured in together(size, sent):
         assert measured == pytest.approx(4 * (floats + 2 * (size - 1) / size * shared), rel=0.01)
+
+
+def test_what_is_predicted_of_many_machines_is_what_the_net_sends():
+    net = predictions.Net()
+    for size in SIZES:
+        part = memory.without_weights(build(1000, [Device("cpu")] * 2, RECIPES["paper"],
+                                            Pretended(size)))
+        sent = sum(forward + backward for _, forward, backward in anatomy.sent_by_rank(part, 128))
+        assert net.ours(size, 128) == pytest.approx(sent, rel=1e-6)
+    assert net.by_pictures(2, 128) == 4 * 60_965_224
 
 
 def test_dense_weights_fall_with_the_number_of_ranks():
