@@ -84,13 +84,14 @@ def test_killed_it_leaves_nobody_and_loses_nothing(run, trained, data, tmp_path,
     assert same_net(folder, trained.folder)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM, signal.SIGINT])
 def test_asked_to_end_all_ranks_save_after_the_same_step(run, trained, data, tmp_path, number):
     folder = tmp_path / "run"
     job = Job(2, "train", data, *SMALL, "-p", 1, "--output-dir", folder, program=SLOW)
     try:
         wait_for_step(folder, 2, job.process)
-        # The launcher passes SIGUSR1 on; whoever is asked alone tells the others.
+        # Launchers pass SIGUSR1 on, and some wait at Ctrl-C. Whoever is asked alone tells the
+        # others.
         os.kill(job.process.pid if number == signal.SIGUSR1 else job.ranks()[1], number)
         done = job.ended(timeout=10)
     finally:
@@ -153,6 +154,19 @@ def test_what_several_ranks_cannot_do(tmp_path, size, words, said):
     done = mpirun(size, *words, *where)
     assert done.code != 0 and done.err.count("error: ") == 1 and said in done.err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_net_that_learns_nothing_is_looked_at_by_all(data, tmp_path):
+    """It runs the net once more, for which all ranks are needed."""
+    done = train(4, data, tmp_path / "run", "--stall-steps", 2, "--lr", "0", "-b", "5")
+    assert done.code == 0, done.err
+    assert done.out.count("the loss does not fall below") == 1
+
+
+def test_out_of_memory_on_one_rank_is_said_without_the_others(data, tmp_path):
+    done = train(2, data, tmp_path / "run",
+                 program=IN_RANK.format(LATER.format("if rank() == 1: raise MemoryError")))
+    assert done.code == 1 and "out of memory" in done.err and done.seconds < 20
 
 
 def test_without_mpi4py_nobody_trains_a_net_of_its_own():

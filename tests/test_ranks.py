@@ -1,13 +1,15 @@
 """Several ranks train the net that one trains, to the bit."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 import ranks as predictions
 from alexnet import build
 from helpers import IMAGES, LABELS, SMALL
-from tinynet import SGD, Device, Tensor, cores, ops
+from tinynet import SGD, Device, Tensor, UserError, cores, ops
 from tinynet.device import to_host
-from tinynet.ranks import ALONE, Cards, Pretended
+from tinynet.ranks import ALONE, Cards, Mpi, Pretended, Ranks
 from tinynet.split import _every_class, _every_neuron, _every_row
 from tinynet.tools import anatomy, memory
 from tinynet.training.recipes import RECIPES
@@ -160,3 +162,56 @@ def test_dense_weights_fall_with_the_number_of_ranks():
         assert of[size].weights == of[size].velocities == of[size].gradients == 4 * (
             2_334_080 + 58_631_144 // size)
         assert of[size].kept < 1.5 * of[1].kept / size
+
+
+class OfTwo(Mpi):
+    """Rank 1 of two on one host, the other of which says the same as this one."""
+
+    def __init__(self):
+        Ranks.__init__(self)
+        self.rank, self.size, self.host, self.local = 1, 2, "here", 1
+
+    def everywhere(self, value):
+        return [value, value]
+
+
+@pytest.mark.parametrize("names, said", [
+    ("gpu0", "two ranks on here cannot share a card"), ("cpu0,cpu1", "each has one device")])
+def test_a_rank_has_a_device_of_its_own(gpus, names, said):
+    with pytest.raises(UserError, match=said):
+        OfTwo().device(names)
+
+
+def test_more_ranks_than_cards_is_an_error(gpus):
+    ranks = OfTwo()
+    ranks.local = 2
+    with pytest.raises(UserError, match="here has 2 GPUs and more ranks than that"):
+        ranks.device(None)
+
+
+def test_all_ranks_see_the_same_pictures():
+    class Pictures(list):
+        classes = ["a", "b"]
+        labels = property(np.array)
+
+    ranks = OfTwo()
+    ranks.hosts = ["there", "here"]
+    ranks.compare("DIR", Pictures([0, 1]), Pictures([1]))
+    answers = []
+    ranks.everywhere = lambda value: [*answers, value]
+    answers.append([(2, 2, "another order"), (1, 2, "the same")])
+    with pytest.raises(UserError, match="DIR: rank 1 on here sees 2 pictures of 2 classes and 1 "
+                                        "pictures of 2 classes, rank 0 on there 2 pictures"):
+        ranks.compare("DIR", Pictures([0, 1]), Pictures([1]))
+
+
+def test_who_has_seen_no_picture_does_not_count():
+    """Not even as a zero: -0.0 + 0.0 is 0.0."""
+    def job(ranks):
+        w = SimpleNamespace(part=None, device=Device("cpu"),
+                            grad=np.full(3, 0.0 if ranks.rank else -0.0, np.float32))
+        ranks.rows = [1, 0]
+        ranks.sum_gradients(SimpleNamespace(parameters=lambda: [("w", w)]))
+        return np.signbit(w.grad).all()
+
+    assert together(2, job) == [True, True]

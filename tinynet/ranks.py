@@ -195,9 +195,9 @@ class Ranks:
 class Pretended(Ranks):
     """One of `size` ranks, where there are no others: to see what it would hold and send."""
 
-    def __init__(self, size):
+    def __init__(self, size, rank=0):
         super().__init__()
-        self.size = size
+        self.size, self.rank = size, rank
 
     def device(self, names):
         return Device(names or "cpu")

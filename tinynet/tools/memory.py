@@ -13,6 +13,7 @@ import numpy as np
 from ..cores import LANES, scratch
 from ..engine import Node, Parameter, Tensor, graph
 from ..ops import softmax_cross_entropy
+from ..ranks import Pretended
 from . import machine
 
 BATCHES = 4            # of pictures that a run holds: the Loader's three, and the one in use
@@ -53,11 +54,15 @@ def of_model(model):
                                         device.put(np.zeros(count, int))))
 
     def loss_of(count):                    # so many in every lane
-        with ranks.batch([count] * LANES):
+        with model.ranks.batch([count] * LANES):
             images = np.zeros((count * len(ranks.lanes), side, side, 3), np.float32)
             return loss(model, images, device.put(np.zeros(count * LANES, int)))
 
-    found = needs(loss_of)
+    model.ranks = Pretended(ranks.size, ranks.rank)            # the others may be elsewhere
+    try:
+        found = needs(loss_of)
+    finally:
+        model.ranks = ranks
     alike = sum(w.data.nbytes for _, w in model.parameters() if w.part is None)
     for need in found.values():
         need.kept, need.passing = need.kept // LANES, need.passing // LANES

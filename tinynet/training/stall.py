@@ -92,7 +92,9 @@ def diagnosis(model, optimizer, batch, recipe):
     """
     rows = examine(model, optimizer, batch.images)
     pixels, labels = batch.images, batch.labels
-    counts, classes = np.bincount(labels), model.fc8.b.shape[0]
+    if not (model.ranks.first and pixels.size):        # others have what there is to see
+        return ["the loss does not fall below that of guessing"]
+    counts, classes = np.bincount(labels), model.fc8.b.whole_shape[0]
     decay = optimizer.lr * optimizer.weight_decay / (1 - optimizer.momentum)
     lines = [f"the loss does not fall below ln({classes}) = {math.log(classes):.3f}, that of "
              "guessing. What the net does with this batch:",
