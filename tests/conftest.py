@@ -15,6 +15,7 @@ import cifar_smoke
 import command_line
 import common
 import strict_cupy
+import strict_nccl
 from data.cifar10 import TEST, TRAIN
 from helpers import GPUS
 from tinynet import cores, device, rng
@@ -45,7 +46,7 @@ def gpus(monkeypatch):
     list of the copies that it sees. Small arrays are cut into slices as large ones are."""
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
     monkeypatch.setitem(sys.modules, "cupy.cuda", strict_cupy.Cupy.cuda)
-    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", strict_cupy.Nccl())
+    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", strict_nccl.Nccl())
     monkeypatch.setattr(cores, "GPU_SCRATCH", 32 << 10)
     strict_cupy.copies.clear()
     return strict_cupy.copies

@@ -19,10 +19,9 @@ its memory layout where that differs from NumPy's, the order of streams, and spe
 import functools
 import inspect
 import operator
-import queue
 import re
 import threading
-from collections import defaultdict, namedtuple
+from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +35,7 @@ UNSUPPORTED = "base", "data", "flat", "dump", "dumps", "tobytes", "tofile"
 
 Copy = namedtuple("Copy", "source target bytes")       # source, target: "host", "gpu0", "gpu1"
 copies = []                                            # in the order in which they were made
+memory = {}                                            # arrays that were pointed to, by place
 _thread = threading.local()
 
 
@@ -211,13 +211,11 @@ class ndarray:
         return Device(self._home[3:])
 
     @property
-    def data(self):
-        """Where it lies on its card, for who reads and writes there behind CuPy's back."""
+    def data(self):                                    # for NCCL, behind CuPy's back
         if not self._numbers.flags.c_contiguous or self._home != _here():
-            raise Strided(f"a pointer to a strided array, or of {self._home} while the current "
-                          f"device is {_here()}")
+            raise Strided(f"a pointer to a strided array, or one of {self._home} on {_here()}")
         place = self._numbers.ctypes.data
-        _memory[place] = self._numbers
+        memory[place] = self._numbers
         return SimpleNamespace(ptr=place)
 
     def __getattr__(self, name):
@@ -292,7 +290,7 @@ class Cupy(Function):
 
     ndarray = ndarray
     cuda = SimpleNamespace(Device=Device, is_available=lambda: True,
-                           get_current_stream=lambda: SimpleNamespace(ptr=f"stream of {_here()}"),
+                           get_current_stream=lambda: SimpleNamespace(ptr=_here()),
                            runtime=SimpleNamespace(getDeviceCount=lambda: DEVICES))
 
     def __init__(self):
@@ -320,62 +318,6 @@ class Cupy(Function):
 
     def get_array_module(self, *arrays):
         return self if any(isinstance(x, ndarray) for x in arrays) else np
-
-
-# --- NCCL ---------------------------------------------------------------------------------
-
-
-_memory = {}                                           # arrays by where they lie
-_letters = defaultdict(queue.Queue)                    # (communicator, from, to) -> numbers
-
-
-class Nccl(SimpleNamespace):
-    """What `import cupy.cuda.nccl` gives, between threads. It refuses what would wait for ever on
-    cards: messages that are not in one group, or of which the other side knows nothing."""
-
-    NCCL_FLOAT16, NCCL_FLOAT32, NCCL_FLOAT64 = "float16", "float32", "float64"
-
-    def get_unique_id(self):
-        return tuple(np.random.default_rng().integers(-128, 128, 128).tolist())
-
-    def groupStart(self):
-        _thread.group = []
-
-    def groupEnd(self):
-        jobs, _thread.group = _thread.group, None
-        for job in sorted(jobs, key=lambda job: job.__name__, reverse=True):   # send, then receive
-            job()
-
-    class NcclCommunicator:
-        def __init__(self, ndev, commId, rank):
-            self.size, self.name, self.rank = ndev, commId, rank
-
-        def send(self, sendbuf, count, datatype, peer, stream):
-            numbers = self._checked(sendbuf, count, datatype, peer, stream)
-
-            def send():
-                _letters[self.name, self.rank, peer].put(numbers.copy())
-            self._in_group(send)
-
-        def recv(self, recvbuf, count, datatype, peer, stream):
-            numbers = self._checked(recvbuf, count, datatype, peer, stream)
-
-            def receive():
-                numbers[...] = _letters[self.name, peer, self.rank].get(timeout=20).reshape(
-                    numbers.shape)
-            self._in_group(receive)
-
-        def _checked(self, place, count, datatype, peer, stream):
-            numbers = _memory[place]
-            if (numbers.size, numbers.dtype) != (count, datatype) or stream != (
-                    f"stream of {_here()}") or peer == self.rank or not 0 <= peer < self.size:
-                raise Refused(f"NCCL: {count} x {datatype} to {peer} on {stream}")
-            return numbers
-
-        def _in_group(self, job):
-            if getattr(_thread, "group", None) is None:
-                raise Refused("NCCL: a message outside a group")
-            _thread.group.append(job)
 
 
 # --- names and arguments ----------------------------------------------------------------

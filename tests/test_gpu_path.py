@@ -301,7 +301,7 @@ def test_work_must_say_for_which_device(gpus):
 
 
 @pytest.mark.parametrize("call", [
-    lambda cp, x: cp.block([x]), lambda cp, x: x.newbyteorder, lambda cp, x: x.data,
+    lambda cp, x: cp.block([x]), lambda cp, x: x.newbyteorder, lambda cp, x: x.flat,
     lambda cp, x: cp.sum(x, where=x > 0), lambda cp, x: x.sum(initial=1.0),
     lambda cp, x: cp.exp(x, where=x > 0), lambda cp, x: cp.add.at(x, 0, 1, 2),
     lambda cp, x: cp.lib.stride_tricks.as_strided(x, (2,), (4,), writeable=False),

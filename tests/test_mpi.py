@@ -9,6 +9,7 @@ import pytest
 
 import command_line
 from command_line import LAST, PROGRAM, SMALL, log_of, progress, same_net, wait_for_step
+from helpers import ROOT
 from mpi import MISSING, Job, mpirun
 from tinynet.tools import anatomy, memory
 
@@ -105,9 +106,9 @@ def test_asked_to_end_all_ranks_save_after_the_same_step(run, trained, data, tmp
 
 # --- what goes wrong --------------------------------------------------------------------
 
-IN_RANK = ("import alexnet, sys\nfrom tinynet import ranks, store\n"
+IN_RANK = ("import alexnet, sys\nfrom tinynet import mpi, store\n"
            "from tinynet.pictures import packed\nimport errno, time\n"
-           "def rank(): return ranks.told()[1]\n{}\nsys.exit(alexnet.main())")
+           "def rank(): return mpi.told()[1]\n{}\nsys.exit(alexnet.main())")
 LATER = "step = alexnet.SGD.step\ndef broken(self):\n    {}\n    step(self)\n" \
         "alexnet.SGD.step = broken"
 
@@ -135,7 +136,7 @@ def test_an_error_ends_all_ranks(data, tmp_path, change, said):
 
 
 def test_who_is_late_is_named_and_waited_for(trained, data, tmp_path):
-    late = "ranks.LATE, wait = 0.5, [1.5]\n" + LATER.format(
+    late = "mpi.LATE, wait = 0.5, [1.5]\n" + LATER.format(
         "if rank() == 1 and wait: time.sleep(wait.pop())")
     done = train(2, data, tmp_path / "run", program=IN_RANK.format(late))
     assert done.code == 0 and same_net(tmp_path / "run", trained.folder)
@@ -146,9 +147,9 @@ def test_who_is_late_is_named_and_waited_for(trained, data, tmp_path):
     (3, ["train"], "3 ranks do not fit into the 8 lanes of a batch; those that fit: 1, 2, 4, 8"),
     (2, ["train", "--device", "cpu0,cpu1"], "of several ranks each has one device"),
     (2, ["train", "--lr", "x"], "argument --lr: must be a number, not 'x'"),
-    (2, ["show"], "only train and bench are for several"),
-    (2, ["doctor"], "only train and bench are for several"),
-    (2, ["bench", "--input"], "only train and bench are for several")])
+    (2, ["show"], "bench are for several; run this one without it"),
+    (2, ["doctor"], "bench are for several; run this one without it"),
+    (2, ["bench", "--input"], "bench are for several; run this one without it")])
 def test_what_several_ranks_cannot_do(tmp_path, size, words, said):
     where = ["--output-dir", tmp_path / "run"] if "train" in words else []
     done = mpirun(size, *words, *where)
@@ -167,6 +168,13 @@ def test_out_of_memory_on_one_rank_is_said_without_the_others(data, tmp_path):
     done = train(2, data, tmp_path / "run",
                  program=IN_RANK.format(LATER.format("if rank() == 1: raise MemoryError")))
     assert done.code == 1 and "out of memory" in done.err and done.seconds < 20
+
+
+def test_an_example_is_for_one_process():
+    done = mpirun(2, program="import cifar_smoke, common, sys; sys.path.append('examples'); "
+                  "sys.exit(common.main(cifar_smoke.start, cifar_smoke.parser()))",
+                  PYTHONPATH=f"{ROOT}:{ROOT / 'examples'}")
+    assert done.code == 1 and done.err.count("error: ") == 1 and "without it" in done.err
 
 
 def test_without_mpi4py_nobody_trains_a_net_of_its_own():

@@ -9,7 +9,8 @@ from alexnet import build
 from helpers import IMAGES, LABELS, SMALL
 from tinynet import SGD, Device, Tensor, UserError, cores, ops
 from tinynet.device import to_host
-from tinynet.ranks import ALONE, Cards, Mpi, Pretended, Ranks
+from tinynet.mpi import Cards, Mpi
+from tinynet.ranks import ALONE, Pretended, Ranks
 from tinynet.split import _every_class, _every_neuron, _every_row
 from tinynet.tools import anatomy, memory
 from tinynet.training.recipes import RECIPES

@@ -10,14 +10,15 @@ from helpers import PACKAGE, ROOT, code_lines
 
 # In the order in which they are read; imports go up this list.
 ENGINE = ["errors", "device", "cores", "rng", "engine", "gradcheck", "ops", "winograd", "conv",
-          "pool", "norm", "schema", "store", "layers", "split", "optim", "progress", "ranks"]
+          "pool", "norm", "schema", "store", "layers", "split", "optim", "progress", "ranks",
+          "mpi"]
 WINGS = {"pictures": ["patterns", "images", "dataset", "packed", "batches"],
          "training": ["schedules", "cuda_convnet", "recipes", "claim", "saved", "program",
                       "options", "figures", "evaluation", "weights", "stall", "signals", "log",
                       "runs", "begin"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1550, "pictures": 740, "training": 1810, "tools": 905}
+BUDGETS = {"engine": 1550, "pictures": 740, "training": 1810, "tools": 910}
 
 
 def own_imports(path):
@@ -59,7 +60,8 @@ def test_a_file_of_a_wing_imports_from_the_engine_and_from_above_it(wing, name):
 
 @pytest.mark.parametrize("part", BUDGETS)
 def test_what_is_to_be_read_stays_short(part):
-    paths = ([PACKAGE / f"{name}.py" for name in ENGINE if name not in ("winograd", "ranks")]
+    apart = "winograd", "ranks", "mpi"
+    paths = ([PACKAGE / f"{name}.py" for name in ENGINE if name not in apart]
              if part == "engine" else (PACKAGE / part).glob("*.py"))
     assert sum(code_lines(path.read_text(encoding="utf-8")) for path in paths) <= BUDGETS[part]
 

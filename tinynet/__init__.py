@@ -7,8 +7,9 @@ functions of pictures are conv.conv2d, pool.max_pool and norm.lrn; their layers 
 
 The files, in the order in which they are read; each needs only those before it:
 errors, device, cores, rng, engine, gradcheck, ops, winograd, conv, pool, norm, schema, store,
-layers, split, optim, progress, ranks. To begin with engine is as good: device, cores and rng say
-how arrays are placed, cut and drawn. Then follow alexnet.py, pictures/, training/ and tools/.
+layers, split, optim, progress, ranks, mpi. To begin with engine is as good: device, cores and
+rng say how arrays are placed, cut and drawn. Then follow alexnet.py and the wings, pictures/,
+training/ and tools/.
 """
 from . import ops
 from .device import Device

@@ -166,8 +166,8 @@ print("mean:", losses.mean(), " mean of means:", np.mean(means))
 # The picture of rank 1 would count twice. So divide by the number of *all* pictures, as one
 # process does. In tinynet all ranks know all logits in the end, and compute the same loss.
 #
-# Open `ranks.py` now: `Ranks` has the sums, `Mpi` how numbers travel. The places where ranks meet
-# are in `split.py`, beside those where towers meet. To try it: `pip install -e ".[mpi-local]"`,
-# then `mpirun -n 2 python alexnet.py train`.
+# Open `ranks.py` now, which has the sums; how numbers travel is in `mpi.py`. The places where
+# ranks meet are in `split.py`, beside those where towers meet. To try it, type `pip install -e
+# ".[mpi-local]"` and `mpirun -n 2 python alexnet.py train`.
 #
 # Then the exercises: `python examples/lessons/check.py r.1 --show`, `r.2`, `r.3`.

@@ -17,7 +17,8 @@ import PIL
 from PIL import features
 from threadpoolctl import threadpool_info
 
-from .. import cores, device, ranks
+from .. import cores, device
+from ..mpi import OF_LAUNCHERS
 from ..progress import shown
 from . import machine
 
@@ -95,7 +96,7 @@ def mpi(installed):
                 ("", _pip("mpi-local"))]
     asked = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"
     alone = {name: value for name, value in os.environ.items()
-             if not name.startswith(ranks.OF_LAUNCHERS)}
+             if not name.startswith(OF_LAUNCHERS)}
     done = subprocess.run([sys.executable, "-c", asked], env=alone, text=True,
                           capture_output=True, timeout=60)
     found = " ".join(done.stdout.replace("\0", "").split()).partition(",")[0] or (

@@ -2,7 +2,7 @@
 import argparse
 from textwrap import fill
 
-from .. import device, ranks
+from .. import device, mpi, ranks
 from ..errors import UserError
 from ..progress import warn
 from . import recipes
@@ -167,7 +167,7 @@ def _recipe(sub, *wanted):
 def with_ranks(args):
     """The same arguments, and the ranks.Ranks that this process is one of."""
     several = args.command == "train" or args.command == "bench" and not args.dir
-    args.ranks = ranks.start(alone=not several)
+    args.ranks = mpi.start(alone=not several)
     return args
 
 
