@@ -69,7 +69,7 @@ class Mpi(Ranks):
         self.hosts = self.everywhere(self.host)
         self.local = self.hosts[:self.rank].count(self.host)
 
-    def share_cores(self):
+    def share_cores(self, quiet):
         """Use as many threads as there are cores for each of the ranks that may use the same. Say
         who we are."""
         mask, architecture = cores.mask(), cores.architecture()
@@ -82,8 +82,9 @@ class Mpi(Ranks):
                  "OPENBLAS_CORETYPE they agree; now they have " + ", ".join(sorted(set(kinds))))
         count = {host: self.hosts.count(host) for host in self.hosts}
         where = ", ".join(f"{host} {n}" for host, n in count.items())
-        say(f"{self.size} ranks on {len(count)} host{'s' * (len(count) > 1)} ({where}), "
-            f"{threads} thread{'s' * (threads > 1)} each; {mpi_name(self.MPI)}")
+        if not quiet:
+            say(f"{self.size} ranks on {len(count)} host{'s' * (len(count) > 1)} ({where}), "
+                f"{threads} thread{'s' * (threads > 1)} each; {mpi_name(self.MPI)}")
         if threads == 1 and len(mask) == 1 and (os.cpu_count() or 1) >= 2 * count[self.host]:
             warn("each rank was given one core, and others are idle: try mpirun --bind-to none, "
                  "or --map-by socket:PE=16")
@@ -197,9 +198,9 @@ def told():
     return 1, 0, ""
 
 
-def start(alone=False):
+def start(alone=False, quiet=False):
     """The Ranks that this process is one of; ALONE without a launcher. Raises UserError if they
-    could not train one net together, or if they should not: alone."""
+    could not train one net together, or if they should not: alone. quiet: nothing else is said."""
     size, rank, launcher = told()
     progress.speaks = rank == 0
     if size == 1:
@@ -225,7 +226,7 @@ def start(alone=False):
         raise UserError(f"{size} ranks do not fit into the {cores.LANES} lanes of a batch; those "
                         f"that fit: {fit}")
     ranks.current = Mpi(MPI)
-    ranks.current.share_cores()
+    ranks.current.share_cores(quiet)
     return ranks.current
 
 

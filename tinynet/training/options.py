@@ -167,7 +167,7 @@ def _recipe(sub, *wanted):
 def with_ranks(args):
     """The same arguments, and the ranks.Ranks that this process is one of."""
     several = args.command == "train" or args.command == "bench" and not args.dir
-    args.ranks = mpi.start(alone=not several)
+    args.ranks = mpi.start(alone=not several, quiet=getattr(args, "json", False))
     return args
 
 
