@@ -37,19 +37,20 @@ from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
 from tinynet.progress import printable, say, shown, warn
-from tinynet.split import exchange, gather, send_to_both
+from tinynet.ranks import ALONE, Pretended
+from tinynet.split import every_class, every_neuron, every_row, exchange, gather, send_to_both
 from tinynet.tools import anatomy, memory
 from tinynet.tools import bench as speed
 from tinynet.tools import doctor as machine
 from tinynet.training import evaluation, figures, options, recipes, weights
 from tinynet.training import saved as checkpoints
+from tinynet.training.begin import new_run
 from tinynet.training.evaluation import evaluate, in_words
 from tinynet.training.program import command, exit_status, program_name
 from tinynet.training.recipes import Bricks
-from tinynet.training.runs import Run
 from tinynet.training.saved import Saved
-from tinynet.training.schedules import Plateau, set_rates
-from tinynet.training.stall import StallWatch, diagnosis
+from tinynet.training.schedules import set_rates
+from tinynet.training.stall import diagnosis
 
 PATTERNS = Path("data", "patterns")
 
@@ -61,13 +62,14 @@ class Tower(Layer):
     """One row of Figure 2: half of every layer, all on one device.
 
     rows: how many rows the figure has. Where the rows meet (conv3, fc6, fc7) a layer's
-    kernels see the maps of all of them; elsewhere only those of their own row.
+    kernels see the maps of all of them; elsewhere only those of their own row. ranks: the
+    processes that share the neurons of fc6 and fc7; row: the number of this one.
     """
 
-    def __init__(self, device, recipe, rows=2):
+    def __init__(self, device, recipe, ranks=ALONE, row=0, rows=2):
         k1, k2, k3, k4, k5 = recipe.kernels                     # 48, 128, 192, 192, 128
         n6, n7 = recipe.neurons                                 # 2048, 2048
-        brick = Bricks(recipe)                                  # pads and sides below: overlap
+        brick = Bricks(recipe, ranks, row, rows)                # pads and sides below: overlap
         less, side = brick.less_pad, brick.last_side            # 0, 6
         self.conv1 = brick.conv("conv1", 3, k1, 11, stride=4, pad=(0, brick.beyond_edge),
                                 then=recipe.after_conv1)
@@ -88,15 +90,16 @@ class AlexNet(Layer):
     devices: one Device for each tower; the same one twice is not a special case.
     """
 
-    def __init__(self, classes, devices, recipe):
-        self.top = Tower(devices[0], recipe)
-        self.bottom = Tower(devices[-1], recipe)
-        self.fc8 = Bricks(recipe).last(2 * recipe.neurons[-1], classes).to(devices[0])
+    def __init__(self, classes, devices, recipe, ranks=ALONE):
+        self.top = Tower(devices[0], recipe, ranks, row=0)
+        self.bottom = Tower(devices[-1], recipe, ranks, row=1)
+        self.fc8 = Bricks(recipe, ranks).last(2 * recipe.neurons[-1], classes).to(devices[0])
         self.towers, self.devices = (self.top, self.bottom), (devices[0], devices[-1])
-        self.crop = recipe.crop
+        self.crop, self.ranks = recipe.crop, ranks
+        self.outputs = 2 * recipe.neurons[0], 2 * recipe.neurons[1], classes
 
     def forward(self, image):
-        t, b = self.towers
+        (t, b), ranks = self.towers, self.ranks
         top, bottom = send_to_both(image, *self.devices)         # both see every image
         top, bottom = t.conv1(top), b.conv1(bottom)
         top, bottom = t.conv2(top), b.conv2(bottom)
@@ -107,35 +110,48 @@ class AlexNet(Layer):
         if hasattr(t, "conv6"):                                  # the nets with an asterisk
             top, bottom = exchange(top, bottom)
             top, bottom = t.conv6(top), b.conv6(bottom)
-        top, bottom = exchange(top, bottom)                      # layer 6
+        n6, n7, classes = self.outputs
+        top, bottom = exchange(top, bottom, every_row, ranks)    # layer 6: so do the ranks
         top, bottom = t.fc6(top), b.fc6(bottom)
-        top, bottom = exchange(top, bottom)                      # layer 7
+        top, bottom = exchange(top, bottom, every_neuron, ranks, n6)           # layer 7
         top, bottom = t.fc7(top), b.fc7(bottom)
-        return self.fc8(gather(top, bottom))                     # layer 8, on the top device
+        both = every_neuron(gather(top, bottom), ranks, n7)      # layer 8, on the top device
+        return every_class(self.fc8(both), ranks, classes)
 
 
 class OneTower(Sequential):
     """A net of one row, in which every kernel sees every map and nothing is exchanged."""
 
-    def __init__(self, classes, device, recipe):
-        fc8 = Bricks(recipe).last(recipe.neurons[-1], classes).to(device)
-        super().__init__(**dict(Tower(device, recipe, rows=1).layers()), fc8=fc8)
+    def __init__(self, classes, device, recipe, ranks=ALONE):
+        fc8 = Bricks(recipe, ranks).last(recipe.neurons[-1], classes).to(device)
+        super().__init__(**dict(Tower(device, recipe, ranks, rows=1).layers()), fc8=fc8)
         self.towers, self.devices = (self,), (device, device)
-        self.crop = recipe.crop
+        self.crop, self.ranks = recipe.crop, ranks
+        self.outputs = *recipe.neurons, classes
+
+    def forward(self, x):
+        n6, n7, classes = self.outputs
+        for name, layer in self.layers():
+            if name == "fc6":                                    # where the ranks meet
+                x = every_row(x, self.ranks)
+            x = layer(x)
+            if name in ("fc6", "fc7"):
+                x = every_neuron(x, self.ranks, n6 if name == "fc6" else n7)
+        return every_class(x, self.ranks, classes)
 
 
-def build(classes, devices, recipe):
+def build(classes, devices, recipe, ranks=ALONE):
     """The net of a recipe. devices: one or two."""
     if recipe.towers == 2:
-        return AlexNet(classes, devices, recipe)
+        return AlexNet(classes, devices, recipe, ranks)
     # The one-GPU net of section 3.2: conv1 ... conv4 as in one row of the figure, so that it
     # costs half as much; conv5 and the dense layers of both.
     *kernels, last = recipe.kernels
     return OneTower(classes, devices[0], recipe.changed(
-        {"kernels": (*kernels, 2 * last), "neurons": tuple(2 * n for n in recipe.neurons)}))
+        {"kernels": (*kernels, 2 * last), "neurons": tuple(2 * n for n in recipe.neurons)}), ranks)
 
 
-def ungrouped(classes, devices, recipe):
+def ungrouped(classes, devices, recipe, ranks=ALONE):
     """The figure with both rows merged into one.
 
     This is what a reader gets who counts 256 kernels of 5x5x96 in layer 2: twice as many
@@ -143,7 +159,7 @@ def ungrouped(classes, devices, recipe):
     """
     return OneTower(classes, devices[0], recipe.changed(
         {"kernels": tuple(2 * k for k in recipe.kernels),
-         "neurons": tuple(2 * n for n in recipe.neurons)}))
+         "neurons": tuple(2 * n for n in recipe.neurons)}), ranks)
 
 
 # --- training ---------------------------------------------------------------------------
@@ -151,17 +167,19 @@ def ungrouped(classes, devices, recipe):
 
 def train(args):
     """Train a net, from its first weights or from a checkpoint, and say how well it does."""
-    claim, saved = options.place_of_run(args)
+    ranks = args.ranks                                   # of how many processes this is one
+    claim, saved = options.place_of_run(args, ranks)
     recipe = options.chosen_recipe(args, saved)
     seed = args.seed if args.seed is not None else saved.seed if saved else 0
-    top, bottom = options.two_devices(args.device, recipe)
-    folder = picture_folder(args, saved)
-    pictures, held_out = both_splits(folder, saved)
-    model = build(len(pictures.classes), (top, bottom), recipe)    # first: it may be refused
+    top, bottom = options.two_devices(args.device, recipe, ranks)
+    folder = ranks.share(lambda: picture_folder(args, saved))
+    pictures, held_out = both_splits(folder, saved, ranks)
+    model = build(len(pictures.classes), (top, bottom), recipe, ranks)         # may be refused
     args.out_of_memory = lambda: memory.advice(model, recipe.batch_size)
-    statistics = known_statistics(saved, pictures) or measure(pictures, args.workers)
+    statistics = ranks.share(lambda: known_statistics(saved, pictures)
+                             or measure(pictures, args.workers))
     prepare = Preparation(recipe, statistics, seed)
-    loader, validation = (Loader(part, prepare, recipe.batch_size, args.workers, top)
+    loader, validation = (Loader(part, prepare, recipe.batch_size, args.workers, top, ranks)
                           for part in (pictures, held_out))
     optimizer = SGD(model.initialize(seed).parameters(), recipe.lr, recipe.momentum, recipe.wd,
                     recipe.bias_lr, recipe.bias_wd)
@@ -170,7 +188,8 @@ def train(args):
     run = new_run(args, claim, saved, recipe, about, model, optimizer, loader)
     if not run.goes_on():
         say(f"nothing to do: step {run.step} of {run.last_step} is taken")
-        figures.draw_kernels(run.folder, model)                    # a kill may have come before
+        if ranks.first:                                            # a kill may have come before
+            figures.draw_kernels(run.folder, model)
         return 0
 
     with run:                                                      # a bar; Ctrl-C is heard
@@ -183,12 +202,13 @@ def train(args):
                 loss = ops.softmax_cross_entropy(logits, labels=labels)
                 optimizer.zero_grad()
                 loss.backward()
+                ranks.sum_gradients(model)
                 optimizer.step()
                 run.saw(loss, logits, labels)
                 if run.stalled:
                     say("\n".join(diagnosis(model, optimizer, batch, recipe)))
             run.validated(evaluate(model, validation, top, interrupted=run.interrupted))
-    return finish(run, folder, validation)
+    return finish(run, folder, validation) if ranks.first else 0
 
 
 def picture_folder(args, saved=None):
@@ -202,10 +222,11 @@ def picture_folder(args, saved=None):
     return folder
 
 
-def both_splits(folder, saved):
+def both_splits(folder, saved, ranks):
     """The pictures to learn from and those to test with."""
     pictures = packed.data_set(folder, "train")
     held_out = packed.data_set(folder, "val", pictures.classes)
+    ranks.compare(shown(folder), pictures, held_out)
     if saved and saved.classes != pictures.classes:
         raise UserError(f"{shown(saved.path)} knows other classes than those in {folder}")
     say(f"{len(pictures):,} pictures to learn from and {len(held_out):,} to test with, of "
@@ -217,28 +238,6 @@ def known_statistics(saved, pictures):
     """Mean image and colours as they were when a net was trained, or as they are stored."""
     stored = saved and saved.file.arrays("statistics/", Statistics.SHAPES)
     return Statistics(**stored) if saved else pictures.statistics
-
-
-def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
-    """The Run of these options: its folder, what it keeps, and where it starts."""
-    folder = claim.folder
-    run = Run(claim, model, optimizer, loader, epochs=recipe.epochs, last=args.steps,
-              saved=about, plateau=Plateau.of(recipe),
-              watch=StallWatch(len(about.classes), args.stall_steps),
-              arrays={f"statistics/{name}": array
-                      for name, array in vars(loader.prepare.statistics).items()},
-              print_freq=args.print_freq, save_freq=args.save_freq,
-              how_to_go_on="go on with\n  " + command("train", "--resume", folder / "last.npz"),
-              if_slow="; --recipe quickstart is for trying" * (recipe.name != "quickstart"))
-    products = f"; products in {recipe.precision}" * model.devices[0].is_gpu
-    say("\n".join([f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
-                   f"{model.devices[1]}{products}; output in {shown(folder)}",
-                   *recipe.lines(args.verbose)]))
-    if saved:
-        run.restore(saved, lr=options.rate_to_go_on_with(args, saved))
-    elif args.init_from:
-        say("\n".join(weights.copy_weights(args.init_from, model, about.classes)))
-    return run
 
 
 def finish(run, folder, validation):
@@ -353,12 +352,12 @@ def export(args):
 def show(args):
     """Print the layer table, the crossings and the memory, all read off a pass of one image."""
     recipe = options.chosen_recipe(args)
-    devices = options.two_devices(args.device, recipe)
-    model = memory.without_weights(
-        (ungrouped if args.ungrouped else build)(args.classes, devices, recipe))
-    image = Tensor(np.zeros((1, recipe.crop, recipe.crop, 3), np.float32), devices[0])
-    print(*anatomy.lines(model.eval()(image), recipe.batch_size), "", "memory of a training step:",
-          *memory.table(memory.of_model(model), recipe.batch_size), sep="\n")
+    ranks, plan = Pretended(args.of_ranks), ungrouped if args.ungrouped else build
+    net = args.classes, options.two_devices(args.device, recipe, ranks), recipe
+    model, part = (memory.without_weights(plan(*net, who)) for who in (ALONE, ranks))
+    print(*anatomy.lines(model, recipe.batch_size), *anatomy.lines_of_ranks(part, recipe.batch_size),
+          "", "memory of a training step:",
+          *memory.table(memory.of_model(part), recipe.batch_size), sep="\n")
     return 0
 
 
@@ -369,12 +368,12 @@ def bench(args):
         pictures = packed.data_set(picture_folder(args), "train")
         result = speed.input_speed(pictures, recipe, args.workers, args.rounds)
     else:
-        devices = options.two_devices(args.device, recipe)
+        devices = options.two_devices(args.device, recipe, args.ranks)
         args.out_of_memory = lambda: memory.advice(
             build(args.classes, devices, recipe), recipe.batch_size, 1, speed.CEILINGS)
-        result = speed.net_speed(build, args.classes, devices, recipe, args.rounds)
+        result = speed.net_speed(build, args.classes, devices, recipe, args.rounds, args.ranks)
     report = speed.report_input if args.dir else speed.report
-    print(json.dumps(result) if args.json else "\n".join(report(result)))
+    say(json.dumps(result) if args.json else "\n".join(report(result)))
     return 0
 
 
@@ -393,7 +392,8 @@ def parser():
 
 def main(argv=None):
     args = parser().parse_args(argv)
-    return exit_status(program_name(), lambda: args.run(args), lambda: args.out_of_memory())
+    return exit_status(program_name(), lambda: args.run(options.with_ranks(args)),
+                       lambda: args.out_of_memory())
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ except ImportError as problem:
 import numpy as np
 
 from data.cifar10 import load  # noqa: F401
-from tinynet import rng
+from tinynet import mpi, rng
 from tinynet.device import default_devices
 from tinynet.pictures.batches import Batch
 from tinynet.progress import shown
@@ -143,4 +143,9 @@ def parser(example, about):
 def main(run, parser, argv=None):
     """Run an example; errors and Ctrl-C become a line on stderr and an exit status."""
     args = parser.parse_args(argv)
-    return exit_status(parser.prog, lambda: run(args))
+
+    def alone():
+        mpi.start(alone=True)              # of several processes each would do all of it
+        return run(args)
+
+    return exit_status(parser.prog, alone)

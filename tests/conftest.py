@@ -16,6 +16,7 @@ import command_line
 import common
 import host_kernels
 import strict_cupy
+import strict_nccl
 from data.cifar10 import TEST, TRAIN
 from helpers import GPUS, NO_GPU
 from tinynet import cores, device, rng
@@ -47,6 +48,8 @@ def gpus(monkeypatch):
     if not host_kernels.COMPILER:
         pytest.skip(host_kernels.WHY_NOT)
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
+    monkeypatch.setitem(sys.modules, "cupy.cuda", strict_cupy.Cupy.cuda)
+    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", strict_nccl.Nccl())
     monkeypatch.setattr(cores, "GPU_SCRATCH", 32 << 10)
     monkeypatch.setattr(readers, "beside_a_gpu", readers.Threads)
     strict_cupy.copies.clear()

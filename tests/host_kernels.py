@@ -31,7 +31,7 @@ HOST = r"""
 using std::min;
 using std::max;
 struct dim3 { unsigned x = 1, y = 1, z = 1; };
-static dim3 blockIdx, blockDim, threadIdx;
+static thread_local dim3 blockIdx, blockDim, threadIdx;    // ranks may be threads of a test
 struct alignas(16) float4 { float x, y, z, w; };
 #define __global__
 #define __device__
@@ -87,7 +87,7 @@ class HostKernel:
 @functools.cache
 def compiled(text, name, macros, kinds, types):
     """The C function `run` of a kernel's text."""
-    declared = "".join(f"static {kind} {macro};\n"
+    declared = "".join(f"static thread_local {kind} {macro};\n"
                        for macro, kind in zip(macros, kinds, strict=True))
     taken = " ".join(f"{macro} = macros[{i}];" for i, macro in enumerate(macros))
     passed = ", ".join(f"({kind})args[{i}]" if kind.endswith("*") else f"*({kind}*)args[{i}]"

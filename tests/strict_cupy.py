@@ -17,6 +17,7 @@ its memory layout where that differs from NumPy's, and speed. Kernels are compil
 import functools
 import operator
 import threading
+import weakref
 from collections import namedtuple
 from types import SimpleNamespace
 
@@ -33,6 +34,7 @@ MODULES = "linalg", "lib", "lib.stride_tricks"
 Copy = namedtuple("Copy", "source target bytes")       # source, target: "host", "gpu0", "gpu1"
 copies = []                                            # in the order in which they were made
 used = {}                                              # id of memory -> when last, see Stream
+memory = weakref.WeakValueDictionary()                 # arrays that were pointed to, by place
 _thread = threading.local()
 
 
@@ -215,8 +217,12 @@ class ndarray:
         return Device(self._home[3:])
 
     @property
-    def data(self):
-        return SimpleNamespace(ptr=self._numbers.ctypes.data)
+    def data(self):                                    # for kernels, and for NCCL
+        if not self._numbers.flags.c_contiguous or self._home != _here():
+            raise Strided(f"a pointer to a strided array, or one of {self._home} on {_here()}")
+        place = self._numbers.ctypes.data
+        memory[place] = self._numbers
+        return SimpleNamespace(ptr=place)
 
     def __getattr__(self, name):
         path = listed(f"ndarray.{name}")
@@ -297,7 +303,7 @@ class Cupy(Function):
         COMPUTE_TYPE_TF32="tf32", COMPUTE_TYPE_DEFAULT="fp32",
         set_compute_type=lambda dtype, kind, set=_precisions: set.append(kind)))
     cuda = SimpleNamespace(Device=Device, Stream=Stream, Event=Event, is_available=lambda: True,
-                           get_current_stream=lambda: NULL,
+                           get_current_stream=lambda: NULL.on(_here()),
                            runtime=SimpleNamespace(
                                getDeviceCount=lambda: DEVICES, hostRegister=lambda *args: None,
                                hostUnregister=lambda address: None))

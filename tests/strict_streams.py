@@ -45,12 +45,16 @@ class Stream:
 
 
 class Null(Stream):
-    """The stream of a card in which everything is computed."""
+    """The stream in which everything is computed, of every card. ptr: the card's name."""
 
     work = 0                                           # pieces of work so far
 
     def __init__(self):
         pass
+
+    def on(self, card):
+        self.ptr = card
+        return self
 
     def wait_event(self, event):
         event.stream.until(event.number)

@@ -122,19 +122,6 @@ def rows_of_slices(x, **how):
     return rows
 
 
-def test_what_is_weighed_alone_decides_where_it_is_cut():
-    """A product of fewer rows is rounded otherwise, so the cuts are part of a result."""
-    def cuts(dy, dx, **how):
-        rows = []
-        cores.over_batch(lambda dy, dx: rows.append(len(dy)), dy, out=dx, scratch=1, **how)
-        return sorted(rows)
-
-    dy = np.empty((16, 4096), np.float32)              # 16 kB a row: 16 rows are not cut
-    narrow, wide = np.empty((16, 1), np.float32), np.empty((16, 40_000), np.float32)
-    assert cuts(dy, wide, weighed=[dy]) == cuts(dy, narrow, weighed=[dy])
-    assert cuts(dy, wide) != cuts(dy, narrow)
-
-
 def test_over_batch_is_the_function_itself():
     def f(x, y, z):
         z[...] = x * y + 1
@@ -160,6 +147,7 @@ def test_a_slice_has_the_rows_that_it_needs_but_leaves_some_for_every_lane():
     rows = rows_of_slices(x, least=5)
     assert sum(rows) == 64 and max(rows) == 5
     assert rows_of_slices(x, least=50) == [8] * 8
+    assert rows_of_slices(x, scratch=1 << 30, least=5) == [4] * 16       # a product: of equal ones
 
 
 def test_over_batch_lets_a_function_write_into_its_rows_of_the_result():
@@ -237,9 +225,9 @@ def test_a_forked_child_can_compute():
 def test_on_a_gpu_slices_follow_their_scratch(monkeypatch):
     monkeypatch.setattr(cores, "is_on_gpu", lambda array: True)
     x = np.zeros((100, 10), np.float32)
-    assert len(cores._slices([x], None)) == 1
-    assert len(cores._slices([x], 0)) == 1
-    assert len(cores._slices([x], cores.GPU_SCRATCH // 10)) == 10
+    assert len(cores._slices([x])[0]) == 1
+    assert len(cores._slices([x], 0)[0]) == 1
+    assert len(cores._slices([x], cores.GPU_SCRATCH // 10)[0]) == 10
 
 
 def test_an_error_in_a_slice_reaches_the_caller():

@@ -52,7 +52,7 @@ def test_the_whole_path_is_named_where_some_layers_are_only_holders():
     recipe = RECIPES["quickstart"].changed({"kernels": (4, 8, 8, 8, 8), "neurons": (16, 16),
                                             "crop": 67})
     net = alexnet.AlexNet(5, (CPU, CPU), recipe)
-    with pytest.raises(ValueError, match=r"^top\.fc6\.1 \(Dense\): "):
+    with pytest.raises(ValueError, match=r"^top\.fc6\.1 \(DenseInLanes\): "):
         net(Tensor(np.ones((2, 131, 131, 3), np.float32)))
     heads = Blocks()
     heads.heads["left"] = Fails(ValueError("no"))

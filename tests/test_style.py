@@ -11,15 +11,16 @@ from helpers import PACKAGE, ROOT, code_lines
 # In the order in which they are read; imports go up this list.
 ENGINE = ["errors", "device", "cores", "kernels", "rng", "engine", "gradcheck", "ops", "winograd",
           "columns", "conv", "pool", "norm", "schema", "store", "layers", "split", "optim",
-          "progress"]
-OTHER_FORMS = "winograd", "kernels", "columns"         # of what stands plainly elsewhere
+          "progress", "ranks", "mpi"]
+# Other forms of what stands plainly elsewhere, and what only several processes need.
+APART = "winograd", "kernels", "columns", "ranks", "mpi"
 WINGS = {"pictures": ["patterns", "images", "readers", "upload", "dataset", "packed", "batches"],
          "training": ["schedules", "cuda_convnet", "recipes", "claim", "saved", "program",
                       "options", "figures", "evaluation", "weights", "stall", "signals", "log",
-                      "runs"],
+                      "runs", "begin"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1470, "pictures": 925, "training": 1720, "tools": 830}
+BUDGETS = {"engine": 1600, "pictures": 940, "training": 1820, "tools": 930}
 
 
 def own_imports(path):
@@ -61,7 +62,7 @@ def test_a_file_of_a_wing_imports_from_the_engine_and_from_above_it(wing, name):
 
 @pytest.mark.parametrize("part", BUDGETS)
 def test_what_is_to_be_read_stays_short(part):
-    paths = ([PACKAGE / f"{name}.py" for name in ENGINE if name not in OTHER_FORMS]
+    paths = ([PACKAGE / f"{name}.py" for name in ENGINE if name not in APART]
              if part == "engine" else (PACKAGE / part).glob("*.py"))
     assert sum(code_lines(path.read_text(encoding="utf-8")) for path in paths) <= BUDGETS[part]
 

@@ -189,8 +189,7 @@ def as_columns(x, W, b, stride, pad):
 
         def backward(dy, dx):
             dx[...] = col2im(dy.reshape(-1, O) @ rows.T, dx.shape, kernel, stride, pad)
-        return over_batch(backward, dy, out=xp.empty(shape, dy.dtype), scratch=scratch,
-                          weighed=[dy])
+        return over_batch(backward, dy, out=xp.empty(shape, dy.dtype), scratch=scratch)
 
     def dW(dy):
         def backward(x, dy):

@@ -3,63 +3,86 @@
 Along the batch. On a CPU the slices run on a pool of threads, one core each. Where the cuts are
 made depends on the shapes alone and never on the number of cores, and sums are taken in a
 fixed order, so a result is the same to the bit on any machine of one kind.
+
+That order is made for several processes as well: a batch has eight lanes, each a contiguous
+eighth of its rows, and the sums of the lanes are added as a binary tree. A process that has two,
+or four, of the lanes has a whole branch of this tree.
 """
 import functools
 import os
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import accumulate, pairwise
+
+import numpy as np
+from threadpoolctl import threadpool_info
 
 from .device import get_array_module, is_on_gpu
 
-LANES = 8                      # a sum over slices goes through this many partial sums
+LANES = 8                      # of a batch: a sum over it is a sum of so many sums
 CPU_SCRATCH = 4 << 20          # bytes of scratch a slice may use: less takes turns too often
 GPU_SCRATCH = 1 << 30          # on a GPU: a batch of 128 in one slice, below 2**31 numbers
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
 SMALL_PRODUCT = 10 ** 6        # multiplications up to which OpenBLAS packs no operand
 
-_active = threading.local()    # .worker: this thread works on a slice
+_active = threading.local()    # .worker: this thread works on a slice; .lanes: rows of each
 
 
-def over_batch(f, *arrays, out, scratch=None, least=1, weighed=None):
+def over_batch(f, *arrays, out, scratch=None, least=1):
     """Fill `out` slice by slice along the first axis, and return it.
 
     f: takes the same rows of every array, and of `out` last, into which it writes.
-    scratch: bytes of work memory that f needs for one row (default: the rows themselves);
-    0 if f does not gain from staying in cache.
+    scratch: bytes of work memory that f needs for one row. Without it f makes every number by
+    itself, and where it is cut changes nothing. With it, f is a matrix product, which rounds
+    otherwise with fewer rows: then no slice holds rows of two lanes.
     least: rows that make a slice worth what it costs by itself, whatever their scratch.
-    weighed: the arrays whose bytes decide where to cut (default: all). Where it is cut is part
-    of a result: a product of fewer rows is rounded otherwise.
     """
     arrays = (*arrays, out)
+    cut = _slices if scratch is None else _slices_of_lanes
     _for_each(lambda rows: f(*[array[rows] for array in arrays]),
-              _slices(weighed or arrays, scratch, least), out)
+              [rows for lane in cut(arrays, scratch, least) for rows in lane], out)
     return out
 
 
 def sum_over_batch(f, *arrays, scratch=None, least=1):
     """The sum of f over slices of the batch (a weight gradient): f(*arrays) to rounding.
 
-    Lane i adds up slices i, i + LANES, ...; the lanes are added in order at the end.
+    Within a lane slices are added in order, the lanes as a tree.
     """
-    slices = _slices(arrays, scratch, least)
-    if len(slices) <= 1:
+    lanes = _slices_of_lanes(arrays, scratch, least)
+    if not any(lanes):                 # not a row: f knows the shape
         return f(*arrays)
-    lanes = [None] * min(LANES, len(slices))
+    sums = [None] * len(lanes)
 
     def work(lane):
-        for rows in slices[lane::LANES]:
+        for rows in lanes[lane]:
             part = f(*[array[rows] for array in arrays])
-            if lanes[lane] is None:
-                lanes[lane] = part
+            if sums[lane] is None:
+                sums[lane] = part
             else:
-                lanes[lane] += part
+                sums[lane] += part
 
     _for_each(work, range(len(lanes)), arrays[0])
-    total = lanes[0]
-    for lane in lanes[1:]:
-        total += lane
-    return total
+    return tree(sums)
+
+
+def tree(parts):
+    """((p0 + p1) + (p2 + p3)) + ((p4 + p5) + (p6 + p7)), of two or more; None stands for nothing.
+
+    Whoever holds p4 and p5 can add them up alone, and hand on one sum. Changes some of the parts.
+    """
+    while len(parts) > 1:
+        parts = [_plus(*parts[i:i + 2]) for i in range(0, len(parts), 2)]
+    return parts[0] if parts else None
+
+
+def _plus(a, b=None):
+    if a is None or b is None:
+        return b if a is None else a
+    a += b
+    return a
 
 
 def matmul(a, b):
@@ -69,8 +92,39 @@ def matmul(a, b):
         return xp.matmul(a, b)
     if a.shape[0] < b.shape[1]:
         return xp.ascontiguousarray(matmul(b.T, a.T).T)
-    return over_batch(lambda a, out: xp.matmul(a, b, out=out), a, scratch=0,
-                      out=xp.empty((a.shape[0], b.shape[1]), xp.result_type(a, b)))
+    out = xp.empty((a.shape[0], b.shape[1]), xp.result_type(a, b))
+    [slices] = _slices([a, out], scratch=0)
+    _for_each(lambda rows: xp.matmul(a[rows], b, out=out[rows]), slices, a)
+    return out
+
+
+def matmul_in_blocks(a, b, rows, inner, columns):
+    """a @ b for two matrices on the CPU, of which nothing but these cuts decides how it rounds.
+
+    rows, columns: where the result is cut (as `edges` gives it) into blocks, each of which is
+    made by itself. inner: where its sums are cut: into parts that are added as a tree.
+    """
+    if len(a) == 1:    # BLAS has another function for one row: it looks at how b lies in memory
+        return matmul_in_blocks(np.repeat(a, 2, axis=0), b, [0, 2], inner, columns)[:1]
+    out = (np.empty if len(inner) == 2 else np.zeros)((a.shape[0], b.shape[1]), a.dtype)
+
+    def work(block):
+        r, c = block
+        cols = b[:, c] if c.stop - c.start > 1 else np.ascontiguousarray(b[:, c])
+        if len(inner) == 2:
+            np.matmul(a[r], cols, out=out[r, c])
+            return
+        total = tree([a[r, i:j] @ cols[i:j] if j > i else None for i, j in pairwise(inner)])
+        if total is not None:
+            out[r, c] = total
+
+    blocks = [(slice(*r), slice(*c)) for r in pairwise(rows) for c in pairwise(columns)]
+    if a.nbytes + b.nbytes + out.nbytes < SMALL:
+        for block in blocks:
+            work(block)
+    else:
+        _for_each(work, blocks, a)
+    return out
 
 
 def part_of_product(array, size, others, least):
@@ -108,16 +162,54 @@ def scratch(device):
     return GPU_SCRATCH if device.is_gpu else _threads * CPU_SCRATCH
 
 
-def _slices(arrays, scratch, least=1):
+@contextmanager
+def lanes(rows):
+    """Inside, arrays of sum(rows) rows are cut into lanes of so many rows each, and not into
+    eighths. For a process that has only some of a batch's lanes, and for a batch that lacks
+    some pictures. None: eighths."""
+    before, _active.lanes = getattr(_active, "lanes", None), rows
+    try:
+        yield
+    finally:
+        _active.lanes = before
+
+
+def edges(count, parts=LANES):
+    """Where to cut so many things into lanes (or parts) as even as can be: 10 into 4 parts ->
+    [0, 2, 5, 7, 10]"""
+    return [i * count // parts for i in range(parts + 1)]
+
+
+def _slices_of_lanes(arrays, scratch, least=1):
+    """For every lane, also for one without rows, its slices: equal ones, so none is small."""
+    count = arrays[0].shape[0] if arrays[0].ndim else 0
+    if is_on_gpu(arrays[0]) or count == 0:
+        return _slices(arrays, scratch, least)
+    rows = getattr(_active, "lanes", None)
+    starts = [0, *accumulate(rows)] if rows and sum(rows) == count else edges(count)
+    fits = max(1, least, CPU_SCRATCH // (scratch or _bytes_of_row(arrays)))
+    return [_cut(first, end, -(-(end - first) // fits)) for first, end in pairwise(starts)]
+
+
+def _cut(first, end, parts):
+    places = edges(end - first, parts) if parts else []
+    return [slice(first + i, first + j) for i, j in pairwise(places)]
+
+
+def _slices(arrays, scratch=None, least=1):
+    """One lane of everything: slices that may be cut anywhere."""
     if arrays[0].ndim == 0:
-        return [...]                   # one number: array[...] is all of it
-    count = arrays[0].shape[0]
-    row = max(1, sum(array.nbytes for array in arrays) // max(count, 1))
+        return [[...]]                 # one number: array[...] is all of it
+    count, row = arrays[0].shape[0], _bytes_of_row(arrays)
     fits = count if scratch == 0 else most_scratch(arrays[0]) // (scratch or row)
     if not is_on_gpu(arrays[0]):
         fits = max(min(-(-count // LANES), max(fits, least)), SMALL // row)
     size = max(1, fits)
-    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
+    return [[slice(i, min(i + size, count)) for i in range(0, count, size)]]
+
+
+def _bytes_of_row(arrays):
+    return max(1, sum(array.nbytes for array in arrays) // max(arrays[0].shape[0], 1))
 
 
 def _for_each(work, items, array):
@@ -152,12 +244,23 @@ def _mark_worker():
     _active.worker = True
 
 
+def mask():
+    """The numbers of the cores that this process may use."""
+    try:
+        return sorted(os.sched_getaffinity(0))
+    except AttributeError:         # macOS, Windows
+        return list(range(os.cpu_count() or 1))
+
+
 def cores():
     """How many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:         # macOS, Windows
-        return os.cpu_count() or 1
+    return len(mask())
+
+
+def architecture():
+    """For which processor BLAS rounds."""
+    return next((library.get("architecture") or "unknown" for library in threadpool_info()
+                 if library["user_api"] == "blas"), "unknown")
 
 
 _pool = None

@@ -6,6 +6,7 @@ This is the one file that imports CuPy, and it does so only when a GPU is asked 
 """
 import ctypes
 import functools
+import importlib
 import os
 import re
 import sys
@@ -201,6 +202,12 @@ def cupy():
     """The module CuPy. Raises whatever its import raises."""
     import cupy
     return cupy
+
+
+def nccl():
+    """The module of CuPy by which cards of several processes exchange arrays. Raises ImportError
+    without NVIDIA's library, which CuPy brings along as little as that of MPI."""
+    return importlib.import_module("cupy.cuda.nccl")
 
 
 def _set_up_cpu():

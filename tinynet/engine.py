@@ -36,13 +36,12 @@ _local = threading.local()         # .silent: inside no_grad()
 class Tensor:
     """An array that knows its device and how it was computed.
 
-    data: an array, of which a copy is made, or numbers of Python, which become float32.
-    device: a Device or its name; the data are put there. requires_grad: whether backward should
-    leave d(loss)/d(this) in `.grad`, an array that may share its memory with other gradients:
-    read it, do not write into it.
+    data: an array, of which a copy is made, or numbers of Python, which become float32. device: a
+    Device or its name, where the data are put. requires_grad: whether backward should leave
+    d(loss)/d(this) in `.grad`. Read it, do not write into it: others may share its memory.
 
-    Operators and methods mean what they mean in NumPy; `x[...]`, `x.T`, `x.sum(axis=0)` and the
-    like come from ops.py. There are no comparisons: nothing flows back through them.
+    Operators and methods mean what they mean in NumPy; `x[...]`, `x.T`, `x.sum()` and the like
+    come from ops.py. There are no comparisons: nothing flows back through them.
     """
 
     __array_ufunc__ = None         # array * tensor is our business, not NumPy's
@@ -182,8 +181,7 @@ class Tensor:
 class Node:
     """What the graph keeps of a computed tensor: not its data.
 
-    inputs: the nodes that the op read. grad_fns: one gradient function per input, None after
-    backward. Their closures hold what is needed of the data.
+    inputs: nodes. grad_fns: a function for each, None after backward; they hold what is needed.
     """
 
     requires_grad = True
@@ -213,6 +211,8 @@ class Parameter(Tensor):
     called when somebody first looks at `data`: so no net lacks weights, and one that is filled
     from a file draws none. Before `initialize` the seed is 0, the name unlike all others.
     """
+
+    part, whole_shape = None, property(lambda self: self.shape)        # split.Columns has others
 
     def __init__(self, data, device="cpu", shape=None):
         self.draw = data if callable(data) else None

@@ -321,14 +321,14 @@ class Dropout(Layer):
         if not 0 <= p < 1:
             raise ValueError(f"Dropout: p is a probability in [0, 1), not {p!r}")
         self.p, self.classic, self.keep = p, classic, 1.0 - p
-        self.seed, self.number, self.step = 0, next(self.numbers), 0
+        self.seed, self.number, self.step, self.part = 0, next(self.numbers), 0, {}
 
     def forward(self, x):
         if not self.training:
             return ops.scale(x, by=self.keep) if self.classic else x
         scale = 1.0 if self.classic else 1.0 / self.keep
         x = ops.dropout(x, keep=self.keep, scale=scale, seed=self.seed, step=self.step,
-                        layer=self.number)
+                        layer=self.number, **self.part)
         self.step += 1
         return x
 

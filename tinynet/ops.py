@@ -7,6 +7,7 @@ the loss with respect to the value, `dx(dy)` is the gradient with respect to x.
 + - * / ** @ are in engine.py; convolution, pools and norms have files of their own.
 """
 import math
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from . import cores, kernels, rng
 from .cores import over_batch
 from .device import get_array_module, is_on_gpu
 from .engine import Tensor, op, scale
+
+WIDE = 512               # outputs of a dense layer's lane that are worth two products
+NARROW = 16              # inputs that are worth a product
 
 
 @op
@@ -145,13 +149,29 @@ def concat(*parts):
 
 
 @op
-def dense(x, W, b):
-    """y = xW + b        x (N, in), W (in, out), b (out,) -> (N, out)"""
+def dense(x, W, b, *, lanes=None):
+    """y = xW + b        x (N, in), W (in, out), b (out,) -> (N, out)
+
+    lanes: cuts between outputs, [0, 512, 1024]. Whoever has only some lanes of a layer then
+    computes the same numbers of them, to the bit, as who has all (on a CPU).
+    """
     _check_dense(x, W, b)
+    if lanes and len(lanes) > 1 and not is_on_gpu(x):
+        return _dense_in_lanes(x, W, b, lanes)
     def dx(dy): return cores.matmul(dy, W.T)
     def dW(dy): return cores.matmul(x.T, dy)
     def db(dy): return dy.sum(axis=0)
     return cores.matmul(x, W) + b, dx, dW, db
+
+
+def _dense_in_lanes(x, W, b, lanes):
+    rows, inputs = [0, len(x)], cores.edges(len(W), min(cores.LANES, len(W) // NARROW or 1))
+    halves = [*lanes, *(int(i + j) // 2 for i, j in pairwise(lanes) if j - i >= WIDE)]
+    def dx(dy): return cores.matmul_in_blocks(dy, W.T, rows, lanes, inputs)
+    def dW(dy): return cores.matmul_in_blocks(x.T, dy, inputs, rows, lanes)
+    def db(dy): return np.concatenate([dy[:, i:j].sum(axis=0) for i, j in pairwise(lanes)])
+    y = cores.matmul_in_blocks(x, W, rows, [0, len(W)], sorted(halves))
+    return y + b, dx, dW, db
 
 
 def _check_dense(x, W, b):
@@ -232,21 +252,25 @@ def _checked_labels(labels, shape):
 
 
 @op
-def dropout(x, *, keep, scale, seed, step, layer):
+def dropout(x, *, keep, scale, seed, step, layer, columns=None, width=None):
     """Set each number to zero with probability 1 - keep; multiply the rest by `scale`.
 
     (...) -> (...). scale: 1 for the dropout of 2012 (which multiplies by `keep` at test time
     instead), 1 / keep for today's inverted form. The mask is a function of (seed, step, layer).
+    columns, width: x has only these columns (a slice) of a matrix of this width, and gets theirs
+    of its mask.
     """
     if not 0 < keep <= 1:
         raise ValueError(f"dropout: keep is above 0 and at most 1, not {keep}")
     if not 0 <= seed < 2 ** 56:
         raise ValueError(f"dropout: a seed is at least 0 and below 2**56, not {seed}")
     of = dict(seed=seed, purpose=rng.DROPOUT, step=step, stream=layer)
-    if kernels.suit(x):
+    if kernels.suit(x) and columns is None:
         def dropped(x): return kernels.dropout(x, keep, scale, *rng.counter_and_key(**of))
         return dropped(x), dropped             # made anew, the mask takes no memory
-    kept = rng.mask(get_array_module(x), x.size, keep, **of).reshape(x.shape)
+    xp = get_array_module(x)
+    kept = rng.mask(xp, x.size, keep, **of).reshape(x.shape) if columns is None else (
+        rng.mask_of_columns(xp, len(x), width, columns, keep, **of))
     kept = kept * x.dtype.type(scale)
 
     def dx(dy): return dy * kept

@@ -6,16 +6,20 @@ from contextlib import suppress
 
 from tqdm import tqdm
 
+speaks = True              # of several ranks only the first does (ranks.py)
+
 
 def bar(total, what, done=0):
     """A tqdm bar on stderr; where that is no terminal, nothing (log lines suffice)."""
-    return tqdm(total=total, initial=done, desc=what, disable=None, leave=False,
-                dynamic_ncols=True, smoothing=0.05)
+    return tqdm(total=total, initial=done, desc=what, disable=None if speaks else True,
+                leave=False, dynamic_ncols=True, smoothing=0.05)
 
 
 def say(line, stream="stdout"):
     """Print a line without breaking the bar. If nobody can take it any more (a reader that has
     left, a closed terminal, a full disk), the job goes on without."""
+    if not speaks:
+        return
     try:
         tqdm.write(printable(line), file=getattr(sys, stream))
         getattr(sys, stream).flush()

@@ -59,6 +59,15 @@ def mask(xp, count, keep, **of):
     return words(xp, blocks, **of).reshape(-1)[:count] < int(keep * 2 ** 32)
 
 
+def mask_of_columns(xp, rows, width, columns, keep, **of):
+    """The same for a matrix of this width, but only some of its columns (a slice)."""
+    if width % 4 or columns.start % 4 or columns.stop % 4:
+        return mask(xp, rows * width, keep, **of).reshape(rows, width)[:, columns]
+    blocks = (xp.arange(rows, dtype=xp.uint64)[:, None] * (width // 4)
+              + xp.arange(columns.start // 4, columns.stop // 4, dtype=xp.uint64))
+    return words(xp, blocks.ravel(), **of).reshape(rows, -1) < int(keep * 2 ** 32)
+
+
 def permutation(count, **of):
     """The numbers 0 ... count - 1 in random order (NumPy, on the host)."""
     high, low, _, _ = words(np, np.arange(count), **of).T

@@ -140,7 +140,7 @@ def winograd(x, W, b, stride, pad):
             dx[...] = big.reshape(len(dy), m * big.shape[1], m * big.shape[3], C)[inside]
 
         return over_batch(backward, dy, out=xp.empty((N, height, width, C), dy.dtype),
-                          weighed=[dy], **how)
+                          **how)
 
     def dW(dy):
         def backward(x, dy):

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..cores import edges
 from ..errors import UserError
 from ..progress import bar, warn
+from ..ranks import ALONE
 from . import images, readers, upload
 
 
@@ -23,13 +25,16 @@ class Batch:
     crop, 3). labels: (N,), on the host.
 
     indices: which pictures of the data set they are, (N,). end: how many pictures of the epoch
-    are behind us after this batch. waited: how many seconds somebody waited for it.
+    are behind us after this batch. waited: how many seconds somebody waited for it. lanes: how
+    many pictures each lane has, as cores.lanes takes them. Of several ranks each has only the
+    images of its own lanes; all else is of all.
     """
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     end: int
     waited: float
+    lanes: list = None
 
 
 class Loader:
@@ -37,18 +42,19 @@ class Loader:
 
     pictures: a dataset.DataSet. prepare: an images.Preparation. workers: threads that read, or
     processes beside a GPU. device: where the images are to be; a GPU crops them itself, of one
-    epoch at a time. ahead: how many batches are in the making while one is used. Files that
-    cannot be read are left out of their batch, named once on stderr, and kept in `skipped`.
-    Raises UserError when nothing at all can be read.
+    epoch at a time. ranks: each reads the pictures of its own lanes. ahead: how many batches are
+    in the making while one is used. Files that cannot be read are left out of their batch, named
+    once on stderr, and kept in `skipped`. Raises UserError when nothing at all can be read.
     """
 
-    def __init__(self, pictures, prepare, batch_size, workers=2, device=None, ahead=2):
+    def __init__(self, pictures, prepare, batch_size, workers=2, device=None, ranks=ALONE,
+                 ahead=2):
         if batch_size < 1 or workers < 1:
             raise UserError("the batch size and the number of workers must be at least 1, "
                             f"not {batch_size} and {workers}")
         self.pictures, self.prepare = pictures, prepare
         self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
-        self.skipped = set()
+        self.skipped, self.ranks = set(), ranks
         self.place = (upload.Gpu(pictures, prepare, workers, device, batch_size, ahead + 2)
                       if device and device.is_gpu else upload.Host(pictures, prepare, workers))
 
@@ -85,9 +91,9 @@ class Loader:
             while True:
                 for first in itertools.islice(starts, self.ahead + 1 - len(making)):
                     indices = order[first:first + self.batch_size]
-                    end = first + len(indices)
-                    seen = places(indices, np.arange(first, end))
-                    making.append((end, indices, *begin(indices, seen)))
+                    end, own = first + len(indices), self.ranks.own(len(indices))
+                    seen = places(indices[own], np.arange(first, end)[own])
+                    making.append((end, indices, *begin(indices[own], seen)))
                 if not making:
                     break
                 batch = self._finish(*making.popleft())
@@ -100,13 +106,16 @@ class Loader:
         start = time.perf_counter()
         problems = readers.results(jobs)
         waited = time.perf_counter() - start
-        whole = np.array([problem is None for problem in problems])
-        for index, problem in zip(indices, problems, strict=True):
-            if problem is not None and index not in self.skipped:
-                self.skipped.add(index)
+        own, whole = self.ranks.own(len(indices)), np.ones(len(indices), bool)
+        broken = [(own.start + i, str(problem)) for i, problem in enumerate(problems) if problem]
+        for place, problem in itertools.chain(*self.ranks.agree(broken)):
+            whole[place] = False
+            if indices[place] not in self.skipped:
+                self.skipped.add(indices[place])
                 warn(f"skipped: {problem}")
-        out, indices = self.place.finish(batch, whole), indices[whole]
-        return Batch(out, self.pictures.labels[indices], indices, end, waited)
+        lanes = [int(whole[i:j].sum()) for i, j in itertools.pairwise(edges(len(indices)))]
+        out, indices = self.place.finish(batch, whole[own]), indices[whole]
+        return Batch(out, self.pictures.labels[indices], indices, end, waited, lanes)
 
 
 def read_all(pictures, workers):

@@ -37,7 +37,8 @@ class Host:
 
         def start(indices, seen):
             side = self.prepare.crop
-            batch = np.empty((len(indices), len(seen[0]), side, side, 3), np.float32)
+            views = len(seen[0]) if seen else 1        # a rank may have none of a small batch
+            batch = np.empty((len(indices), views, side, side, 3), np.float32)
             work = list(zip(indices, seen, batch, strict=True))
             return batch, [pool.submit(self._some, work[part])
                            for part in readers.in_parts(len(work))]
@@ -155,10 +156,11 @@ class Slot:
         return found
 
     def see(self, seen):
-        """Keep where pictures are seen: for each a list of Places."""
+        """Keep where pictures are seen: for each a list of Places. A rank may have none."""
         places = [(position, *place[:3]) for position, views in enumerate(seen) for place in views]
         shifts = [place.shift for views in seen for place in views]
-        self.is_shifted = shifts[0] is not None
-        self.on_host["places"][:len(places)] = places
-        self.on_host["shifts"][:len(shifts)] = shifts if self.is_shifted else 0
-        self.views = len(seen[0])
+        self.views = len(seen[0]) if seen else 1
+        self.is_shifted = bool(shifts) and shifts[0] is not None
+        if places:
+            self.on_host["places"][:len(places)] = places
+            self.on_host["shifts"][:len(shifts)] = shifts if self.is_shifted else 0

@@ -5,15 +5,20 @@ Nothing is typed in: both are read off the graph behind the net's output.
 import math
 from dataclasses import dataclass
 
-from ..engine import Parameter, graph
+import numpy as np
+
+from ..cores import LANES
+from ..engine import Parameter, Tensor, graph
 from ..split import layer_of
 
 
-def lines(output, batch):
+def lines(model, batch):
     """The layer table and the crossings of a net, as lines of text.
 
-    output: what the net made of one image. batch: how many images the sizes in bytes are for.
+    batch: how many images the sizes in bytes are for.
     """
+    image = np.zeros((1, model.crop, model.crop, 3), np.float32)
+    output = model.eval()(Tensor(image, model.devices[0]))
     table = layer_table(output)
     yield from _table_lines(table, batch)
     yield ""
@@ -24,6 +29,48 @@ def lines(output, batch):
                f"{crossing.bytes * batch:>14,} bytes")
     if not found:
         yield "  none: everything is on one device"
+
+
+def lines_of_ranks(model, batch):
+    """What a rank of a net sends in a training step, beside data parallelism; nothing if it is
+    alone."""
+    ranks, size = model.ranks, model.ranks.size
+    if size == 1:
+        return
+    rows = sent_by_rank(model, batch)
+    parameters = [math.prod(w.whole_shape) for _, w in model.parameters()]
+    alike = 4e-6 * 2 * (size - 1) / size * sum(parameters)
+    yield ""
+    neurons = f"{model.outputs[0] // size:,} of {model.outputs[0]:,} neurons of fc6"
+    yield (f"one of {size} ranks: {len(ranks.lanes)} of {LANES} lanes, {batch / size:g} of "
+           f"{batch} pictures, {neurons}")
+    yield "MB that it sends in a step:"
+    yield f"  {'':28}{'forward':>9}{'backward':>10}"
+    for what, forward, backward in rows:
+        yield f"  {what:28}{forward / 1e6:>9,.2f}{backward / 1e6:>10,.2f}"
+    total = sum(forward + backward for _, forward, backward in rows) / 1e6
+    yield f"  {'total':28}{total:>19,.2f}   (all layers split by pictures: {alike:,.1f})"
+
+
+def sent_by_rank(model, batch):
+    """[(what, bytes forward, bytes backward), ...] that a rank sends in a step."""
+    ranks, size = model.ranks, model.ranks.size
+    images = np.zeros((LANES // size, model.crop, model.crop, 3), np.float32)
+    with ranks.batch([1] * LANES):
+        nodes = graph(model.eval()(Tensor(images, model.devices[0])))
+    rows = []
+    for node in nodes:
+        if node.op in WHAT:
+            own = node.inputs[0].nbytes * batch / LANES
+            back = node.nbytes * batch / LANES - own
+            rows.append((WHAT[node.op], own * (size - 1), 0 if "class" in node.op else back))
+    shared = sum(w.data.nbytes for _, w in model.parameters() if w.part is None)
+    half = shared * (size - 1) / size
+    return [*rows, ("gradients of the convolutions", half, half)]
+
+
+WHAT = {"_every_row": "pictures, into fc6", "_every_neuron": "neurons, into the next layer",
+        "_every_class": "logits"}
 
 
 def _table_lines(table, batch):

@@ -12,7 +12,7 @@ from statistics import median
 import numpy as np
 from PIL import Image
 
-from ..cores import matmul, over_batch
+from ..cores import edges, matmul, over_batch
 from ..device import Device
 from ..engine import Tensor, graph, no_grad
 from ..layers import watched
@@ -21,6 +21,7 @@ from ..optim import SGD
 from ..pictures.batches import Loader, measure
 from ..pictures.dataset import DataSet
 from ..pictures.images import KINDS, Preparation
+from ..ranks import ALONE
 from . import machine, memory
 from .anatomy import layer_name, layers_of
 
@@ -114,16 +115,17 @@ def _decode_speed(pictures, workers):
 # --- the net ----------------------------------------------------------------------------
 
 
-def net_speed(build, classes, devices, recipe, rounds=5):
+def net_speed(build, classes, devices, recipe, rounds=5, ranks=ALONE):
     """How fast a net tells images apart and learns, what memory that takes, and what this
     machine could do.
 
     build(classes, devices, recipe) is called here, so that the net's own memory counts. In
     turn, `rounds` times after a warm-up: inference, a training step (forward, backward,
-    update), the same step op by op, and the ceilings. Returns a dict of intervals and rows.
+    update), the same step op by op, and the ceilings. Returns a dict of intervals and rows. Of
+    several ranks all do this together, and each tells of itself.
     """
     before = {machine.place(device): machine.in_use(device) for device in devices}
-    model = build(classes, devices, recipe).initialize()
+    model = build(classes, devices, recipe, ranks).initialize()
     needs = memory.by_place(memory.of_model(model))
     optimizer = SGD(model.parameters(), recipe.lr, recipe.momentum, recipe.wd)
     work = Work(model, optimizer, (recipe.batch_size, recipe.crop, recipe.crop, 3), classes)
@@ -134,7 +136,7 @@ def net_speed(build, classes, devices, recipe, rounds=5):
         precision=recipe.precision if devices[0].is_gpu else "fp32",
         memory={place: dict(need.parts(recipe.batch_size), total=need.total(recipe.batch_size),
                             measured=held[place]) for place, need in needs.items()},
-        **work_speed(work, rounds))
+        **work_speed(work, rounds), **work.talk())
 
 
 def work_speed(work, rounds=5):
@@ -146,7 +148,7 @@ def work_speed(work, rounds=5):
         seen.append((*[timed(job, work.devices, repeat) for job in (work.infer, work.step)],
                      work.step_by_op(), ceilings.measure()))
     infer, step, by_op, ceiling = zip(*seen[1:], strict=True)
-    batch = len(work.images)
+    batch = len(work.labels)
     operations = sum(row["forward_gflop"] + row["backward_gflop"] for row in by_op[0])
     return dict(
         batch_size=batch, step_gflop=operations,
@@ -177,29 +179,43 @@ class Work:
 
     def __init__(self, model, optimizer, shape, classes):
         self.model, self.optimizer, self.devices = model, optimizer, model.devices
+        self.ranks = getattr(model, "ranks", ALONE)
+        self.lanes = np.diff(edges(shape[0])).tolist()
         draw = np.random.default_rng(0)
-        self.images = draw.standard_normal(shape, np.float32)
+        self.images = draw.standard_normal(shape, np.float32)[self.ranks.own(shape[0])]
         if self.devices[0].is_gpu:
             self.images = self.devices[0].put(self.images)
         self.labels = self.devices[0].put(draw.integers(0, classes, shape[0]))
 
     def infer(self):
         self.model.eval()
-        with no_grad():
+        with no_grad(), self.ranks.batch(self.lanes):
             self.model(Tensor(self.images, self.devices[0]))
 
     def loss(self):
         self.model.train()
-        logits = self.model(Tensor(self.images, self.devices[0]))
+        with self.ranks.batch(self.lanes):
+            logits = self.model(Tensor(self.images, self.devices[0]))
         return softmax_cross_entropy(logits, labels=self.labels)
 
     def learn_from(self, loss):
         self.optimizer.zero_grad()
-        loss.backward()
+        with self.ranks.batch(self.lanes):
+            loss.backward()
+            self.ranks.sum_gradients(self.model)
         self.optimizer.step()
 
     def step(self):
         self.learn_from(self.loss())
+
+    def talk(self):
+        """What one more step has to say to other ranks, if there are some."""
+        if self.ranks.size == 1:
+            return {}
+        sent, talked = self.ranks.sent, self.ranks.talked
+        seconds = timed(self.step, self.devices)
+        return dict(ranks=self.ranks.size, sent_mb=(self.ranks.sent - sent) / 1e6, talked=max(
+            self.ranks.everywhere((self.ranks.talked - talked) / seconds)))
 
     def peak(self):
         """{place: the most bytes held during a training step}, None if nobody knows."""
@@ -307,6 +323,9 @@ def report(result):
         measured = need["measured"] and f"{need['measured'] / 1e6:,.1f} MB"
         yield (f"peak memory    {measured or 'not known here'} on {place}; predicted: "
                f"{need['total'] / 1e6:,.1f} MB")
+    if "ranks" in result:
+        yield (f"{result['ranks']} ranks: this one sends {result['sent_mb']:,.2f} MB a step, and "
+               f"talks and waits {result['talked']:.0%} of the time")
     yield (f"the step runs at {share['median']:.0%} ({share['low']:.0%} ... "
            f"{share['high']:.0%}) of the large sgemm")
 

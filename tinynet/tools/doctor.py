@@ -6,6 +6,7 @@ import platform
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import features
 from threadpoolctl import threadpool_info
 
 from .. import cores, device
+from ..mpi import OF_LAUNCHERS
 from ..progress import shown
 from . import machine
 
@@ -77,12 +79,35 @@ def report():
                    + (f"; the limit of this container is {_GB(limit)}" if limited else "")),
         *[("", f"ulimit leaves {_GB(own)} for arrays")] * (own < math.inf),
         ("disk", "; ".join(f"{_GB(free)} free in {name}" for name, free in disk.items()))]
+    facts += mpi(installed)
     packages = sorted(name for name in installed if name and CUPY.fullmatch(name))
     cards = gpus(packages)
     hints = [] if disk["."] >= CHECKPOINTS else [
         f"a run of the full net keeps {_GB(CHECKPOINTS)} of checkpoints:\n"
         "  train with --output-dir on another disk"]
     return Report(facts + cards.facts, cards.broken, hints + cards.hints)
+
+
+def mpi(installed):
+    """What there is for several processes (ranks.py), as facts. It is looked at in a process of
+    its own: an MPI may end the one that loads it."""
+    if "mpi4py" not in installed:
+        return [("MPI", "mpi4py is not installed; for several processes:"),
+                ("", _pip("mpi-local"))]
+    asked = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"
+    alone = {name: value for name, value in os.environ.items()
+             if not name.startswith(OF_LAUNCHERS)}
+    done = subprocess.run([sys.executable, "-c", asked], env=alone, text=True,
+                          capture_output=True, timeout=60)
+    found = " ".join(done.stdout.replace("\0", "").split()).partition(",")[0] or (
+        "no MPI that loads: " + " ".join(done.stderr.split())[-200:])
+    launcher = shutil.which("mpiexec", path=os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    facts = [("MPI", f"mpi4py {installed['mpi4py']}, {found}"),
+             ("", f"start with {launcher or 'the mpirun of this MPI'}")]
+    if "Open MPI" in found and hasattr(os, "geteuid") and os.geteuid() == 0:
+        facts.append(("", "as root, its mpirun wants --allow-run-as-root"))
+    return facts
 
 
 def gpus(packages):
@@ -101,6 +126,7 @@ def gpus(packages):
     newer = bool(driver) and driver // 1000 < runtime // 1000
     again = _install(packages, 12 if newer or runtime < 13000 else 13)
     facts = [("CuPy", f"{found['version']}, {' and '.join(packages)} in {found['folder']}"),
+             ("NCCL", found.get("nccl") or "does not load; several ranks talk through the host"),
              ("CUDA", f"CuPy is made for {_cuda(runtime)}; the driver is "
                       + (f"good for {_cuda(driver)}" if driver else "missing"))]
     broken = [f"two packages of CuPy at once:{again}"] if len(packages) > 1 else []
@@ -127,6 +153,10 @@ def _install(packages=(), cuda=13):
     pip = f"{shlex.quote(shown(sys.executable))} -m pip"
     remove = f"{pip} uninstall -y {' '.join(packages)} && " if packages else ""
     return f'\n  {remove}{pip} install -e ".[gpu-cuda{cuda}]"'
+
+
+def _pip(extra):
+    return f"{shlex.quote(shown(sys.executable))} -m pip install -e \".[{extra}]\""
 
 
 def _first_line(error):

@@ -122,13 +122,21 @@ def gpus():
     """What CuPy says of itself and of the cards, as a dict.
 
     version, folder: CuPy's. runtime, driver: versions of CUDA as 13000; driver 0: there is
-    none. cards: a dict for each, see _card. Raises whatever CuPy's import raises.
+    none. nccl: its version, None without it. cards: a dict for each, see _card. Raises whatever
+    CuPy's import raises.
     """
     cupy = device.cupy()
     runtime, count = cupy.cuda.runtime, device.gpu_count()
     return dict(version=cupy.__version__, folder=os.path.dirname(cupy.__file__),
                 runtime=runtime.runtimeGetVersion(), driver=runtime.driverGetVersion(),
-                cards=[_card(cupy, i, count) for i in range(count)])
+                nccl=_nccl(), cards=[_card(cupy, i, count) for i in range(count)])
+
+
+def _nccl():
+    try:
+        return str(device.nccl().get_version())
+    except ImportError:
+        return None
 
 
 def _card(cupy, index, count):

@@ -13,6 +13,7 @@ import numpy as np
 from ..cores import LANES, scratch
 from ..engine import Node, Parameter, Tensor, graph
 from ..ops import softmax_cross_entropy
+from ..ranks import Pretended
 from . import machine
 
 BATCHES = 4            # of pictures that a run holds: the Loader's three, and the one in use
@@ -47,13 +48,31 @@ class Need:
 def of_model(model):
     """{device: Need} of a training step of a net with `crop` and `devices`, such as AlexNet."""
     model.train()
-    side, device = model.crop, model.devices[0]
+    side, device, ranks = model.crop, model.devices[0], model.ranks
+    if ranks.size == 1:
+        return needs(lambda count: loss(model, np.zeros((count, side, side, 3), np.float32),
+                                        device.put(np.zeros(count, int))))
 
-    def loss_of(count):
-        images = Tensor(np.zeros((count, side, side, 3), np.float32), device)
-        return softmax_cross_entropy(model(images), labels=device.put(np.zeros(count, int)))
+    def loss_of(count):                    # so many in every lane
+        with model.ranks.batch([count] * LANES):
+            images = np.zeros((count * len(ranks.lanes), side, side, 3), np.float32)
+            return loss(model, images, device.put(np.zeros(count * LANES, int)))
 
-    return needs(loss_of)
+    model.ranks = Pretended(ranks.size, ranks.rank)            # the others may be elsewhere
+    try:
+        found = needs(loss_of)
+    finally:
+        model.ranks = ranks
+    alike = sum(w.data.nbytes for _, w in model.parameters() if w.part is None)
+    for need in found.values():
+        need.kept, need.passing = need.kept // LANES, need.passing // LANES
+        need.work += 3 * alike             # the gradients of all ranks, and their sum
+    return found
+
+
+def loss(model, images, labels):
+    """What a training step is about, for an array of images and of labels."""
+    return softmax_cross_entropy(model(Tensor(images, model.devices[0])), labels=labels)
 
 
 def without_weights(model):

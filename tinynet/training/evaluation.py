@@ -11,6 +11,7 @@ from .. import ops
 from ..device import get_array_module, to_host
 from ..engine import Tensor, no_grad
 from ..progress import bar
+from ..ranks import ALONE
 from ..store import replacing
 
 GRID = np.arange(21) / 20             # the weights that are tried: 0, 0.05, ... 1
@@ -43,13 +44,14 @@ class Meter:
     Reading a number makes the host wait for a GPU, so it is not done at every step.
     """
 
-    def __init__(self):
+    def __init__(self, ranks=ALONE):
+        self.ranks = ranks
         self.reset()
 
     def reset(self):
         self.sums = None
         self.pictures, self.waited = 0, 0.0
-        self.start = time.perf_counter()
+        self.start, self.talked = time.perf_counter(), self.ranks.talked
 
     def add(self, loss, logits, labels, waited=0.0):
         """Count a batch.
@@ -69,17 +71,31 @@ class Meter:
         self.waited += waited
 
     def read(self):
-        """Means since the last reset, as a dict. Errors and waited are shares (0 ... 1)."""
+        """Means since the last reset, as a dict. Errors and waited are shares (0 ... 1). Of
+        several ranks, talked is the share of messages; it and waited are the largest of them."""
         loss, top1, top5 = (to_host(self.sums) / self.pictures).tolist()
         seconds = time.perf_counter() - self.start
-        return dict(loss=loss, top1_error=top1, top5_error=top5, pictures=self.pictures,
+        seen = dict(loss=loss, top1_error=top1, top5_error=top5, pictures=self.pictures,
                     images_per_s=self.pictures / seconds, waited=self.waited / seconds)
+        if self.ranks.size > 1:
+            talked = (self.ranks.talked - self.talked) / seconds
+            waits, talks = zip(*self.ranks.everywhere((seen["waited"], talked)), strict=True)
+            seen.update(waited=max(waits), talked=max(talks))
+        return seen
 
 
 def in_words(seen, classes):
     """Loss and errors, as Meter.read gives them, for a line of text."""
     top5 = f" (top-5 {seen['top5_error']:.1%})" if classes > 5 else ""      # else it is 0
     return f"loss {seen['loss']:.4f}  error {seen['top1_error']:.1%}{top5}"
+
+
+def pace(seen):
+    """The speed, and of several ranks what it lacks to be that of so many."""
+    pace = f"{seen['images_per_s']:.0f} images/s"
+    if "talked" in seen:
+        pace += f"  talked {seen['talked']:.0%}  waited {seen['waited']:.0%}"
+    return pace
 
 
 def five_best(probabilities, classes, words):
@@ -108,7 +124,7 @@ def answers(model, loader, device, views=1):
     model.eval()
     with bar(len(loader), "testing") as progress:
         for batch in loader.testing(views):
-            with no_grad():            # not round the yield: what the caller does is its own
+            with no_grad(), getattr(model, "ranks", ALONE).batch(batch.lanes):
                 images = Tensor(batch.images, device)
                 logits = model(images.reshape(-1, *images.shape[-3:]))
             if views > 1:
@@ -123,7 +139,7 @@ def evaluate(model, loader, device, views=1, interrupted=False):
 
     None if `interrupted` became true on the way.
     """
-    meter = Meter()
+    meter = Meter(getattr(model, "ranks", ALONE))
     for batch, logits in answers(model, loader, device, views):
         if interrupted:
             return None

@@ -2,7 +2,7 @@
 import argparse
 from textwrap import fill
 
-from .. import device
+from .. import device, mpi, ranks
 from ..errors import UserError
 from ..progress import warn
 from . import recipes
@@ -101,6 +101,8 @@ def _export(sub, patterns):
 
 
 def _show(sub, patterns):
+    sub.add_argument("--ranks", dest="of_ranks", type=int, choices=(1, 2, 4, 8), default=1,
+                     help="what one of so many processes holds and sends (default: %(default)s)")
     sub.add_argument("--ungrouped", action="store_true",
                      help="another net: both rows merged into one, every kernel sees every map")
     sub.add_argument("--classes", type=at_least(1), default=1000, metavar="N",
@@ -163,9 +165,20 @@ def _recipe(sub, *wanted):
 # --- what they mean ---------------------------------------------------------------------
 
 
-def two_devices(names, recipe=recipes.RECIPES["paper"]):
-    """--device as two devices, one for each tower; for one tower the same one twice. They multiply
-    in the recipe's precision."""
+def with_ranks(args):
+    """The same arguments, and the ranks.Ranks that this process is one of."""
+    several = args.command == "train" or args.command == "bench" and not args.dir
+    args.ranks = mpi.start(alone=not several, quiet=getattr(args, "json", False))
+    return args
+
+
+def two_devices(names, recipe=recipes.RECIPES["paper"], ranks=ranks.ALONE):
+    """--device as two devices, one for each tower; for one tower the same one twice. Of several
+    ranks each has one device. They multiply in the recipe's precision."""
+    if ranks.size > 1:
+        own = ranks.device(names)
+        own.multiply_in(recipe.precision)
+        return own, own
     if names is None:
         names = device.default_devices(most=recipe.towers)
     found = device.devices(names)
@@ -202,8 +215,15 @@ def default_recipe(args):
     return "paper" if args.command != "train" or args.dir else "quickstart"
 
 
-def place_of_run(args):
-    """Where the run goes and what it goes on from: a claim.Claim, and a Saved or None."""
+def place_of_run(args, ranks=ranks.ALONE):
+    """Where the run goes and what it goes on from: a claim.Claim, which of several ranks only
+    the first has (the others the folder), and a Saved or None."""
+    claim, saved = _place_of_run(args) if ranks.first else (None, None)
+    folder, saved = ranks.share(lambda: (claim.folder, saved))
+    return claim or folder, saved
+
+
+def _place_of_run(args):
     if args.resume and args.init_from:
         raise UserError("--resume goes on with a run, --init-from starts one: give one of them")
     claim, saved = checkpoints.place_of_run(args.output_dir, args.resume,

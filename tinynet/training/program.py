@@ -5,10 +5,12 @@ import os
 import shlex
 import shutil
 import sys
+import traceback
 import warnings
 from contextlib import suppress
 from pathlib import Path
 
+from .. import mpi, ranks
 from ..errors import Interrupted, UserError
 from ..progress import drop, shown, warn
 
@@ -30,6 +32,8 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(words, namespace)
 
     def error(self, message):
+        if mpi.told()[1]:                # of several processes the first has said it
+            self.exit(2)
         self.exit(2, f"{self.prog}: error: {message}   "
                      f"({self.prog} --help lists all options)\n")
 
@@ -84,10 +88,24 @@ def exit_status(name, run, out_of_memory=lambda: "out of memory", go_on=""):
     """run() as the whole of the program of this name; its result is the exit status.
 
     Every error that the reader can put right becomes one line on stderr that begins with the
-    program's name, and the status 1. An interruption gives 130, as shells have it.
+    program's name, and the status 1. An interruption gives 130, as shells have it. If this is one
+    of several ranks and the status is not 0, all of them end, unless they do so anyway.
     out_of_memory: a function that says what would fit. go_on: how to go on after Ctrl-C.
     """
     open_streams()
+    try:
+        status = _exit_status(name, run, out_of_memory, go_on)
+    except BaseException:                  # sys.exit as well: the others would wait for ever
+        if ranks.current.size == 1:
+            raise
+        traceback.print_exc()
+        status = 1
+    if status and not ranks.current.ended_together:
+        ranks.current.abort(status)
+    return status
+
+
+def _exit_status(name, run, out_of_memory, go_on):
     try:
         os.getcwd()                        # if it is gone, much fails later, and oddly
         with warnings.catch_warnings():
@@ -118,7 +136,7 @@ def exit_status(name, run, out_of_memory=lambda: "out of memory", go_on=""):
         hint = str(error) or go_on
         warn(f"\n{name}: interrupted{hint and '; ' + hint}")
         return 130
-    warn(f"{name}: error: {problem}")
+    warn(f"{ranks.current.last_words()}{name}: error: {problem}")
     return 1
 
 

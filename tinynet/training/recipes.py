@@ -11,8 +11,10 @@ from .. import schema
 from ..conv import FORMS, out_size
 from ..device import PRECISIONS
 from ..errors import UserError
-from ..layers import LRN, Conv2D, Dense, Dropout, Flatten, MaxPool, ReLU, Sequential
+from ..layers import LRN, Conv2D, Dropout, Flatten, MaxPool, ReLU, Sequential
+from ..ranks import ALONE
 from ..schema import COUNT
+from ..split import DenseInLanes
 from . import schedules
 from .cuda_convnet import SameMapLRN
 
@@ -274,10 +276,13 @@ LAYERS = "conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8"
 
 
 class Bricks:
-    """The parts of a net as a recipe has them: a layer with what follows it."""
+    """The parts of a net as a recipe has them: a layer with what follows it.
 
-    def __init__(self, recipe):
-        self.recipe = recipe
+    row: which of the figure's rows they are for, of how many; ranks: whose neurons.
+    """
+
+    def __init__(self, recipe, ranks=ALONE, row=0, rows=1):
+        self.recipe, self.lanes = recipe, ranks.lanes_of_row(row, rows)
         # Without overlap a pool reads less beyond the edge; the program gave up as much
         # padding in conv2 and conv4, so that the maps stay nearly as large (run 147).
         self.less_pad = 3 - recipe.pool
@@ -292,13 +297,15 @@ class Bricks:
 
     def dense(self, name, *sizes):
         """A layer in which every neuron sees everything, with its ReLU and dropout."""
-        recipe = self.recipe
-        return Sequential(Flatten(), Dense(*sizes, **self.initial(name)), ReLU(),
-                          Dropout(recipe.dropout, recipe.dropout_kind == "classic"))
+        dense = DenseInLanes(*sizes, **self.lanes, **self.initial(name))
+        dropout = Dropout(self.recipe.dropout, self.recipe.dropout_kind == "classic")
+        if dense.W.part:
+            dropout.part = dict(columns=dense.W.part, width=dense.outputs)
+        return Sequential(Flatten(), dense, ReLU(), dropout)
 
     def last(self, *sizes):
         """fc8: a number for every class, before the softmax."""
-        return Dense(*sizes, **self.initial("fc8"))
+        return DenseInLanes(*sizes, **self.lanes, **self.initial("fc8"))
 
     def initial(self, name):
         """std and bias of a layer's first values; conv6 starts like conv5."""

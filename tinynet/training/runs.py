@@ -24,8 +24,9 @@ from .. import store
 from ..device import to_host
 from ..errors import Interrupted, UserError
 from ..progress import bar, say, shown, warn
+from ..ranks import ALONE
 from .claim import Claim
-from .evaluation import Meter, in_words
+from .evaluation import Meter, in_words, pace
 from .log import Log
 from .program import os_error
 from .saved import Saved, checkpoint_in, lowest_error
@@ -47,6 +48,7 @@ class Run:
     length(epoch) in pictures and training(epoch, start), as pictures.batches.Loader has.
     epochs: how many there will be; last: the step at which to stop before. saved: a Saved with
     the settings that go into every checkpoint. arrays: what else goes into it, by name.
+    ranks: if there are several, rank 0 alone writes, and the others need a name for folder only.
     plateau: lowers the rate after validations. watch: a stall.StallWatch. print_freq,
     save_freq: steps between two reports, two checkpoints; with `points` instead of print_freq
     every epoch has as many reports, and history keeps them.
@@ -63,11 +65,12 @@ class Run:
 
     def __init__(self, folder, model, optimizer, loader, *, epochs, last=None, saved=None,
                  arrays=(), plateau=None, watch=None, print_freq=None, save_freq=None, points=1,
-                 how_to_go_on="the same command goes on", if_slow=""):
-        self.claim = None
-        with self._writing(folder):
-            self.claim = folder if isinstance(folder, Claim) else Claim(folder)
-        self.folder = self.claim.folder
+                 how_to_go_on="the same command goes on", if_slow="", ranks=ALONE):
+        self.claim, self.ranks, self.folder = None, ranks, folder
+        if ranks.first:
+            with self._writing(folder):
+                self.claim = folder if isinstance(folder, Claim) else Claim(folder)
+            self.folder = self.claim.folder
         self.last, self.best = self.folder / "last.npz", self.folder / "best.npz"
         self.log_file = Log(self.folder / "log.jsonl")
         self.model, self.optimizer, self.loader = model, optimizer, loader
@@ -78,7 +81,7 @@ class Run:
         self.print_freq, self.save_freq, self.points = print_freq, save_freq, points
         self.how_to_go_on, self.if_slow = how_to_go_on, if_slow
         self.at, self.history = self.saved.progress, self.saved.history
-        self.meter, self.interrupted = Meter(), Interruptible()
+        self.meter, self.interrupted = Meter(ranks), Interruptible(ranks)
         self.stalled = False               # the watch has just noticed that nothing is learned
         self.improved = False              # the last validation is the best so far
         self.result = None                 # of the last validation
@@ -129,17 +132,18 @@ class Run:
     def restore(self, saved, lr=None):
         """Go on from a Saved; `lr`, if given, replaces its learning rate."""
         self._refuse_other_settings(saved)
-        saved.load_weights(self.model)
+        saved.load_weights(self.model, self.ranks)
         weights = self.optimizer.parameters
-        shapes = {name: w.shape for name, w in weights.items()}
-        for name, array in saved.file.arrays("velocity/", shapes).items():
-            self.optimizer.velocity[name] = weights[name].device.put(array)
+        velocities = saved.arrays_of("velocity/", weights.items(), self.ranks)
+        for name, (w, array) in zip(weights, velocities, strict=True):
+            self.optimizer.velocity[name] = w.device.put(array)
         self.at, self.history = saved.progress, saved.history
         with self._writing(self.best):
-            self.at.lowest_error = lowest_error(saved, self.best)
+            self.at.lowest_error = self.ranks.share(lambda: lowest_error(saved, self.best))
         if self.plateau:
             vars(self.plateau).update(self.at.plateau)
-        if saved.path.parent.samefile(self.folder) and self.at.logged is not None:
+        here = self.ranks.first and saved.path.parent.samefile(self.folder)
+        if here and self.at.logged is not None:
             self.log_file.cut(self.at.logged)         # what came after would stand there twice
         if self.at.lr:
             self.optimizer.lr = self.at.lr if lr is None else lr
@@ -166,8 +170,8 @@ class Run:
                             "rename or delete it to train anew")
 
     def __enter__(self):
-        if not checkpoint_in(self.folder) and self.log_file.path.is_file():    # of a lost run
-            os.replace(self.log_file.path, self.folder / "log.old.jsonl")
+        if self.ranks.first and self.log_file.path.is_file() and not checkpoint_in(self.folder):
+            os.replace(self.log_file.path, self.folder / "log.old.jsonl")      # of a lost run
         self.log(dict(kind="start", step=self.step, **self.saved.settings_of_run()))
         if not self.print_freq:
             say(f"{shown(self.folder)}:")
@@ -181,10 +185,12 @@ class Run:
     def __exit__(self, kind, error, trace):
         kept = ""
         if isinstance(error, Exception) and not isinstance(error, Diverged) and self.step and (
+                self.ranks.size == 1) and (            # else the others are not here to help
                 not self.inside_step or not _is_within(self.optimizer.step, trace)):
             kept = self._rescue()          # what was learned, whatever went wrong
         self.interrupted.__exit__()
-        self.claim.close()
+        if self.ranks.first:
+            self.claim.close()
         with suppress(OSError):            # of a terminal that is gone
             self.bar.close()
         if isinstance(error, UserError) and kept:
@@ -192,6 +198,7 @@ class Run:
         if kept:
             warn(kept)
         if self.interrupted and error is None:
+            self.ranks.ended_together = True
             raise Interrupted(self.how_to_go_on)
 
     def _rescue(self):
@@ -222,9 +229,9 @@ class Run:
         length = self.loader.length(self.epoch)
         before, start = self.at.step, time.perf_counter()
         for batch in self.loader.training(self.epoch, self.at.position):
-            self.batch, self.inside_step = batch, True
-            first = self.at.position
-            yield batch
+            self.batch, self.inside_step, first = batch, True, self.at.position
+            with self.ranks.batch(batch.lanes):
+                yield batch
             self.inside_step = False
             self.at.step += 1
             self.at.position = batch.end
@@ -262,8 +269,9 @@ class Run:
         """After the third step of a new run: how long all of them will take, if that is long."""
         seconds = (time.perf_counter() - start) * (self.last_step - self.step)
         if seconds > SLOW:
-            say(f"on this machine all {self.last_step:,} steps will take about "
-                f"{_duration(seconds)}" + self.if_slow)
+            say(f"on this machine all {self.last_step:,} steps will take about " + (
+                f"{seconds / 3600:.0f} hours" if seconds > 7200 else
+                f"{seconds / 60:.0f} minutes") + self.if_slow)
 
     def report(self):
         """Say and log what happened since the last report. Raises Diverged."""
@@ -273,8 +281,7 @@ class Run:
         self.meter.reset()
         if not math.isfinite(seen["loss"]):
             raise self._diverged(f"the loss is {seen['loss']}")
-        say(f"{self._where()}  step {self.step}  {in_words(seen, self.classes)}  "
-            f"{seen['images_per_s']:.0f} images/s")
+        say(f"{self._where()}  step {self.step}  {in_words(seen, self.classes)}  {pace(seen)}")
         if seen["waited"] > WAITING and self.step > 10 and not self.told_waiting:
             self.told_waiting = True
             say(f"{seen['waited']:.0%} of the time the net waits for pictures: "
@@ -323,6 +330,8 @@ class Run:
 
     def log(self, row):
         """Add a row, anything that JSON can hold, to log.jsonl."""
+        if not self.ranks.first:
+            return
         with self._writing(self.log_file.path):
             self.log_file.add(row)
 
@@ -334,6 +343,9 @@ class Run:
         Weights that are not finite are not saved: the last good checkpoint stays.
         """
         content = self._content()
+        if not self.ranks.first:
+            self.improved = False
+            return
         first = self.best if self.improved else self.last
         with self._writing(first):
             store.save(first, *content)
@@ -346,14 +358,15 @@ class Run:
         """The arrays and the meta of a checkpoint, as it stands."""
         arrays = dict(self.extra)
         for name, w in self.model.parameters():
-            arrays[f"weights/{name}"] = w.numpy()
-            arrays[f"velocity/{name}"] = to_host(self.optimizer.velocity[name])
-        if not all(np.isfinite(array.sum()) for array in arrays.values()):
+            arrays[f"weights/{name}"] = self.ranks.whole(w, w.data)
+            arrays[f"velocity/{name}"] = self.ranks.whole(w, self.optimizer.velocity[name])
+        if not self.ranks.share(lambda: all(np.isfinite(array.sum())
+                                            for array in arrays.values())):
             raise self._diverged("some weights are no finite numbers")
         self.at.lr = self.optimizer.lr
         if self.plateau:
             self.at.plateau = {name: getattr(self.plateau, name) for name in self.plateau.STATE}
-        self.at.logged = self.log_file.size()
+        self.at.logged = self.log_file.size() if self.ranks.first else None
         self.saved.progress, self.saved.history = self.at, self.history
         sums = self.meter.sums
         self.saved.unreported = None if sums is None else [
@@ -385,7 +398,3 @@ def _is_within(function, trace):
     """Whether an error came out of a function: so an update is half done, say."""
     code = function.__func__.__code__
     return any(frame.f_code is code for frame, _ in traceback.walk_tb(trace))
-
-
-def _duration(seconds):
-    return f"{seconds / 3600:.0f} hours" if seconds > 7200 else f"{seconds / 60:.0f} minutes"

@@ -12,6 +12,7 @@ import numpy as np
 from .. import schema, store
 from ..errors import UserError
 from ..progress import say, shown, warn
+from ..ranks import ALONE
 from ..schema import COUNT
 from . import recipes
 from .claim import Claim
@@ -80,12 +81,23 @@ class Saved:
             raise UserError(f"{shown(saved.path)}: classes has no names, or one twice")
         return saved
 
-    def load_weights(self, model):
+    def __getstate__(self):                # what other processes get: no open file
+        return {name: value for name, value in vars(self).items() if name != "file"}
+
+    def load_weights(self, model, ranks=ALONE):
         """Put the saved weights into a model. Raises UserError for what it cannot reckon with."""
-        self.file.load_weights(model)
+        for w, array in self.arrays_of("weights/", model.parameters(), ranks):
+            w.data = w.device.put(array)
         for name, w in model.parameters():
             if w.data.dtype != np.float32:             # not every op takes several widths
                 raise UserError(f"{shown(self.path)}: {name} is of {w.data.dtype}, not float32")
+
+    def arrays_of(self, prefix, parameters, ranks=ALONE):
+        """(Parameter, its own part of what is saved) for (name, Parameter) pairs. Rank 0 reads."""
+        shapes = {name: w.whole_shape for name, w in parameters}
+        arrays = ranks.share(lambda: self.file.arrays(prefix, shapes))
+        return [(w, arrays[name] if w.part is None else arrays[name][..., w.part])
+                for name, w in parameters]
 
     def settings_of_run(self):
         """What stays the same from the first step to the last, for the log."""

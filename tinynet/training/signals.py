@@ -4,22 +4,26 @@ import signal
 import threading
 from contextlib import suppress
 
+from .. import progress
+from ..ranks import ALONE
+
 
 class Interruptible:
     """Inside, Ctrl-C (or a termination signal) is noted instead of breaking off.
 
     Ask `if interrupted:` between two steps. A second Ctrl-C leaves at once. In a thread that
-    is not the main one nothing is noted: Python sends signals to the main thread alone.
+    is not the main one nothing is noted: Python sends signals to the main thread alone. SIGUSR1
+    is for the launchers of several ranks, which pass that one on; all ranks end with one step.
     """
 
-    SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP")
+    SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
                if hasattr(signal, name)]               # there is no SIGHUP on Windows
 
-    def __init__(self):
-        self.asked = False
+    def __init__(self, ranks=ALONE):
+        self.asked, self.ranks = False, ranks
 
     def __bool__(self):
-        return self.asked
+        return self.asked if self.ranks.size == 1 else self.ranks.agreed
 
     def __enter__(self):
         here = threading.current_thread() is threading.main_thread()
@@ -34,7 +38,11 @@ class Interruptible:
 
     def _note(self, number, frame):
         self.asked = True
+        if self.ranks.size > 1:            # the others hear of it with the next batch
+            self.ranks.asked = True
         signal.signal(number, signal.default_int_handler)
+        if not progress.speaks:
+            return
         # Not print: the signal may have come in the middle of one. And whoever read it may have
         # been sent the same signal, as tee is.
         with suppress(OSError):

@@ -87,11 +87,14 @@ def diagnosis(model, optimizer, batch, recipe):
     """Lines on why a net learns nothing: every layer, the batch, and what usually helps.
 
     Call it after a step, with the batch of that step: its gradients are still there. Nothing
-    that the run depends on changes.
+    that the run depends on changes. Of several ranks each looks at what it has of the net, so all
+    of them call it.
     """
     pixels, labels = device.to_host(batch.images), batch.labels
     rows = examine(model, optimizer, pixels)
-    counts, classes = np.bincount(labels), model.fc8.b.shape[0]
+    if not (model.ranks.first and pixels.size):        # others have what there is to see
+        return ["the loss does not fall below that of guessing"]
+    counts, classes = np.bincount(labels), model.fc8.b.whole_shape[0]
     decay = optimizer.lr * optimizer.weight_decay / (1 - optimizer.momentum)
     lines = [f"the loss does not fall below ln({classes}) = {math.log(classes):.3f}, that of "
              "guessing. What the net does with this batch:",
@@ -130,8 +133,9 @@ def examine(model, optimizer, images):
 
     def listening(name, forward, *inputs):
         output = forward(*inputs)
-        with output.device:
-            seen[name] = _numbers(output.data)
+        if output.size:                                # else other ranks have all of it
+            with output.device:
+                seen[name] = _numbers(output.data)
         return output
 
     training = model.training

@@ -85,7 +85,7 @@ def copy_weights(path, model, classes):
         found = {name: array for name, array in found.items() if not name.startswith("fc8.")}
     parameters = dict(model.parameters())
     fits = {name for name, w in parameters.items()
-            if name in found and found[name].shape == w.shape}
+            if name in found and found[name].shape == w.whole_shape}
     layers = {}
     for name in parameters:
         layers.setdefault(layer_of(name), []).append(name)
@@ -97,7 +97,8 @@ def copy_weights(path, model, classes):
         first = found[name].astype(np.float32, copy=False)
         if not np.isfinite(first).all():
             raise UserError(f"{shown(path)}: {name} has numbers that are too large for float32")
-        parameters[name].data = parameters[name].device.put(first)
+        w = parameters[name]
+        w.data = w.device.put(first if w.part is None else first[..., w.part])
     return [f"first weights from {shown(path)}:"] + [
         f"  {layer:6} {'copied' if layer in copied else 'drawn anew'}" for layer in layers]
 
@@ -118,7 +119,7 @@ def split_layers(layers, model):
     maps = _last_maps(parts)
     found = {}
     for name, towers in parts.items():
-        halves = [_theirs(name, parameter.data, maps).shape for _, parameter in towers]
+        halves = [_theirs(name, np.zeros(w.whole_shape), maps).shape for _, w in towers]
         whole = (sum(outputs for outputs, *_ in halves), *halves[0][1:])
         if name in layers and layers[name].shape == whole:
             for (own, _), half in zip(towers, np.split(layers[name], len(towers)), strict=True):

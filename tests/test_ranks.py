@@ -1,0 +1,218 @@
+"""Several ranks train the net that one trains, to the bit."""
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import ranks as predictions
+from alexnet import build
+from helpers import IMAGES, LABELS, SMALL
+from tinynet import SGD, Device, Tensor, UserError, cores, ops
+from tinynet.device import to_host
+from tinynet.mpi import Cards, Mpi
+from tinynet.ranks import ALONE, Pretended, Ranks
+from tinynet.split import _every_class, _every_neuron, _every_row
+from tinynet.tools import anatomy, memory
+from tinynet.training.recipes import RECIPES
+from together import Thread, together
+
+SIZES = 2, 4, 8
+
+
+def trained(ranks, recipe=SMALL, counts=(9, 5, 9), classes=5, missing=(), device="cpu"):
+    """Three steps on so many pictures, of which some are missing: the loss of each step, and
+    the weights and velocities with all their columns (of rank 0)."""
+    model = build(classes, [Device(device)] * 2, recipe, ranks).initialize(1)
+    optimizer, losses = SGD(model, 0.05), []
+    for step, count in enumerate(counts):
+        whole = np.array([i not in missing for i in range(count)])
+        lanes = [int(whole[i:j].sum()) for i, j in zip(
+            cores.edges(count)[:-1], cores.edges(count)[1:], strict=True)]
+        own = ranks.own(count)
+        with ranks.batch(lanes):
+            model.train(step)
+            logits = model(Tensor(IMAGES[:count][own][whole[own]], device))
+            labels = logits.device.put(LABELS[:count][whole] % classes)
+            loss = ops.softmax_cross_entropy(logits, labels=labels)
+            optimizer.zero_grad()
+            loss.backward()
+            ranks.sum_gradients(model)
+            optimizer.step()
+        losses.append(loss.item())
+    return losses, {name + kind: ranks.whole(w, to_host(array)) for name, w in model.parameters()
+                    for kind, array in (("", w.data), (" v", optimizer.velocity[name]))}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(
+        np.array_equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("how", [
+    dict(), dict(counts=(1, 2, 9)), dict(counts=(9, 9), missing=(0, 4)), dict(classes=2),
+    dict(counts=(9, 3), missing=(1, 2)),
+    dict(recipe=SMALL.changed(dict(towers=1))), dict(recipe=SMALL.changed(dict(conv6=True))),
+    dict(recipe=SMALL.changed(dict(neurons=(7, 5)))),
+    dict(recipe=SMALL.changed(dict(dropout_kind="inverted", conv="im2col")))],
+    ids=lambda how: ", ".join(map(str, how)) or "as it is")
+def test_the_same_bits(how):
+    losses, weights = trained(ALONE, **how)
+    assert len(set(losses)) == len(losses)
+    for size in SIZES:
+        seen, *others = together(size, lambda ranks: trained(ranks, **how))
+        assert seen[0] == losses and same(seen[1], weights), size
+        assert all(other[0] == losses for other in others)
+
+
+class WithCards(Thread):
+    """Each thread has a card of the stand-in for CuPy, and they talk by its NCCL."""
+
+    def exchange(self, parts, shapes):
+        if not hasattr(self, "cards"):
+            self.cards = Cards(self, Device("gpu0"))
+        self.sent += sum(part.nbytes for i, part in enumerate(parts) if i != self.rank)
+        return self.cards.exchange(parts, shapes)
+
+
+def test_cards_talk_by_nccl_and_learn_the_same(gpus):
+    losses, weights = trained(ALONE, device="gpu0")
+    for size in 2, 4:
+        gpus.clear()
+        seen, *others = together(size, lambda ranks: trained(ranks, device="gpu0"), kind=WithCards)
+        assert seen[0] == pytest.approx(losses, rel=1e-4)
+        assert all(np.allclose(seen[1][name], weights[name], atol=1e-5) for name in weights)
+        assert all(other[0] == seen[0] for other in others)
+        # Between forward pass and update nothing goes by way of the host but images and labels,
+        # masks, and the loss that is read.
+        largest = max((copy.bytes for copy in gpus if copy.target == "host"), default=0)
+        assert largest < 9 * 4 * 6 * 6 * 16
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_gradients_of_what_ranks_hand_on(size):
+    """gradcheck would ask one rank; the sum of all ranks' losses has the same gradient."""
+    draw = np.random.default_rng(0).standard_normal
+    x, up = draw((8, 6)), draw((8, 6))
+
+    def job(ranks):
+        rows, columns = ranks.shares(8), ranks.shares(6)
+        own, mine = ranks.own(8), ranks.own(6)
+        found = []
+        for op, part, how in ((_every_row, x[own], dict(rows=rows)),
+                              (_every_neuron, x[:, mine], dict(counts=columns))):
+            part = Tensor(part, requires_grad=True)
+            y = op(part, ranks=ranks, **how)
+            assert np.array_equal(y, x)
+            (y * Tensor(up) * (ranks.rank + 1)).sum().backward()
+            found.append(part.grad)
+        last = Tensor(x[:, mine], requires_grad=True)
+        (_every_class(last, ranks=ranks, count=6) * Tensor(up)).sum().backward()
+        return own, mine, *found, last.grad
+
+    share = size * (size + 1) / 2              # of the losses, in all
+    for own, mine, of_rows, of_columns, of_classes in together(size, job):
+        assert np.allclose(of_rows, share * up[own])
+        assert np.allclose(of_columns, share * up[:, mine])
+        assert np.array_equal(of_classes, up[:, mine])
+
+
+@pytest.mark.parametrize("towers", [1, 2])
+@pytest.mark.parametrize("size", SIZES)
+def test_bytes_and_memory_are_as_predicted(size, towers):
+    """The formula: activations of all pictures to all others and their gradients back, logits
+    once, and twice the gradients of the convolutions."""
+    recipe = SMALL.changed(dict(towers=towers))
+    part = build(8, [Device("cpu")] * 2, recipe, Pretended(size)).initialize(1)
+    rows = anatomy.sent_by_rank(part, 16)
+    maps = 2 * recipe.kernels[-1] * 1
+    floats = 16 / size * (size - 1) * (2 * maps + 2 * 32 + 2 * 32 + 8)
+    shared = sum(w.data.size for _, w in part.parameters() if w.part is None)
+    assert sum(forward + backward for _, forward, backward in rows) == pytest.approx(
+        4 * (floats + 2 * (size - 1) / size * shared))
+
+    def sent(ranks):
+        model = build(8, [Device("cpu")] * 2, recipe, ranks).initialize(1)
+        images = np.zeros((16, 67, 67, 3), np.float32)[ranks.own(16)]
+        with ranks.batch([2] * 8):
+            loss = ops.softmax_cross_entropy(model(Tensor(images)), labels=np.arange(16) % 8)
+            loss.backward()
+            ranks.sum_gradients(model)
+        return ranks.sent
+
+    for measured in together(size, sent):
+        assert measured == pytest.approx(4 * (floats + 2 * (size - 1) / size * shared), rel=0.01)
+
+
+def test_what_is_predicted_of_many_machines_is_what_the_net_sends():
+    net = predictions.Net()
+    for size in SIZES:
+        part = memory.without_weights(build(1000, [Device("cpu")] * 2, RECIPES["paper"],
+                                            Pretended(size)))
+        sent = sum(forward + backward for _, forward, backward in anatomy.sent_by_rank(part, 128))
+        assert net.ours(size, 128) == pytest.approx(sent, rel=1e-6)
+    assert net.by_pictures(2, 128) == 4 * 60_965_224
+
+
+def test_dense_weights_fall_with_the_number_of_ranks():
+    of = {}
+    for size in 1, *SIZES:
+        model = memory.without_weights(build(1000, [Device("cpu")] * 2, RECIPES["paper"],
+                                             Pretended(size)))
+        of[size], = memory.of_model(model).values()
+    for size in SIZES:
+        assert of[size].weights == of[size].velocities == of[size].gradients == 4 * (
+            2_334_080 + 58_631_144 // size)
+        assert of[size].kept < 1.5 * of[1].kept / size
+
+
+class OfTwo(Mpi):
+    """Rank 1 of two on one host, the other of which says the same as this one."""
+
+    def __init__(self):
+        Ranks.__init__(self)
+        self.rank, self.size, self.host, self.local = 1, 2, "here", 1
+
+    def everywhere(self, value):
+        return [value, value]
+
+
+@pytest.mark.parametrize("names, said", [
+    ("gpu0", "two ranks on here cannot share a card"), ("cpu0,cpu1", "each has one device")])
+def test_a_rank_has_a_device_of_its_own(gpus, names, said):
+    with pytest.raises(UserError, match=said):
+        OfTwo().device(names)
+
+
+def test_more_ranks_than_cards_is_an_error(gpus):
+    ranks = OfTwo()
+    ranks.local = 2
+    with pytest.raises(UserError, match="here has 2 GPUs and more ranks than that"):
+        ranks.device(None)
+
+
+def test_all_ranks_see_the_same_pictures():
+    class Pictures(list):
+        classes = ["a", "b"]
+        labels = property(np.array)
+
+    ranks = OfTwo()
+    ranks.hosts = ["there", "here"]
+    ranks.compare("DIR", Pictures([0, 1]), Pictures([1]))
+    answers = []
+    ranks.everywhere = lambda value: [*answers, value]
+    answers.append([(2, 2, "another order"), (1, 2, "the same")])
+    with pytest.raises(UserError, match="DIR: rank 1 on here sees 2 pictures of 2 classes and 1 "
+                                        "pictures of 2 classes, rank 0 on there 2 pictures"):
+        ranks.compare("DIR", Pictures([0, 1]), Pictures([1]))
+
+
+def test_who_has_seen_no_picture_does_not_count():
+    """Not even as a zero: -0.0 + 0.0 is 0.0."""
+    def job(ranks):
+        w = SimpleNamespace(part=None, device=Device("cpu"),
+                            grad=np.full(3, 0.0 if ranks.rank else -0.0, np.float32))
+        ranks.rows = [1, 0]
+        ranks.sum_gradients(SimpleNamespace(parameters=lambda: [("w", w)]))
+        return np.signbit(w.grad).all()
+
+    assert together(2, job) == [True, True]

@@ -1,0 +1,30 @@
+"""How does a run of alexnet.py begin?"""
+from ..progress import say, shown
+from . import options, weights
+from .program import command
+from .runs import Run
+from .schedules import Plateau
+from .stall import StallWatch
+
+
+def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
+    """The Run of these options: its folder, what it keeps, and where it starts."""
+    ranks, folder = model.ranks, getattr(claim, "folder", claim)
+    run = Run(claim, model, optimizer, loader, epochs=recipe.epochs, last=args.steps,
+              saved=about, plateau=Plateau.of(recipe),
+              watch=StallWatch(len(about.classes), args.stall_steps),
+              arrays={f"statistics/{name}": array
+                      for name, array in vars(loader.prepare.statistics).items()},
+              print_freq=args.print_freq, save_freq=args.save_freq,
+              how_to_go_on="go on with\n  " + command("train", "--resume", folder / "last.npz"),
+              if_slow="; --recipe quickstart is for trying" * (recipe.name != "quickstart"),
+              ranks=ranks)
+    products = f"; products in {recipe.precision}" * model.devices[0].is_gpu
+    say("\n".join([f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
+                   f"{model.devices[1]}{products}; output in {shown(folder)}",
+                   *recipe.lines(args.verbose)]))
+    if saved:
+        run.restore(saved, lr=options.rate_to_go_on_with(args, saved))
+    elif args.init_from:
+        say("\n".join(weights.copy_weights(args.init_from, model, about.classes)))
+    return run
