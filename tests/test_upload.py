@@ -222,6 +222,16 @@ def test_a_picture_of_another_kind_is_refused(gpus):
         next(ours.training(0))
 
 
+def test_memory_that_cannot_be_locked_is_copied_all_the_same(gpus, monkeypatch, capsys):
+    def refuse(*args):
+        raise RuntimeError("cudaErrorNotSupported")
+
+    monkeypatch.setattr(sys.modules["cupy"].cuda.runtime, "hostRegister", refuse)
+    ours, theirs = loader("gpu0"), loader("cpu")
+    assert equal(ours.training(0), theirs.training(0)) == 7
+    assert capsys.readouterr().err.count("the system locks no more memory") == 1
+
+
 def test_what_cannot_be_sent_to_a_process_is_read_by_threads(processes, capsys):
     class Local(Noise):                                # no other process can import it
         pass

@@ -80,7 +80,7 @@ class Packed(DataSet):
 
     def __reduce__(self):
         """How to send it to another process, which opens the files by itself."""
-        return Packed, self.made_of
+        return type(self), self.made_of
 
     def read(self, index):
         """(256, 256, 3) uint8. Raises BrokenPicture, which names file and source."""

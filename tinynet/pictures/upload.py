@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import kernels
 from ..errors import UserError
+from ..progress import warn
 from . import readers
 from .images import SIDE, BrokenPicture
 
@@ -81,6 +82,9 @@ class Gpu:
             self.copying = device.xp.cuda.Stream(non_blocking=True)
             self.mean = device.put(prepare.statistics.mean)
             self.slots = [Slot(device, batch_size, number) for number in range(slots)]
+        if not all(slot.is_locked for slot in self.slots):
+            warn("the system locks no more memory, so pictures get to the GPU more slowly; it may "
+                 "want a larger /dev/shm (of a container: --shm-size) or ulimit -l")
         self.next = itertools.cycle(self.slots)
 
     @contextmanager
@@ -102,7 +106,9 @@ class Gpu:
         try:
             yield start
         finally:
-            self.readers.stop()        # before a slot is written to again
+            self.readers.stop()        # before a slot is written to again, or freed
+            for slot in self.slots:
+                slot.copied.synchronize()
             self.is_reading = False
 
     def finish(self, slot, whole):
@@ -140,8 +146,12 @@ class Slot:
         cuda, self.number, self.memory = device.xp.cuda, number, readers.shared(size)
         self.host_bytes = np.frombuffer(self.memory, np.uint8)
         address = self.host_bytes.ctypes.data
-        cuda.runtime.hostRegister(address, size, 0)        # page-locked: the card reads it itself
-        weakref.finalize(self.memory, cuda.runtime.hostUnregister, address)
+        try:
+            cuda.runtime.hostRegister(address, size, 0)    # page-locked: the card reads it itself
+            weakref.finalize(self.memory, cuda.runtime.hostUnregister, address)
+            self.is_locked = True
+        except RuntimeError:           # of CUDA
+            self.is_locked = False
         self.device_bytes = device.xp.empty(size, np.uint8)
         self.on_host, self.on_device = map(self.split, (self.host_bytes, self.device_bytes))
         self.copied, self.cropped = (cuda.Event(disable_timing=True) for _ in range(2))

@@ -193,13 +193,13 @@ class Run:
             self.claim.close()
         with suppress(OSError):            # of a terminal that is gone
             self.bar.close()
+        if self.interrupted and (error is None or kept and isinstance(error, UserError)):
+            self.ranks.ended_together = True           # a signal may have ended readers as well
+            raise Interrupted(self.how_to_go_on)
         if isinstance(error, UserError) and kept:
             raise UserError(f"{error}\n{kept}") from error
         if kept:
             warn(kept)
-        if self.interrupted and error is None:
-            self.ranks.ended_together = True
-            raise Interrupted(self.how_to_go_on)
 
     def _rescue(self):
         """Save in the folder, even if somebody has removed it; else wherever one can. Returns
