@@ -6,7 +6,7 @@ imported only if a launcher says that there are several.
 import contextlib
 import hashlib
 import os
-import socket
+import platform
 import sys
 import time
 import warnings
@@ -65,7 +65,7 @@ class Mpi(Ranks):
         super().__init__()
         self.MPI, self.comm = MPI, MPI.COMM_WORLD
         self.rank, self.size = self.comm.rank, self.comm.size
-        self.host = socket.gethostname()
+        self.host = platform.node()
         self.hosts = self.everywhere(self.host)
         self.local = self.hosts[:self.rank].count(self.host)
 

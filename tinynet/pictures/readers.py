@@ -5,14 +5,12 @@ a kernel every 30 microseconds, from a thread that waits each time until no othe
 Python; beside eight threads that read, steps of 8.6 ms took 68 on an H200. So for a GPU
 processes read, into memory that all of them see.
 """
-import multiprocessing
 import os
 import pickle
 import signal
 import sys
 import threading
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 import numpy as np
@@ -22,8 +20,6 @@ from ..progress import warn
 from .images import SIDE, BrokenPicture
 
 TOGETHER = 8           # pictures that are read in a row: handing over costs time as well
-# A fork of a process that has a GPU would be broken.
-_spawn = multiprocessing.get_context("spawn")
 
 
 def threads(workers):
@@ -37,7 +33,7 @@ def in_parts(count):
 
 def shared(size):
     """So many bytes that processes may share: an object to send to them."""
-    return _spawn.RawArray("B", size)
+    return _spawn().RawArray("B", size)
 
 
 def as_pictures(memory):
@@ -95,8 +91,9 @@ class Processes(Threads):
         # In memory that all see: who sends it to one that ends too early would wait for ever.
         there = shared(len(data))
         memoryview(there).cast("B")[:] = data
+        from concurrent.futures import ProcessPoolExecutor
         with _no_ctrl_c():
-            self.pool = ProcessPoolExecutor(workers, _spawn, _begin, (there, memories))
+            self.pool = ProcessPoolExecutor(workers, _spawn(), _begin, (there, memories))
         self.jobs = []
 
     def _submit(self, number, part, indices):
@@ -128,14 +125,22 @@ def results(jobs):
 def _told_if_killed():
     try:
         yield
-    except BrokenProcessPool as error:
+    except BrokenExecutor as error:
         raise UserError("a process that reads pictures has ended; what it said stands above. If "
                         "it said nothing, it may be for want of memory: give fewer --workers"
                         ) from error
 
 
+def _spawn():
+    """How processes begin: a fork of one that has a GPU would be broken. To import it takes time
+    that nobody has to wait for who has no GPU."""
+    import multiprocessing
+    return multiprocessing.get_context("spawn")
+
+
 def _begin(data, memories):
     """Make this process a reader."""
+    import multiprocessing
     global _pictures, _rows
 
     def end_with_parent():
