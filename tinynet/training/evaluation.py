@@ -20,8 +20,8 @@ GRID = np.arange(21) / 20             # the weights that are tried: 0, 0.05, ...
 # --- counting errors --------------------------------------------------------------------
 
 
-def ranks(logits, labels):
-    """How many classes every row ranks above its label, or beside it: 0 if it is right.
+def classes_above(logits, labels):
+    """How many classes every row has above its label, or beside it: 0 if it is right.
 
     logits (N, classes), labels (N,), both arrays of one device -> (N,) integers. What ties with
     the label, or is a NaN, counts as above: a net that says the same of every class is always
@@ -35,7 +35,7 @@ def ranks(logits, labels):
 
 def wrong(logits, labels, k):
     """How many rows do not have their label among the k largest logits: one number."""
-    return (ranks(logits, labels) >= k).sum()
+    return (classes_above(logits, labels) >= k).sum()
 
 
 class Meter:
@@ -62,7 +62,7 @@ class Meter:
         count, classes = logits.shape
         xp = get_array_module(logits.data)
         with logits.device:
-            above = ranks(logits.data, labels)
+            above = classes_above(logits.data, labels)
             sums = xp.stack([loss.data * count, (above >= 1).sum(),
                              (above >= min(5, classes)).sum()],
                             dtype=xp.float64)          # counts beyond 2**24 stay exact
