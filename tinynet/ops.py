@@ -17,7 +17,7 @@ from .device import get_array_module, is_on_gpu
 from .engine import Tensor, op, scale
 
 WIDE = 512               # outputs of a dense layer's lane that are worth two products
-NARROW = 16              # inputs that are worth a product
+NARROW = 512             # inputs that are worth a product
 
 
 @op
