@@ -182,6 +182,13 @@ def test_a_long_run_says_at_the_start_how_long(run, data, tmp_path, monkeypatch)
                      "--recipe quickstart is for trying", done.out), done.out
 
 
+def test_a_small_folder_is_told_of_the_recipe_for_it(run, data, tmp_path):
+    letter = [*SMALL[2:], "--steps", 1]                       # the paper's but for its size
+    assert "--recipe small" in run("train", data, *letter, "--output-dir", tmp_path / "a").out
+    named = run("train", data, *letter, "--recipe", "paper", "--output-dir", tmp_path / "b")
+    assert "--recipe small" not in named.out
+
+
 # --- export -----------------------------------------------------------------------------
 
 

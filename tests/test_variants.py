@@ -129,6 +129,18 @@ def test_the_other_nets_of_the_paper_learn_from_the_same_pictures(run, data, var
     assert top1(run("test", tmp_path / "run/last.npz", data.here)) == error
 
 
+def test_the_recipe_small_is_the_papers_net_and_leaves_guessing_at_once(run, data, tmp_path):
+    recipe, paper = alexnet.recipes.RECIPES["small"], alexnet.recipes.RECIPES["paper"]
+    of_the_net = [f.name for f in alexnet.recipes.options() if f.metadata["group"] == "the net"]
+    others = {name for name in of_the_net if getattr(recipe, name) != getattr(paper, name)}
+    assert others == {"std", "bias"}
+    narrow = ["--kernels", "8,16,16,16,16", "--neurons", "64,64", "--dropout", 0]
+    out = run("train", data.here, "--recipe", "small", *narrow, "--device", "cpu", "-b", 8,
+              "--steps", 48, "-p", 12, "--output-dir", tmp_path / "run")
+    losses = [float(loss) for loss in re.findall(r"\d  loss ([\d.]+)  error.*images/s", out)]
+    assert losses[0] < 1.1 * np.log(CLASSES) and min(losses) < 0.9 * np.log(CLASSES)
+
+
 def test_one_tower_needs_no_second_device(data, capsys):
     assert alexnet.main(["train", str(data.here), *SMALL, "--towers", "1", "--device",
                          "cpu0,cpu1"]) == 1

@@ -6,6 +6,8 @@ from .runs import Run
 from .schedules import Plateau
 from .stall import StallWatch
 
+FEW = 100_000          # pictures: from so many on the paper's recipe has steps enough
+
 
 def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
     """The Run of these options: its folder, what it keeps, and where it starts."""
@@ -23,6 +25,9 @@ def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
     say("\n".join([f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
                    f"{model.devices[1]}{products}; output in {shown(folder)}",
                    *recipe.lines(args.verbose)]))
+    if not args.recipe and not saved and recipe.name == "paper" and len(loader.pictures) < FEW:
+        say("the paper's recipe is made for a million pictures; for fewer there is  "
+            "--recipe small")
     if saved:
         run.restore(saved, lr=options.rate_to_go_on_with(args, saved))
     elif args.init_from:
