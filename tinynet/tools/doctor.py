@@ -18,8 +18,8 @@ from PIL import features
 from threadpoolctl import threadpool_info
 
 from .. import cores, device
-from ..mpi import OF_LAUNCHERS
 from ..progress import shown
+from ..ranks import OF_LAUNCHERS
 from . import machine
 
 PACKAGE = "tinynet-alexnet"    # as pip knows it
@@ -57,6 +57,7 @@ def report():
     """Look at this machine, its Python and its cards: a Report."""
     installed = {found.metadata["Name"]: found.version
                  for found in importlib.metadata.distributions()}
+    asked = ask_mpi() if "mpi4py" in installed else None       # answers while the rest is found
     total, free = machine.host_memory()
     limit, own = machine.container_limit(), machine.process_limit()
     limited = limit is not None and limit < (total or math.inf)
@@ -79,28 +80,36 @@ def report():
                    + (f"; the limit of this container is {_GB(limit)}" if limited else "")),
         *[("", f"ulimit leaves {_GB(own)} for arrays")] * (own < math.inf),
         ("disk", "; ".join(f"{_GB(free)} free in {name}" for name, free in disk.items()))]
-    facts += mpi(installed)
     packages = sorted(name for name in installed if name and CUPY.fullmatch(name))
     cards = gpus(packages)
+    facts += mpi(installed, asked)
     hints = [] if disk["."] >= CHECKPOINTS else [
         f"a run of the full net keeps {_GB(CHECKPOINTS)} of checkpoints:\n"
         "  train with --output-dir on another disk"]
     return Report(facts + cards.facts, cards.broken, hints + cards.hints)
 
 
-def mpi(installed):
-    """What there is for several processes (ranks.py), as facts. It is looked at in a process of
-    its own: an MPI may end the one that loads it."""
-    if "mpi4py" not in installed:
-        return [("MPI", "mpi4py is not installed; for several processes:"),
-                ("", _pip("mpi-local"))]
-    asked = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"
+def ask_mpi():
+    """A process that loads MPI and prints its name: an MPI may end the process that loads it."""
+    question = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"
     alone = {name: value for name, value in os.environ.items()
              if not name.startswith(OF_LAUNCHERS)}
-    done = subprocess.run([sys.executable, "-c", asked], env=alone, text=True,
-                          capture_output=True, timeout=60)
-    found = " ".join(done.stdout.replace("\0", "").split()).partition(",")[0] or (
-        "no MPI that loads: " + " ".join(done.stderr.split())[-200:])
+    return subprocess.Popen([sys.executable, "-c", question], env=alone, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def mpi(installed, asked):
+    """What there is for several processes (ranks.py), as facts. asked: by ask_mpi."""
+    if asked is None:
+        return [("MPI", "mpi4py is not installed; for several processes:"),
+                ("", _pip("mpi-local"))]
+    try:
+        answer, problem = asked.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        asked.kill()
+        answer, problem = "", "it does not answer"
+    found = " ".join(answer.replace("\0", "").split()).partition(",")[0] or (
+        "no MPI that loads: " + " ".join(problem.split())[-200:])
     launcher = shutil.which("mpiexec", path=os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     facts = [("MPI", f"mpi4py {installed['mpi4py']}, {found}"),
