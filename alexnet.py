@@ -40,8 +40,6 @@ from tinynet.progress import printable, say, shown, warn
 from tinynet.ranks import ALONE, Pretended
 from tinynet.split import every_class, every_neuron, every_row, exchange, gather, send_to_both
 from tinynet.tools import anatomy, memory
-from tinynet.tools import bench as speed
-from tinynet.tools import doctor as machine
 from tinynet.training import evaluation, figures, options, recipes, weights
 from tinynet.training import saved as checkpoints
 from tinynet.training.begin import new_run
@@ -363,6 +361,7 @@ def show(args):
 
 def bench(args):
     """Measure images/s, the time of every op, memory, and the machine's own ceilings."""
+    from tinynet.tools import bench as speed  # late, as the doctor: no other command waits
     recipe = options.chosen_recipe(args)
     if args.dir:
         pictures = packed.data_set(picture_folder(args), "train")
@@ -379,6 +378,7 @@ def bench(args):
 
 def doctor(args):
     """Print what this machine has, what is broken, and the command that mends it."""
+    from tinynet.tools import doctor as machine
     return machine.main()
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from command_line import PROGRAM
 from helpers import environment
-from tinynet.mpi import OF_LAUNCHERS
+from tinynet.ranks import OF_LAUNCHERS
 
 BESIDE = Path(sys.executable).parent                   # where pip puts what an MPI's wheel has
 MPIEXEC = shutil.which("mpiexec", path=f"{BESIDE}{os.pathsep}{os.environ.get('PATH', '')}")

@@ -106,9 +106,9 @@ def test_asked_to_end_all_ranks_save_after_the_same_step(run, trained, data, tmp
 
 # --- what goes wrong --------------------------------------------------------------------
 
-IN_RANK = ("import alexnet, sys\nfrom tinynet import mpi, store\n"
+IN_RANK = ("import alexnet, sys\nfrom tinynet import mpi, ranks, store\n"
            "from tinynet.pictures import packed\nimport errno, time\n"
-           "def rank(): return mpi.told()[1]\n{}\nsys.exit(alexnet.main())")
+           "def rank(): return ranks.told()[1]\n{}\nsys.exit(alexnet.main())")
 LATER = "step = alexnet.SGD.step\ndef broken(self):\n    {}\n    step(self)\n" \
         "alexnet.SGD.step = broken"
 
@@ -202,7 +202,7 @@ def test_it_sends_as_many_bytes_as_was_predicted():
     from tinynet.training.recipes import RECIPES
     recipe = RECIPES["quickstart"].changed(dict(kernels=(8, 8, 8, 8, 8), crop=67, batch_size=32))
     words = ["--recipe", "quickstart", "--kernels", "8,8,8,8,8", "--crop", "67", "-b", "32"]
-    program = IN_RANK.format("alexnet.speed.work_speed = lambda work, rounds: {}")
+    program = IN_RANK.format("from tinynet.tools import bench\nbench.work_speed = lambda *of: {}")
     for size in 2, 4:
         done = mpirun(size, "bench", *words, "--json", program=program)
         part = memory.without_weights(

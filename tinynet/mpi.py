@@ -21,11 +21,6 @@ from .ranks import Ranks
 
 LATE = 60                      # seconds after which rank 0 says who keeps the others waiting
 TAG = 14                       # of the messages that say "here I am"
-OF_LAUNCHERS = "PMI", "OMPI_", "PRTE_", "SLURM_", "HYDI_", "MPIR_"      # their variables
-# How launchers tell a process how many were started, and which of them it is.
-LAUNCHERS = {"Open MPI's mpirun": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
-             "mpiexec": ("PMI_SIZE", "PMI_RANK"),
-             "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")}
 
 
 class Cards:
@@ -188,20 +183,10 @@ def _in_words(seen):
 # --- starting and ending ----------------------------------------------------------------
 
 
-def told():
-    """What a launcher has told this process: how many there are, which it is, and whose word
-    that is. (1, 0, "") without one."""
-    for name, variables in LAUNCHERS.items():
-        size, rank = (os.environ.get(variable, "") for variable in variables)
-        if size.isdecimal() and rank.isdecimal() and int(size) > 1:
-            return int(size), int(rank), name
-    return 1, 0, ""
-
-
 def start(alone=False, quiet=False):
     """The Ranks that this process is one of; ALONE without a launcher. Raises UserError if they
     could not train one net together, or if they should not: alone. quiet: nothing else is said."""
-    size, rank, launcher = told()
+    size, rank, launcher = ranks.told()
     progress.speaks = rank == 0
     if size == 1:
         return ranks.ALONE

@@ -4,13 +4,12 @@ import os
 import sys
 from contextlib import suppress
 
-from tqdm import tqdm
-
 speaks = True              # of several ranks only the first does (ranks.py)
 
 
 def bar(total, what, done=0):
     """A tqdm bar on stderr; where that is no terminal, nothing (log lines suffice)."""
+    from tqdm import tqdm  # late: it takes a third as long as NumPy, and few need it
     return tqdm(total=total, initial=done, desc=what, disable=None if speaks else True,
                 leave=False, dynamic_ncols=True, smoothing=0.05)
 
@@ -20,8 +19,9 @@ def say(line, stream="stdout"):
     left, a closed terminal, a full disk), the job goes on without."""
     if not speaks:
         return
+    write = sys.modules["tqdm"].tqdm.write if "tqdm" in sys.modules else print
     try:
-        tqdm.write(printable(line), file=getattr(sys, stream))
+        write(printable(line), file=getattr(sys, stream))
         getattr(sys, stream).flush()
     except OSError as error:
         drop(stream)

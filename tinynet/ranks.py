@@ -9,6 +9,7 @@ Ranks hand on numbers and never let anybody else add them: a sum is made here, a
 numbers travel stands in mpi.py.
 """
 import contextlib
+import os
 import time
 from itertools import accumulate, pairwise
 
@@ -16,6 +17,22 @@ import numpy as np
 
 from . import cores, progress
 from .device import Device, get_array_module, to_host
+
+OF_LAUNCHERS = "PMI", "OMPI_", "PRTE_", "SLURM_", "HYDI_", "MPIR_"      # their variables
+# How launchers tell a process how many were started, and which of them it is.
+LAUNCHERS = {"Open MPI's mpirun": ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+             "mpiexec": ("PMI_SIZE", "PMI_RANK"),
+             "srun": ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID")}
+
+
+def told():
+    """What a launcher has told this process: how many there are, which it is, and whose word
+    that is. (1, 0, "") without one."""
+    for name, variables in LAUNCHERS.items():
+        size, rank = (os.environ.get(variable, "") for variable in variables)
+        if size.isdecimal() and rank.isdecimal() and int(size) > 1:
+            return int(size), int(rank), name
+    return 1, 0, ""
 
 
 class Ranks:

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from tqdm import tqdm
 
 from ..errors import UserError
 
@@ -192,6 +191,8 @@ def draw(folder, train=200, val=50, seed=0, size=256, progress=True):
                             "delete this folder or choose another one")
     for parent in {path.parent for path in jobs}:
         parent.mkdir(parents=True, exist_ok=True)
+
+    from tqdm import tqdm  # late, as in progress.py
 
     def job(path):
         pixels = picture(*jobs[path], seed, size)

@@ -2,7 +2,7 @@
 import argparse
 from textwrap import fill
 
-from .. import device, mpi, ranks
+from .. import device, ranks
 from ..errors import UserError
 from ..progress import warn
 from . import recipes
@@ -167,6 +167,10 @@ def _recipe(sub, *wanted):
 
 def with_ranks(args):
     """The same arguments, and the ranks.Ranks that this process is one of."""
+    args.ranks = ranks.ALONE
+    if ranks.told()[0] == 1:
+        return args
+    from .. import mpi  # late: few are one of several
     several = args.command == "train" or args.command == "bench" and not args.dir
     args.ranks = mpi.start(alone=not several, quiet=getattr(args, "json", False))
     return args

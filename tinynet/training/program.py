@@ -10,7 +10,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-from .. import mpi, ranks
+from .. import ranks
 from ..errors import Interrupted, UserError
 from ..progress import drop, shown, warn
 
@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(words, namespace)
 
     def error(self, message):
-        if mpi.told()[1]:                # of several processes the first has said it
+        if ranks.told()[1]:                # of several processes the first has said it
             self.exit(2)
         self.exit(2, f"{self.prog}: error: {message}   "
                      f"({self.prog} --help lists all options)\n")
