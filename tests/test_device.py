@@ -139,7 +139,7 @@ def test_over_batch_takes_any_number_of_rows(count):
 
 def test_over_batch_really_cuts():
     rows = rows_of_slices(np.zeros((64, 1 << 18), np.float32))
-    assert sum(rows) == 64 and max(rows) == 4                 # 4 MB a slice
+    assert sum(rows) == 64 and max(rows) == 4                 # 4.5 MB a slice
 
 
 def test_a_slice_has_the_rows_that_it_needs_but_leaves_some_for_every_lane():

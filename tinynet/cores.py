@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_info
 from .device import get_array_module, is_on_gpu
 
 LANES = 8                      # of a batch: a sum over it is a sum of so many sums
-CPU_SCRATCH = 4 << 20          # bytes of scratch a slice may use: less takes turns too often
+CPU_SCRATCH = 9 << 19          # bytes of scratch a slice may use: less takes turns too often
 GPU_SCRATCH = 1 << 30          # on a GPU: a batch of 128 in one slice, below 2**31 numbers
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
 SMALL_PRODUCT = 10 ** 6        # multiplications up to which OpenBLAS packs no operand
