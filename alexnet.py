@@ -28,7 +28,6 @@ except KeyboardInterrupt:
 import json
 from dataclasses import asdict
 from pathlib import Path
-from textwrap import fill
 
 import numpy as np
 
@@ -36,14 +35,14 @@ from tinynet import SGD, Layer, Sequential, Tensor, UserError, no_grad, ops
 from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
-from tinynet.progress import printable, say, shown, warn
+from tinynet.progress import say, shown
 from tinynet.ranks import ALONE, Pretended
 from tinynet.split import every_class, every_neuron, every_row, exchange, gather, send_to_both
 from tinynet.tools import anatomy, memory
-from tinynet.training import evaluation, figures, options, recipes, weights
+from tinynet.training import answers, figures, options, recipes, weights
 from tinynet.training import saved as checkpoints
 from tinynet.training.begin import new_run
-from tinynet.training.evaluation import evaluate, in_words
+from tinynet.training.evaluation import evaluate
 from tinynet.training.program import command, exit_status, program_name
 from tinynet.training.recipes import Bricks
 from tinynet.training.saved import Saved
@@ -269,67 +268,28 @@ def load(saved, device_names):
 
 def test(args):
     """Print the error of a checkpoint on DIR/val, or of the mean of several."""
-    paths, folder = [args.checkpoint, *args.more], None
-    if args.more and not checkpoints.is_one(args.more[-1]):
-        folder = paths.pop()
-    nets = [Saved.of_alexnet(path) for path in paths]
-    classes = nets[0].classes
-    for net in nets:
-        if net.classes != classes:
-            raise UserError(f"{shown(net.path)} and {shown(nets[0].path)} know different "
-                            "classes: their probabilities have no mean")
-    shares = options.weights_of_nets(args.weights, len(nets))
-    if args.save_probs:
-        checkpoints.output_file(args.save_probs, ".npz", *[net.path for net in nets])
-    pictures = packed.data_set(folder or nets[0].data, "val", classes)
-    print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)},\n"
-          f"shorter side to {images.SIDE}, central square; a tie counts as an error;\n"
-          f"views: {VIEWS[args.views]}")
+    nets, folder = answers.nets_to_test(args)
+    pictures = packed.data_set(folder, "val", nets[0].classes)
 
-    logs = []
-    for net in nets:
+    def opened(net):
         model, prepare = load(net, args.device)
-        loader = Loader(pictures, prepare, args.batch_size, args.workers, model.devices[0])
-        own, labels, indices = evaluation.log_probabilities(model, loader, model.devices[0],
-                                                            args.views)
-        logs.append(own)
-        print(f"{shown(net.path)}: recipe {net.recipe['name']}, crops of {prepare.crop}, step "
-              f"{net.progress.step}:\n  {in_words(evaluation.result(own, labels), len(classes))}")
-    if loader.skipped:
-        print(f"{len(loader.skipped)} unreadable pictures were skipped")
-    mean, lines = evaluation.together(np.stack(logs), labels, shares)
-    print(*lines, sep="\n")
-    if args.save_probs:
-        names = [pictures.name(index) for index in indices]
-        evaluation.save(args.save_probs, np.exp(mean), labels, classes, names)
-        print(f"saved: {shown(args.save_probs)}")
-    return 0
+        return model, Loader(pictures, prepare, args.batch_size, args.workers, model.devices[0])
 
-
-VIEWS = {1: "the central crop", 10: "the mean probability of ten: corners, centre, mirrored"}
+    return answers.test(args, nets, pictures, opened)
 
 
 def predict(args):
     """Print the five most probable classes of each picture."""
     saved = Saved.of_alexnet(args.checkpoint)
     model, prepare = load(saved, args.device)
-    status = 0
-    if len(saved.classes) <= 10:
-        warn(fill(f"this net knows {', '.join(saved.classes)} and nothing else", 79))
-    for path in args.images:
-        try:
-            picture = images.read(path)
-        except images.BrokenPicture as error:
-            warn(f"{program_name()}: error: {error}")
-            status = 1
-            continue
+
+    def probabilities(path):
         image = np.empty((1, prepare.crop, prepare.crop, 3), np.float32)
-        prepare.for_testing(picture, image[0])
+        prepare.for_testing(images.read(path), image[0])
         with no_grad():
-            probabilities = ops.softmax(model(Tensor(image, model.devices[0]))).numpy()[0]
-        lines = evaluation.five_best(probabilities, saved.classes, saved.words)
-        print(printable("\n".join([path, *lines])))
-    return status
+            return ops.softmax(model(Tensor(image, model.devices[0]))).numpy()[0]
+
+    return answers.predict(args, saved, probabilities)
 
 
 def export(args):

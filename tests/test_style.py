@@ -16,11 +16,11 @@ ENGINE = ["errors", "device", "cores", "kernels", "rng", "engine", "gradcheck", 
 APART = "winograd", "kernels", "columns", "ranks", "mpi"
 WINGS = {"pictures": ["patterns", "images", "readers", "upload", "dataset", "packed", "batches"],
          "training": ["schedules", "cuda_convnet", "recipes", "claim", "saved", "program",
-                      "options", "figures", "evaluation", "weights", "stall", "signals", "log",
-                      "runs", "begin"],
+                      "options", "figures", "evaluation", "answers", "weights", "stall",
+                      "signals", "log", "runs", "begin"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1600, "pictures": 945, "training": 1830, "tools": 930}
+BUDGETS = {"engine": 1600, "pictures": 945, "training": 1890, "tools": 930}
 
 
 def own_imports(path):
