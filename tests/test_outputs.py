@@ -87,7 +87,8 @@ NUMBERS = ["nan", "inf", "-inf", "1e400", "-1", "99999999999999999999", "x", "0x
 OPTIONS = ["--kernels", "--neurons", "--std", "--bias", "--lrn-alpha", "--lrn-k", "--dropout",
            "--crop", "--share", "--pixel-scale", "--colour-sigma", "-b", "--epochs", "--lr",
            "--patience", "--threshold", "--drops", "--step-epochs", "--momentum", "--wd",
-           "--bias-lr", "--steps", "--seed", "-p", "--save-freq", "--stall-steps", "-j"]
+           "--bias-lr", "--layer-lr", "--steps", "--seed", "-p", "--save-freq", "--stall-steps",
+           "-j"]
 FINE = {("--std", "99999999999999999999"), ("--bias", "99999999999999999999"), ("--bias", "-1"),
         ("--steps", "99999999999999999999"), ("--drops", "99999999999999999999"),
         *((option, "99999999999999999999") for option in (

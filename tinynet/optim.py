@@ -61,8 +61,11 @@ class SGD:
 
     def rate(self, name):
         """The rate at which the parameter of this name learns."""
-        factor = self.bias_lr if _is_bias(name) else 1.0
-        return self.lr * factor * _of_layers(self.rates, name)
+        return self.lr * self.multiple(name)
+
+    def multiple(self, name):
+        """The same as a multiple of lr: 0 for what stands still, whatever lr is."""
+        return (self.bias_lr if _is_bias(name) else 1.0) * _of_layers(self.rates, name)
 
     def decay(self, name):
         """The weight decay of the parameter of this name."""

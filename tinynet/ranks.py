@@ -130,7 +130,7 @@ class Ranks:
     def sum_gradients(self, model):
         """Add up the gradients of the weights that every rank has, those of convolutions: each
         has seen its own pictures. Who had none does not count."""
-        weights = [w for _, w in model.parameters() if w.part is None]
+        weights = [w for _, w in model.parameters() if w.part is None and w.grad is not None]
         if self.size == 1 or not weights:
             return
         with weights[0].device:

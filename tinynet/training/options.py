@@ -147,19 +147,21 @@ def _recipe(sub, *wanted):
                                     "brackets are sections of the paper.")
         names = ["-b"] if field.name == "batch_size" else []
         names.append("--" + field.name.replace("_", "-"))
-        default = field.default
+        by_layer, default = field.name == "layer_lr", field.default
         if isinstance(default, tuple):
-            default = ",".join(map(str, default))
+            default = 1 if by_layer else ",".join(map(str, default))
         about = f"{field.metadata['help']} (paper: {default})"
         if field.type is bool:
             groups[group].add_argument(*names, action=argparse.BooleanOptionalAction, help=about)
             continue
-        kind = {tuple: "words or numbers with commas between", int: "a whole number",
-                float: "a number", str: "a word"}[field.type]
+        kind = "layers with numbers, as in conv1=0.1,fc8=10" if by_layer else {
+            tuple: "words or numbers with commas between", int: "a whole number",
+            float: "a number", str: "a word"}[field.type]
         choices = recipes.CHOICES.get(field.name)
         groups[group].add_argument(
             *names, type=typed(recipes.reader(field), kind), choices=choices, help=about,
-            metavar=None if choices else {tuple: "X,X", int: "N", float: "X"}[field.type])
+            metavar=None if choices else "LAYER=X,..." if by_layer else {
+                tuple: "X,X", int: "N", float: "X"}[field.type])
 
 
 # --- what they mean ---------------------------------------------------------------------

@@ -83,6 +83,10 @@ class Recipe:
     batch_size: int = learning(128, "pictures in a step, over all devices (5)")
     epochs: int = learning(90, "cycles through the training pictures (5)")
     lr: float = learning(0.01, "first learning rate (5)")
+    layer_lr: tuple = learning((1.0,) * 8, "multiples of the rate, of layers that are to learn at "
+                                           "another (5: none), as in conv=0,fc8=10, where conv "
+                                           "means all that begin so; 0: they stand still, and "
+                                           "cost no gradient")
     schedule: str = learning("plateau", "plateau: divide the rate by 10 when the validation "
                                         "error stops improving (5); 2012: when the authors did; "
                                         "dexp: their automatic one; step: every step_epochs; "
@@ -103,6 +107,12 @@ class Recipe:
             return math.inf
         end, of = schedules.COLOUR_ENDS[self.schedule]
         return math.ceil(end * self.epochs / of)
+
+    def rates_of_layers(self):
+        """{"conv1": 0.1, ...}: the layers whose rate is another, as a multiple of it."""
+        rates = dict(zip(LAYERS, self.layer_lr, strict=True))
+        rates["conv6"] = rates["conv5"]
+        return {layer: rate for layer, rate in rates.items() if rate != 1}
 
     def map_sides(self):
         """Pixels on a side of the maps that conv1 makes and that fc6 sees.
@@ -159,6 +169,9 @@ class Recipe:
             numbers = [x for x in value if x != "he"] if name == "std" else [value]
             if not all(0 <= number < math.inf for number in numbers):
                 raise UserError(f"{name} must be at least 0, not {value}")
+        if not all(0 <= rate < math.inf for rate in self.layer_lr) or not any(self.layer_lr):
+            raise UserError("layer_lr takes numbers of at least 0, and one above it: else nothing "
+                            f"learns; not {self.layer_lr}")
         if self.crop > 256:
             raise UserError(f"--crop {self.crop} does not fit into pictures of 256 x 256")
         self.map_sides()
@@ -193,7 +206,7 @@ NEEDS = {"patience": ("schedule", ["plateau"]), "threshold": ("schedule", ["plat
          "lrn_alpha": ("lrn", ["sum", "mean"]), "lrn_k": ("lrn", ["sum", "mean"])}
 MOST = 1 << 20                             # kernels, epochs, ...: what is more is a slip
 AFTER_CONV = "relu", "lrn", "same-map-lrn", "pool"
-LENGTHS = {"kernels": 5, "neurons": 2, "std": 8, "bias": 8}
+LENGTHS = {"kernels": 5, "neurons": 2, "std": 8, "bias": 8, "layer_lr": 8}
 
 RECIPES = {
     "paper": Recipe(),
@@ -261,6 +274,8 @@ def options():
 
 def reader(option):
     """What turns an option's text into its field's value: "12,32" -> (12, 32)."""
+    if option.name == "layer_lr":
+        return _by_layer
     if option.type is not tuple:
         return option.type
     number = type(option.default[0])
@@ -270,6 +285,18 @@ def reader(option):
                      for word in text.split(","))
 
     return numbers
+
+
+def _by_layer(text):
+    """"conv=0,fc8=10" -> a number for each of LAYERS: 0, 0, 0, 0, 0, 1, 1, 10."""
+    found = dict.fromkeys(LAYERS, 1.0)
+    for word in text.split(","):
+        name, _, number = word.partition("=")
+        named = [layer for layer in LAYERS if name and layer.startswith(name)]
+        if not named:
+            raise ValueError(name)
+        found.update(dict.fromkeys(named, float(number)))
+    return tuple(found.values())
 
 
 def _for_all_layers(name, value):

@@ -65,16 +65,20 @@ class Rates:
 
 
 def set_rates(optimizer, recipe, epoch, done):
-    """Set the rates of an optim.SGD for its next step, unless a Plateau keeps them.
+    """Set the rates of an optim.SGD for its next step, but for what a Plateau keeps.
 
-    epoch: epochs that are behind us; done: share of all steps that is, 0 ... 1.
+    epoch: epochs that are behind us; done: share of all steps that is, 0 ... 1. What stands
+    still asks for no gradient: nothing is kept or computed for it, nor for what lies before it.
     """
     schedule = SCHEDULES[recipe.schedule]
+    rates, own = schedule(recipe, epoch, done) if schedule else Rates(), recipe.rates_of_layers()
+    optimizer.rates = {layer: own.get(layer, 1.0) * rates.layers.get(layer, 1.0)
+                       for layer in own | rates.layers}
     if schedule:
-        rates = schedule(recipe, epoch, done)
-        optimizer.rates = rates.layers
         optimizer.lr = recipe.lr * rates.weights
         optimizer.bias_lr = recipe.bias_lr * rates.biases / rates.weights
+    for name, w in optimizer.parameters.items():
+        w.requires_grad = optimizer.multiple(name) > 0
 
 
 def when_the_authors_did(recipe, epoch, done):

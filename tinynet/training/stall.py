@@ -166,8 +166,8 @@ def _relative(optimizer, name):
     w = optimizer.parameters[name]
     xp = device.get_array_module(w.data)
     with w.device:
-        size, step, gradient = (float(xp.linalg.norm(array)) for array in (
-            w.data, optimizer.velocity[name], w.grad))
+        size, step, gradient = (0.0 if array is None else float(xp.linalg.norm(array))
+                                for array in (w.data, optimizer.velocity[name], w.grad))
     return step / (size or 1.0), gradient / (size or 1.0)
 
 
@@ -183,7 +183,7 @@ def remedies(rows, pixels, labels, optimizer, recipe):
         options = better_start(recipe, pixels.std(), row.is_dead)
         if options:
             lines.append(f"start again with {options}: {name} fails first, {row.fault()}")
-    pace = np.median([row.step for row in rows.values()])
+    pace = np.median([row.step for row in rows.values() if row.step or row.gradient] or [0.0])
     if row and row.is_dead:
         lines.append(f"--lr {optimizer.lr / 10:.2g}: units die of steps that are too large, those "
                      f"of {name} first")
