@@ -29,10 +29,8 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
-from tinynet import SGD, Layer, Sequential, Tensor, UserError, no_grad, ops
-from tinynet.pictures import dataset, images, packed, patterns
+from tinynet import SGD, Layer, Sequential, Tensor, UserError, ops
+from tinynet.pictures import dataset, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
 from tinynet.progress import say, shown
@@ -50,6 +48,7 @@ from tinynet.training.schedules import set_rates
 from tinynet.training.stall import diagnosis
 
 PATTERNS = Path("data", "patterns")
+FEW = 300                  # pictures
 
 
 # --- the net ----------------------------------------------------------------------------
@@ -279,17 +278,13 @@ def test(args):
 
 
 def predict(args):
-    """Print the five most probable classes of each picture."""
-    saved = Saved.of_alexnet(args.checkpoint)
+    """Print the most probable classes of pictures, and of all pictures in folders."""
+    saved, pictures = Saved.of_alexnet(args.checkpoint), dataset.files(args.images)
     model, prepare = load(saved, args.device)
-
-    def probabilities(path):
-        image = np.empty((1, prepare.crop, prepare.crop, 3), np.float32)
-        prepare.for_testing(images.read(path), image[0])
-        with no_grad():
-            return ops.softmax(model(Tensor(image, model.devices[0]))).numpy()[0]
-
-    return answers.predict(args, saved, probabilities)
+    # Beside a GPU processes read, which take a second to begin: not for a few pictures.
+    place = model.devices[0] if len(pictures) > FEW else None
+    loader = Loader(pictures, prepare, args.batch_size, args.workers, place, tells=False)
+    return answers.predict(args, saved, model, loader)
 
 
 def export(args):

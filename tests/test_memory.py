@@ -185,8 +185,9 @@ def test_other_errors_of_these_kinds_stay_what_they_are(error):
 
 
 @pytest.mark.parametrize("command, less", [
-    ("train x", ""), ("predict a b", ""), ("export a b", ""), ("doctor", ""),
-    ("test a", "a smaller --batch-size, "), ("bench --input", "a smaller --batch-size, "),
+    ("train x", ""), ("export a b", ""), ("doctor", ""),
+    ("predict a b", "a smaller --batch-size, "), ("test a", "a smaller --batch-size, "),
+    ("bench --input", "a smaller --batch-size, "),
     ("show", "smaller --classes, --kernels and --neurons, ")])
 def test_what_is_advised_is_an_option_of_the_command(command, less):
     args = alexnet.parser().parse_args(command.split())

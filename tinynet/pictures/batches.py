@@ -44,17 +44,18 @@ class Loader:
     processes beside a GPU. device: where the images are to be; a GPU crops them itself, of one
     epoch at a time. ranks: each reads the pictures of its own lanes. ahead: how many batches are
     in the making while one is used. Files that cannot be read are left out of their batch, named
-    once on stderr, and kept in `skipped`. Raises UserError when nothing at all can be read.
+    once on stderr, and kept in `skipped`, {index: why}. Raises UserError when nothing at all can
+    be read. tells: False for who looks into `skipped` himself: then nothing is said or raised.
     """
 
     def __init__(self, pictures, prepare, batch_size, workers=2, device=None, ranks=ALONE,
-                 ahead=2):
+                 ahead=2, tells=True):
         if batch_size < 1 or workers < 1:
             raise UserError("the batch size and the number of workers must be at least 1, "
                             f"not {batch_size} and {workers}")
         self.pictures, self.prepare = pictures, prepare
         self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
-        self.skipped, self.ranks = set(), ranks
+        self.skipped, self.tells, self.ranks = {}, tells, ranks
         self.place = (upload.Gpu(pictures, prepare, workers, device, batch_size, ahead + 2)
                       if device and device.is_gpu else upload.Host(pictures, prepare, workers))
 
@@ -99,7 +100,7 @@ class Loader:
                 batch = self._finish(*making.popleft())
                 if len(batch.labels):
                     yield batch
-        if len(self.skipped) == len(self.pictures):
+        if self.tells and len(self.skipped) == len(self.pictures):
             raise UserError(f"none of the pictures in {self.pictures.root} can be read")
 
     def _finish(self, end, indices, batch, jobs):
@@ -111,8 +112,9 @@ class Loader:
         for place, problem in itertools.chain(*self.ranks.agree(broken)):
             whole[place] = False
             if indices[place] not in self.skipped:
-                self.skipped.add(indices[place])
-                warn(f"skipped: {problem}")
+                self.skipped[int(indices[place])] = problem
+                if self.tells:
+                    warn(f"skipped: {problem}")
         lanes = [int(whole[i:j].sum()) for i, j in itertools.pairwise(edges(len(indices)))]
         out, indices = self.place.finish(batch, whole[own]), indices[whole]
         return Batch(out, self.pictures.labels[indices], indices, end, waited, lanes)

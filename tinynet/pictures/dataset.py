@@ -97,6 +97,41 @@ def image_folder(folder, split, classes=None):
                     classes, {name: described[name] for name in classes if name in described})
 
 
+def files(words):
+    """The pictures that words of a command line mean, without labels: Pictures.
+
+    A file is itself, whatever its name. A folder is all pictures in it and in the folders within,
+    however deep, in sorted order; what else is there is left out and told on stderr. Links to
+    folders are not followed: they may lead in a circle. Raises UserError if there is no picture,
+    OSError for a folder that cannot be read.
+    """
+    def cannot(error):
+        raise error
+
+    paths = []
+    for word in words:
+        if not os.path.isdir(word):
+            paths.append(word)
+            continue
+        left_out, others = Counter(), []
+        for folder, inside, names in os.walk(word, onerror=cannot):
+            inside[:] = sorted(name for name in inside if not name.startswith("."))
+            links = [name for name in inside if os.path.islink(os.path.join(folder, name))]
+            left_out.update("links to folders" for _ in links)
+            for name in sorted(name for name in names if not name.startswith(".")):
+                if is_picture(name):
+                    paths.append(os.path.join(folder, name))
+                else:
+                    left_out[_kind(name)] += 1
+                    others.append(name)
+            others += links
+        _tell(word, left_out, others)
+    if not paths:
+        raise UserError(f"{_first(words)}: there is no picture in it; what is read ends in "
+                        + " ".join(sorted(ENDINGS)))
+    return Pictures(words[0], paths, np.zeros(len(paths), int), [])
+
+
 def class_folders(root):
     """The names of the pictures in root/<class>/: {class: [name, ...]}, all in sorted order.
 
@@ -117,15 +152,21 @@ def class_folders(root):
             left_out["beside the folders of classes"] += 1
     if no_files:
         left_out[f"that are no regular files ({_first(no_files)})"] = len(no_files)
-    if left_out:
-        kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
-        warn(f"{root}: {left_out.total():,} files are left out: "
-             + ", ".join(f"{count:,} {kind}" for kind, count in kinds))
-    if left_out[".heic"]:
-        warn("ImageMagick makes JPEGs of .heic: magick mogrify -format jpg *.heic")
+    _tell(root, left_out)
     if empty:
         warn(f"{root}: folders without pictures are no classes: {', '.join(empty)}")
     return found
+
+
+def _tell(root, left_out, names=()):
+    """Say how many files of which kind (a Counter) are left out, and of some their names."""
+    if left_out:
+        kinds = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+        warn(f"{root}: {left_out.total():,} files are left out: "
+             + ", ".join(f"{count:,} {kind}" for kind, count in kinds)
+             + (f" ({_first(names)})" if names else ""))
+    if left_out[".heic"]:
+        warn("ImageMagick makes JPEGs of .heic: magick mogrify -format jpg *.heic")
 
 
 def _pictures_in(folder, left_out, no_files):
@@ -141,8 +182,12 @@ def _pictures_in(folder, left_out, no_files):
             for _, _, files in os.walk(entry):
                 left_out.update("in folders within a class" for _ in files)
         else:
-            left_out[os.path.splitext(entry.name)[1].lower() or "without an ending"] += 1
+            left_out[_kind(entry.name)] += 1
     return sorted(names)
+
+
+def _kind(name):
+    return os.path.splitext(name)[1].lower() or "without an ending"
 
 
 def _visible(folder):

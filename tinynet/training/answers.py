@@ -1,8 +1,12 @@
 """What is a trained net asked, and what does it answer?"""
+import json
+import sys
 from textwrap import fill
 
 import numpy as np
 
+from .. import ops
+from ..device import to_host
 from ..errors import UserError
 from ..progress import printable, shown, warn
 from . import evaluation, options
@@ -67,21 +71,51 @@ def test(args, nets, pictures, opened):
 # --- on pictures of anything ----------------------------------------------------------------
 
 
-def predict(args, saved, probabilities):
-    """Print the five most probable classes of each picture: the exit status.
+def predict(args, saved, model, loader):
+    """Print the most probable classes of each picture of a loader: the exit status, 1 if there
+    are files that cannot be read. loader: tells nothing of those itself.
 
-    probabilities: a function of a path. It raises UserError for a file that is no picture.
+    With --json each line is an object: {"file": path, "labels": [{"label": class, "words": what
+    it is, "probability": p}, ...]}, or {"file": path, "error": why}.
     """
-    status = 0
+    paths, status, told = loader.pictures.paths, 0, 0
     if len(saved.classes) <= 10:
         warn(fill(f"this net knows {', '.join(saved.classes)} and nothing else", 79))
-    for path in args.images:
-        try:
-            seen = probabilities(path)
-        except UserError as error:
-            warn(f"{program_name()}: error: {error}")
-            status = 1
-            continue
-        lines = evaluation.five_best(seen, saved.classes, saved.words)
-        print(printable("\n".join([path, *lines])))
+
+    def tell(end, said=()):
+        nonlocal status, told
+        for index in range(told, end):
+            labels = list(best(said[index], saved, args.top)) if index in said else None
+            why = loader.skipped.get(index, f"{paths[index]}: the net says nothing finite of it")
+            status = status if labels else 1
+            if args.json:
+                answer = {"labels": labels} if labels else {"error": why}
+                print(json.dumps({"file": paths[index], **answer}))
+            elif labels:
+                print(printable(paths[index]), *map(in_line, labels), sep="\n")
+            else:
+                warn(f"{program_name()}: error: {why}")
+        told = end
+        sys.stdout.flush()                 # for who reads what we print
+
+    # Lines that scroll by show how it goes; a bar between them would not. Nor for one batch.
+    what = "predicting" if len(loader) > 1 and not sys.stdout.isatty() else None
+    for batch, logits in evaluation.answers(model, loader, model.devices[0], args.views, what):
+        shares = np.exp(ops.log_softmax(to_host(logits.data)))
+        tell(batch.end, dict(zip(batch.indices.tolist(), shares, strict=True)))
+    tell(len(paths))                       # a last batch of which nothing can be read
+    if loader.skipped and len(paths) > 1:
+        warn(f"{len(loader.skipped):,} of {len(paths):,} pictures cannot be read")
     return status
+
+
+def best(shares, saved, count):
+    """The most probable classes of a picture, a dict each; none if a share is no number."""
+    for label in np.argsort(-shares, kind="stable")[:count] if np.isfinite(shares).all() else ():
+        name = saved.classes[label]
+        yield dict(label=name, words=saved.words.get(name, ""),
+                   probability=round(float(shares[label]), 6))
+
+
+def in_line(label):
+    return printable(f"  {label['probability']:6.1%}  {label['label']}  {label['words']}").rstrip()

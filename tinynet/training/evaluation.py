@@ -4,6 +4,7 @@ Several nets together say the mean of their probabilities, perhaps a weighted on
 had a tool that looked for the weights on a validation set, and so does `search`.
 """
 import time
+from contextlib import nullcontext
 
 import numpy as np
 
@@ -98,13 +99,6 @@ def pace(seen):
     return pace
 
 
-def five_best(probabilities, classes, words):
-    """The five most probable classes of a picture, a line each. words: what classes are."""
-    for label in np.argsort(-probabilities, kind="stable")[:5]:
-        name = classes[label]
-        yield f"  {probabilities[label]:6.1%}  {name}  {words.get(name, '')}".rstrip()
-
-
 def save(path, probabilities, labels, classes, names):
     """Write what a net says of every picture to an .npz file."""
     with replacing(path) as file:
@@ -114,15 +108,15 @@ def save(path, probabilities, labels, classes, names):
 # --- the loop over pictures to test with --------------------------------------------------
 
 
-def answers(model, loader, device, views=1):
+def answers(model, loader, device, views=1, what="testing"):
     """What a net says of every batch of a loader: yields (batch, logits), logits a tensor.
 
     model: is put into test mode. device: where its first layer lives. views: how many views
     of each picture the loader gives; of several, the logits are the logarithms of their mean
-    probabilities.
+    probabilities. what: the bar is called, None: no bar.
     """
     model.eval()
-    with bar(len(loader), "testing") as progress:
+    with bar(len(loader), what) if what else nullcontext() as progress:
         for batch in loader.testing(views):
             with no_grad(), getattr(model, "ranks", ALONE).batch(batch.lanes):
                 images = Tensor(batch.images, device)
@@ -131,7 +125,8 @@ def answers(model, loader, device, views=1):
                 with logits.device:
                     logits = Tensor(mean_over_views(logits.data, views), logits.device)
             yield batch, logits
-            progress.update()
+            if what:
+                progress.update()
 
 
 def evaluate(model, loader, device, views=1, interrupted=False):

@@ -10,7 +10,7 @@ from . import saved as checkpoints
 from .program import SEED, Parser, at_least, program_name, typed
 
 # What takes less memory, of what a command has options for.
-LESS = {"test": "a smaller --batch-size, ", "bench": "a smaller --batch-size, ",
+LESS = {**dict.fromkeys(("test", "predict", "bench"), "a smaller --batch-size, "),
         "show": "smaller --classes, --kernels and --neurons, "}
 
 # --- the options of alexnet.py --------------------------------------------------------------
@@ -80,18 +80,21 @@ def _test(sub, patterns):
     sub.add_argument("--save-probs", metavar="FILE",
                      help="write probabilities, labels, classes and names of the pictures to "
                           "an .npz file")
-    sub.add_argument("--views", type=int, choices=(1, 10), default=1,
-                     help="1: the central crop; 10: corners, centre and their mirror images, "
-                          "as the paper reports its errors (4.1) (default: %(default)s)")
-    sub.add_argument("-b", "--batch-size", type=at_least(1), default=32, metavar="N",
-                     help="pictures at a time (default: %(default)s)")
-    _workers(sub)
+    _asking(sub)
 
 
 def _predict(sub, patterns):
-    sub.epilog = "example:\n  alexnet.py predict runs/paper/best.npz cat.jpg dog.jpg"
+    sub.epilog = ("examples:\n  alexnet.py predict runs/paper/best.npz cat.jpg dog.jpg\n"
+                  "  alexnet.py predict runs/paper/best.npz DIR --json --top 1 > answers.jsonl")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
-    sub.add_argument("images", nargs="+", metavar="IMAGE", help="a picture file")
+    sub.add_argument("images", nargs="+", metavar="IMAGE|DIR",
+                     help="a picture file, or a folder: all pictures in it, however deep")
+    sub.add_argument("--top", type=at_least(1), default=5, metavar="K",
+                     help="how many classes of each are printed (default: %(default)s)")
+    sub.add_argument("--json", action="store_true",
+                     help="print a JSON object for each picture, a line each: file and labels "
+                          "with probabilities, or error")
+    _asking(sub)
 
 
 def _export(sub, patterns):
@@ -124,6 +127,15 @@ def _bench(sub, patterns):
 
 ADD = {"train": _train, "test": _test, "predict": _predict, "export": _export, "show": _show,
        "bench": _bench, "doctor": lambda sub, patterns: None}
+
+
+def _asking(sub):
+    sub.add_argument("--views", type=int, choices=(1, 10), default=1,
+                     help="1: the central crop; 10: corners, centre and their mirror images, "
+                          "as the paper reports its errors (4.1) (default: %(default)s)")
+    sub.add_argument("-b", "--batch-size", type=at_least(1), default=32, metavar="N",
+                     help="pictures at a time (default: %(default)s)")
+    _workers(sub)
 
 
 def _workers(sub):

@@ -1,0 +1,180 @@
+"""What a net says of pictures: few or many, good and broken, for people and for programs."""
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from command_line import ended, is_clean_error, started
+from tinynet.pictures import dataset, patterns
+from tinynet.training import evaluation
+
+pytestmark = pytest.mark.usefixtures("alarm")
+CPU = "--device", "cpu"
+
+
+def objects(done):
+    return [json.loads(line) for line in done.out.splitlines()]
+
+
+@pytest.fixture
+def album(data, tmp_path):
+    """Seven pictures in three folders, two of them broken, and some files that are none."""
+    good = sorted((data / "val").glob("*/0000.jpg"))[:5]
+    for name, picture in zip(("b.jpg", "a.JPEG", "in/c.jpg", "in/deep/d.jpg", "in/deep/e.jpg"),
+                             good, strict=True):
+        (tmp_path / "album" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(picture, tmp_path / "album" / name)
+    for name in "bad.jpg", "in/bad.png":
+        (tmp_path / "album" / name).write_bytes(good[0].read_bytes()[:700])
+    (tmp_path / "album" / ".trash").mkdir()
+    shutil.copy(good[0], tmp_path / "album" / ".trash" / "old.jpg")
+    for name in "notes.txt", "in/film.mov", "in/.hidden.jpg":
+        (tmp_path / "album" / name).write_text("no picture")
+    os.symlink(tmp_path / "album", tmp_path / "album" / "circle")
+    return tmp_path / "album"
+
+
+NAMES = ["a.JPEG", "b.jpg", "bad.jpg", "in/bad.png", "in/c.jpg", "in/deep/d.jpg", "in/deep/e.jpg"]
+
+
+# --- folders ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("batch", [1, 2, 32])
+def test_a_folder_is_all_pictures_in_it_however_deep(run, trained, album, batch):
+    done = run("predict", trained.folder, album, "--json", "-b", batch, *CPU)
+    assert [one["file"] for one in objects(done)] == [f"{album}/{name}" for name in NAMES]
+    assert f"{album}: 3 files are left out: 1 .mov, 1 .txt, 1 links to folders" in done.err
+    for name in "notes.txt", "film.mov", "circle":
+        assert name in done.err
+    assert "hidden" not in done.err
+
+
+def test_a_broken_picture_stops_no_other_and_the_exit_status_says_so(run, trained, album):
+    done = run("predict", trained.folder, album, *CPU)
+    assert done.code == 1 and "Traceback" not in done.err
+    assert done.err.count("alexnet.py: error: ") == 2
+    assert "bad.jpg: not a readable picture" in done.err
+    assert "2 of 7 pictures cannot be read" in done.err
+    said = [line for line in done.out.splitlines() if not line.startswith("  ")]
+    assert said == [f"{album}/{name}" for name in NAMES if "bad" not in name]
+    for name in "bad.jpg", "in/bad.png":
+        (album / name).unlink()
+    done = run("predict", trained.folder, album, *CPU)
+    assert done.code == 0 and "cannot be read" not in done.err
+
+
+def test_a_file_that_is_named_is_tried_whatever_it_is_called(run, trained, album):
+    os.rename(album / "b.jpg", album / "b.picture")
+    done = run("predict", trained.folder, album / "b.picture", album / "notes.txt", *CPU)
+    assert done.code == 1 and done.out.startswith(f"{album}/b.picture\n")
+    assert "notes.txt: not a readable picture" in done.err
+
+
+def test_a_folder_without_pictures_is_an_error_that_says_what_is_read(run, trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run("predict", trained.folder, tmp_path / "empty", *CPU)
+    assert is_clean_error(done, "empty: there is no picture in it", ".jpg", ".webp")
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(run, trained, album, monkeypatch):
+    def walk(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", str(album / "in")))
+
+    monkeypatch.setattr(dataset.os, "walk", walk)
+    assert is_clean_error(run("predict", trained.folder, album, *CPU), "in: Permission denied")
+
+
+# --- what is said -----------------------------------------------------------------------
+
+
+def test_json_is_an_object_a_line_for_good_and_broken_pictures_in_order(run, trained, album):
+    done = run("predict", trained.folder, album, "--json", "-b", 2, *CPU)
+    assert done.code == 1 and "not a readable" not in done.err
+    for one in objects(done):
+        if "bad" in one["file"]:
+            assert one.keys() == {"file", "error"} and "not a readable picture" in one["error"]
+            continue
+        assert one.keys() == {"file", "labels"} and len(one["labels"]) == 5
+        shares = [label["probability"] for label in one["labels"]]
+        assert shares == sorted(shares, reverse=True) and 0.5 < sum(shares) <= 1.00001
+        assert {label["label"] for label in one["labels"]} <= set(patterns.CLASSES)
+
+
+def test_broken_pictures_only_are_told_one_by_one(run, trained, album):
+    done = run("predict", trained.folder, album / "bad.jpg", album / "in/bad.png", "--json", *CPU)
+    assert done.code == 1 and ["error" in one for one in objects(done)] == [True, True]
+    done = run("predict", trained.folder, album / "bad.jpg", *CPU)
+    assert is_clean_error(done, "bad.jpg: not a readable picture") and done.out == ""
+    assert "cannot be read" not in done.err            # of one it is said already
+
+
+@pytest.mark.parametrize("top", [1, 3, 99])
+def test_so_many_classes_are_told_as_are_asked_for(run, trained, album, top):
+    words = "predict", trained.folder, album / "a.JPEG", "--top", top, *CPU
+    assert len(objects(run(*words, "--json"))[0]["labels"]) == min(top, 10)
+    assert run(*words).out.count("%") == min(top, 10)
+
+
+def test_a_picture_is_answered_alike_alone_and_among_others(run, trained, album):
+    together = {one["file"]: one for one in objects(run(
+        "predict", trained.folder, album, "--json", "-j", 3, *CPU))}
+    for name in "a.JPEG", "in/deep/e.jpg":
+        alone, = objects(run("predict", trained.folder, album / name, "--json", *CPU))
+        both = alone["labels"], together[alone["file"]]["labels"]
+        assert [one["label"] for one in both[0]] == [one["label"] for one in both[1]]
+        assert [one["probability"] for one in both[0]] == pytest.approx(
+            [one["probability"] for one in both[1]], abs=2e-6)
+
+
+@pytest.mark.parametrize("views", [1, 10])
+def test_the_probabilities_are_those_that_test_saves(run, trained, data, tmp_path, views):
+    run("test", trained.folder, data, "--views", views, "--save-probs", tmp_path / "p.npz", *CPU)
+    done = run("predict", trained.folder, data / "val", "--views", views, "--top", 10, "--json",
+               *CPU)
+    with np.load(tmp_path / "p.npz") as saved:
+        rows = dict(zip(saved["names"], saved["probabilities"], strict=True))
+        classes = saved["classes"].tolist()
+    assert len(objects(done)) == len(rows) == 10
+    for one in objects(done):
+        row = rows[os.path.relpath(one["file"], data / "val")]
+        for label in one["labels"]:
+            assert label["probability"] == pytest.approx(row[classes.index(label["label"])],
+                                                         abs=2e-6)
+
+
+def test_an_answer_that_is_no_number_is_an_error(run, trained, album, monkeypatch):
+    def nothing(model, loader, *how):
+        for batch in loader.testing():
+            yield batch, evaluation.Tensor(np.full((len(batch.labels), 10), np.nan, np.float32))
+
+    monkeypatch.setattr(evaluation, "answers", nothing)
+    done = run("predict", trained.folder, album / "a.JPEG", "--json", *CPU)
+    assert done.code == 1 and "nothing finite" in objects(done)[0]["error"]
+
+
+def test_names_that_are_no_text_are_json_all_the_same(trained, album):
+    name = os.fsdecode(b"\xff\n.jpg")
+    shutil.copy(album / "a.JPEG", album / name)
+    done = ended(started("predict", trained.folder, album / name, "--json", *CPU))
+    assert done.code == 0 and json.loads(done.out)["file"] == str(album / name)
+
+
+# --- how a photograph was held ----------------------------------------------------------
+
+
+def test_a_turned_photograph_is_answered_as_its_upright_self(run, trained, data, tmp_path):
+    """As it is packed, and as it is trained on: both read by the same function."""
+    upright = Image.open(next((data / "val").glob("rays/*.jpg")))
+    upright = upright.resize((300, 280))
+    exif = Image.Exif()
+    exif[0x112] = 6                                    # turn it to the right to see it upright
+    upright.save(tmp_path / "upright.png")
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "held.png", exif=exif)
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "lost.png")
+    held, lost, plain = (one["labels"] for one in objects(run(
+        "predict", trained.folder, tmp_path, "--json", "-b", 1, *CPU)))
+    assert held == plain != lost
