@@ -1,15 +1,17 @@
 """What a net says of pictures: few or many, good and broken, for people and for programs."""
 import json
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from command_line import ended, is_clean_error, started
+from command_line import ended, is_clean_error, numbers, started
 from tinynet.pictures import dataset, patterns
 from tinynet.training import evaluation
+from tinynet.training.saved import Saved
 
 pytestmark = pytest.mark.usefixtures("alarm")
 CPU = "--device", "cpu"
@@ -178,3 +180,38 @@ def test_a_turned_photograph_is_answered_as_its_upright_self(run, trained, data,
     held, lost, plain = (one["labels"] for one in objects(run(
         "predict", trained.folder, tmp_path, "--json", "-b", 1, *CPU)))
     assert held == plain != lost
+
+
+# --- test --per-class -------------------------------------------------------------------
+
+
+def test_the_error_of_each_class_is_told_worst_first_with_what_is_said_instead():
+    logs = np.log([[0.6, 0.3, 0.1], [0.5, 0.3, 0.2], [0.4, 0.4, 0.2],          # of a: a tie
+                   [0.7, 0.2, 0.1], [0.4, 0.3, 0.3], [0.4, 0.4, 0.2],          # of b: a tie
+                   [0.1, 0.1, 0.8]])                                           # of c
+    lines = list(evaluation.by_class(logs, np.array([0, 0, 0, 1, 1, 1, 2]), list("abcd"),
+                                     {"b": "bee, insect"}))[1:]
+    assert lines == ["  100.0%     3 of 3     b bee  a (3)",
+                     "   33.3%     1 of 3     a      b bee (1)", "    0.0%     0 of 1     c"]
+
+
+def test_per_class_adds_up_to_the_error_that_is_told(run, trained, data):
+    done = run("test", trained.folder, data, "--per-class", *CPU)
+    total, = numbers(r"error (\d+\.\d)%", done.out)
+    rows = re.findall(r"^ +(\d+\.\d)% +(\d+) of (\d+) +(\w+)(?: +(\w+) \((\d+)\))?$", done.out,
+                      re.MULTILINE)
+    assert {row[3] for row in rows} == set(Saved.read(trained.folder).classes)
+    wrong, count = (sum(int(row[i]) for row in rows) for i in (1, 2))
+    assert count == 10 and 100 * wrong / count == pytest.approx(total)
+    errors = [float(row[0]) for row in rows]
+    assert errors == sorted(errors, reverse=True)
+    assert all((int(row[1]) > 0) == bool(row[4]) and row[4] != row[3] for row in rows)
+    assert "error of each class" not in run("test", trained.folder, data, *CPU).out
+
+
+def test_per_class_of_several_nets_is_that_of_their_mean(run, trained, data, tmp_path):
+    best, last = trained.folder / "best.npz", trained.folder / "last.npz"
+    first = run("test", best, data, "--per-class", *CPU).out
+    table = first[first.index("error of each class"):]
+    both = run("test", best, last, data, "--weights", "1,0", "--per-class", *CPU).out
+    assert both.endswith(table)

@@ -61,6 +61,9 @@ def test(args, nets, pictures, opened):
     shares = options.weights_of_nets(args.weights, len(nets))
     mean, lines = evaluation.together(np.stack(logs), labels, shares)
     print(*lines, sep="\n")
+    if args.per_class:
+        lines = evaluation.by_class(mean, labels, classes, nets[0].words)
+        print(printable("\n".join(lines)))
     if args.save_probs:
         names = [pictures.name(index) for index in indices]
         evaluation.save(args.save_probs, np.exp(mean), labels, classes, names)

@@ -175,6 +175,30 @@ def result(logs, labels):
                 top5_error=wrong(logs, labels, min(5, logs.shape[1])) / len(labels))
 
 
+def by_class(logs, labels, classes, words):
+    """Lines that say the error of each class, worst first, and what its pictures are called most
+    often instead.
+
+    logs: log probabilities (N, classes). labels (N,). classes: their names; words: what they are.
+    A class without pictures has no line.
+    """
+    above, instead = classes_above(logs, labels), logs.copy()
+    instead[np.arange(len(labels)), labels] = -np.inf
+    called = np.zeros((len(classes), len(classes)), int)
+    np.add.at(called, (labels, instead.argmax(axis=1)), above > 0)
+    pictures, wrong = np.bincount(labels, minlength=len(classes)), called.sum(axis=1)
+    error = wrong / np.maximum(pictures, 1)
+    names = [f"{name} {words.get(name, '').partition(',')[0]}".strip() for name in classes]
+    widest = min(max(map(len, names)), 28)
+    yield "error of each class, worst first, and what it is most often called instead:"
+    for label in np.argsort(-error, kind="stable"):
+        if pictures[label]:
+            other = called[label].argmax()
+            most = f"  {names[other]} ({called[label, other]})" if wrong[label] else ""
+            yield (f"  {error[label]:6.1%} {wrong[label]:5} of {pictures[label]:<5} "
+                   f"{names[label]:{widest}}{most}").rstrip()
+
+
 def together(logs, labels, weights):
     """What several nets say together: the log of their mean probability (N, classes), and lines
     of text about it.

@@ -80,6 +80,9 @@ def _test(sub, patterns):
     sub.add_argument("--save-probs", metavar="FILE",
                      help="write probabilities, labels, classes and names of the pictures to "
                           "an .npz file")
+    sub.add_argument("--per-class", action="store_true",
+                     help="print the error of each class, the worst first, and what its pictures "
+                          "are called instead")
     _asking(sub)
 
 
