@@ -149,12 +149,14 @@ def test_a_safetensors_file_is_as_its_header_says(tmp_path, header, word):
     assert word in str(error.value) and "net.safetensors" in str(error.value)
 
 
-@pytest.mark.parametrize("classes", ["cat", "[1]", "{}", DEEP], ids=lambda text: text[:5])
-def test_the_classes_of_a_safetensors_file_are_a_list_of_names(run, data, half, tmp_path, classes):
+@pytest.mark.parametrize("name, text", [
+    *(("classes", text) for text in ("cat", "[1]", "{}", DEEP)), ("recipe", "[]"),
+    ("recipe", DEEP)], ids=lambda text: text[:7])
+def test_what_a_safetensors_file_tells_of_its_net_is_looked_at(run, data, tmp_path, name, text):
     weights.save_safetensors(tmp_path / "net.safetensors", {"fc8.bias": np.zeros(10)},
-                             {"classes": classes})
+                             {name: text})
     assert is_clean_error(run("train", data, *SMALL, "--output-dir", tmp_path / "run",
-                              "--init-from", tmp_path / "net.safetensors"), "classes")
+                              "--init-from", tmp_path / "net.safetensors"), name)
 
 
 def test_numbers_of_a_safetensors_file_are_finite(tmp_path):

@@ -121,6 +121,21 @@ def test_the_rate_is_not_judged_by_layers_that_stand_still():
     assert not [line for line in lines if "the median layer" in line], lines
 
 
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_weights_that_were_learned_for_another_computation_are_told(
+        run, data, trained, tmp_path, ending):
+    """conv1 of a net that saw pixels / 64 would see numbers 64 times as large, without a word."""
+    path = trained.folder / "best.npz"
+    if ending == ".safetensors":
+        path = tmp_path / "net.safetensors"
+        run("export", trained.folder, path)
+    words = ["train", data, *SMALL, "--init-from", path, "--steps", 1, "--output-dir"]
+    assert "but they were" not in run(*words, tmp_path / "same", "--wd", 0, "--dropout", 0).out
+    out = run(*words, tmp_path / "other", "--pixel-scale", 1, "--lrn", "none").out
+    assert "but they were learned with pixel_scale 0.015625, not 1.0: is that meant?" in out
+    assert "but they were learned with lrn sum, not none" in out and out.count("but they") == 2
+
+
 @pytest.mark.parametrize("text", ["conv1", "conv7=1", "=1", "conv1=x", "conv1=1,", "0.1"])
 def test_what_names_no_layer_or_number_is_refused(run, data, text):
     done = run("train", data, "--layer-lr", text)

@@ -93,7 +93,7 @@ def test_the_last_layer_is_copied_only_between_the_same_classes(run, data, nets,
     model, _ = alexnet.load(Saved.read(nets[0]), "cpu")
     before = model.fc8.W.data
     model.fc8.W.data = np.zeros_like(before)
-    copy_weights(nets[0], model, some)
+    copy_weights(nets[0], model, some, alexnet.recipes.RECIPES["paper"])
     assert not model.fc8.W.data.any()
 
 
@@ -101,7 +101,7 @@ def test_a_net_of_other_sizes_gives_nothing_to_start_from(nets):
     recipe = alexnet.recipes.RECIPES["quickstart"].changed({"towers": 1, "crop": 67})
     cpu = two_devices("cpu")
     with pytest.raises(UserError, match="no layer of the sizes of this net"):
-        copy_weights(nets[0], alexnet.build(6, cpu, recipe), [])
+        copy_weights(nets[0], alexnet.build(6, cpu, recipe), [], recipe)
 
 
 def test_a_net_goes_out_as_safetensors_and_comes_back(run, data, nets, tmp_path):

@@ -31,5 +31,5 @@ def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
     if saved:
         run.restore(saved, lr=options.rate_to_go_on_with(args, saved))
     elif args.init_from:
-        say("\n".join(weights.copy_weights(args.init_from, model, about.classes)))
+        say("\n".join(weights.copy_weights(args.init_from, model, about.classes, recipe)))
     return run

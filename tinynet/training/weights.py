@@ -9,6 +9,7 @@ mean_image (3, 256, 256), which is no weight, and the entry "preprocessing" of t
 """
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,9 @@ from ..split import layer_of
 from ..store import Checkpoint, replacing
 from .program import os_error
 
+# Fields of a recipe that have no weights and change what all layers after them see.
+COMPUTED = ("pixel_scale", "lrn", "lrn_alpha", "lrn_k", "after_conv1", "after_conv2", "pool",
+            "dropout_kind")
 DTYPES = {"F32": np.float32, "F64": np.float64, "F16": np.float16}
 
 
@@ -66,21 +70,24 @@ def whole_layers(model, read=lambda parameter: parameter.data):
 # --- in ---------------------------------------------------------------------------------
 
 
-def copy_weights(path, model, classes):
+def copy_weights(path, model, classes, recipe):
     """Start from another net where it has layers of the same sizes: lines that say which.
 
     path: a checkpoint or a .safetensors file. classes: the names that the model answers with;
     fc8 is copied only from a net with the same. (Paper, section 6: nets with an asterisk were
-    trained on more classes before.) Raises UserError if nothing fits.
+    trained on more classes before.) recipe: of the model; where the other net computed otherwise
+    what its weights were learned for, the lines say so. Raises UserError if nothing fits.
     """
     if Path(path).suffix == ".safetensors":
         layers, about = load_safetensors(path)
         found = split_layers(layers, model)
-        theirs = _classes(path, about.get("classes", "null"))
+        about = {name: _from_json(path, name, about.get(name, "null"))
+                 for name in ("classes", "recipe")}
     else:
         file = Checkpoint(path)                        # of a run, or of a net's save()
-        found, theirs = file.arrays("weights/"), file.meta.get("classes")
-        schema.check(theirs, (None, [str]), f"{shown(path)}: classes")
+        found, about = file.arrays("weights/"), file.meta
+    schema.check(about, {"classes": (None, [str]), "recipe": (None, {str: object})}, shown(path))
+    theirs, before = about.get("classes"), about.get("recipe") or {}
     if theirs not in (None, classes):                  # then fc8 answers another question
         found = {name: array for name, array in found.items() if not name.startswith("fc8.")}
     parameters = dict(model.parameters())
@@ -99,18 +106,19 @@ def copy_weights(path, model, classes):
             raise UserError(f"{shown(path)}: {name} has numbers that are too large for float32")
         w = parameters[name]
         w.data = w.device.put(first if w.part is None else first[..., w.part])
+    own = json.loads(json.dumps(asdict(recipe)))       # tuples become lists
     return [f"first weights from {shown(path)}:"] + [
-        f"  {layer:6} {'copied' if layer in copied else 'drawn anew'}" for layer in layers]
+        f"  {layer:6} {'copied' if layer in copied else 'drawn anew'}" for layer in layers] + [
+        f"  but they were learned with {name} {before[name]}, not {own[name]}: is that meant?"
+        for name in COMPUTED if before.get(name, own[name]) != own[name]]
 
 
-def _classes(path, text):
-    """The names of the classes that a .safetensors file tells, or None."""
+def _from_json(path, name, text):
+    """What a .safetensors file tells by this name, or None."""
     try:
-        classes = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{shown(path)}: its classes are no JSON ({error})") from error
-    schema.check(classes, (None, [str]), f"{shown(path)}: classes")
-    return classes
+        raise UserError(f"{shown(path)}: its {name} is no JSON ({error})") from error
 
 
 def split_layers(layers, model):
