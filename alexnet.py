@@ -3,7 +3,7 @@
     python alexnet.py train                         learn from drawn patterns
     python alexnet.py train DIR --device gpu0,gpu1  learn from DIR/train/*/*
     python alexnet.py test runs/paper/best.npz DIR  error on DIR/val/*/*
-    python alexnet.py predict runs/paper/best.npz cat.jpg
+    python alexnet.py predict runs/paper/best.npz cat.jpg DIR
     python alexnet.py show --device cpu0,cpu1       layers, what crosses where
     python alexnet.py bench                         how fast it is, and could be
     python alexnet.py doctor                        what is broken here

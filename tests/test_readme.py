@@ -16,12 +16,15 @@ from tinynet.store import Checkpoint
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+FINE_TUNING = (ROOT / "examples" / "FINE_TUNING.md").read_text(encoding="utf-8")
 
 
-def commands():
-    return [line.partition("#")[0].strip() for block in blocks("sh")
+def blocks(language, page=README):
+    return re.findall(rf"^```{language}\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+
+
+def commands(page=README):
+    return [line.partition("#")[0].strip() for block in blocks("sh", page)
             for line in block.splitlines() if line]
 
 
@@ -61,7 +64,8 @@ def test_the_program_it_shows_runs(capsys, tmp_path, monkeypatch):
         "weights/")["fc2.1.W"])
 
 
-@pytest.mark.parametrize("command", [c for c in commands() if "alexnet.py" in c])
+@pytest.mark.parametrize("command", [
+    c for page in (README, FINE_TUNING) for c in commands(page) if "alexnet.py" in c])
 def test_every_command_has_options_that_exist(command):
     words = shlex.split(command)
     words = words[words.index([w for w in words if w.endswith("alexnet.py")][0]) + 1:]
@@ -121,7 +125,8 @@ def test_it_links_to_every_file_of_the_wings_in_the_order_of_their_imports():
             assert set(re.findall(r"\w+", imported)) & set(linked[number + 1:]) == set(), name
 
 
-@pytest.mark.parametrize("page", ["README.md", "examples/PAPER.md", "examples/results/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "examples/PAPER.md", "examples/FINE_TUNING.md",
+                                  "examples/results/README.md"])
 def test_files_a_page_links_to_exist(page):
     page = ROOT / page
     for target in re.findall(r"\]\((?!https:)([^)#]+)\)", page.read_text(encoding="utf-8")):
