@@ -80,6 +80,10 @@ def predict(args, saved, model, loader):
 
     With --json each line is an object: {"file": path, "labels": [{"label": class, "words": what
     it is, "probability": p}, ...]}, or {"file": path, "error": why}.
+
+    Whether a picture is like any that the net has seen is not said: the probabilities are of its
+    classes and no others, and a limit below which they mean "none of these" would turn away half
+    of its own pictures to find most others (measured: examples/PAPER.md).
     """
     paths, status, told = loader.pictures.paths, 0, 0
     if len(saved.classes) <= 10:
