@@ -16,12 +16,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import alexnet
 import strict_cupy
 import strict_streams
 from helpers import NO_GPU, ROOT
 from tinynet.device import Device, to_host
 from tinynet.errors import UserError
-from tinynet.pictures import images, readers
+from tinynet.pictures import images, readers, upload
 from tinynet.pictures.batches import Loader
 from tinynet.pictures.dataset import DataSet
 from tinynet.training.recipes import RECIPES
@@ -300,3 +301,18 @@ def test_who_leaves_out_a_wait_is_found(gpus, monkeypatch, class_, wait):
     monkeypatch.setattr(class_, wait, lambda *args: None)
     with pytest.raises((AssertionError, strict_streams.Unordered)):
         equal(ours.training(0), theirs.training(0))
+
+
+def test_predict_sends_many_pictures_to_a_gpu_and_crops_few_on_the_host(
+        gpus, run, trained, data, tmp_path, monkeypatch):
+    """Processes that read beside a GPU take a second to begin."""
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    finish, made, said = upload.Gpu.finish, [], []
+    monkeypatch.setattr(upload.Gpu, "finish", lambda *given: made.append(1) or finish(*given))
+    for few, place, batches in (300, "cpu", 0), (300, "gpu0", 0), (0, "gpu0", 4):
+        monkeypatch.setattr(alexnet, "FEW", few)
+        said.append(run("predict", trained.folder, data / "val", tmp_path / "broken.jpg", "-b", 3,
+                        "--device", place))
+        assert len(made) == batches
+    assert said[0] == said[1] == said[2]
+    assert said[0].code == 1 and said[0].out.count("%") == 50
