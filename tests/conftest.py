@@ -33,6 +33,16 @@ PAIRS = ["cpu0,cpu1", STRICT + "gpu0,gpu1", STRICT + "gpu0:a,gpu0:b",
          pytest.param("gpu0,gpu1", marks=[pytest.mark.two_gpus, TWO_GPUS])]
 
 
+def pytest_configure():
+    """In the background (`nohup pytest &`) a process begins with signals ignored, and what it
+    starts would ignore them as well: tests sent Ctrl-C to runs that could not hear it, and waited
+    for ever. What a handler ignores is heard by those it starts, as in a terminal."""
+    for name in "SIGINT", "SIGHUP":
+        number = getattr(signal, name, None)           # there is no SIGHUP on Windows
+        if number and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: None)
+
+
 def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, default=0, metavar="N", help=(
         "feed N damaged and odd inputs to every reader, and try every place of a crash"))
