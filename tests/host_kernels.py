@@ -2,22 +2,22 @@
 
 A kernel is C but for a few words. So g++ compiles the same text, and one thread runs after the
 other: the same numbers, as long as no thread reads what another one writes. A text is compiled
-once. The shapes, macros for the GPU's compiler, are variables here.
+once for all processes of the tests. The shapes, macros for the GPU's compiler, are variables here.
 
 In a process that was started with the variables of `sanitized`, the address sanitizer reports
 every access beyond an array.
 """
-import atexit
 import ctypes
 import functools
+import hashlib
 import os
 import re
 import shutil
 import subprocess
-import tempfile
-from pathlib import Path
 
 import numpy as np
+
+from once import once
 
 COMPILER = shutil.which("g++")
 WHY_NOT = "no g++ here: kernels cannot be run without a GPU"
@@ -92,23 +92,17 @@ def compiled(text, name, macros, kinds, types):
     taken = " ".join(f"{macro} = macros[{i}];" for i, macro in enumerate(macros))
     passed = ", ".join(f"({kind})args[{i}]" if kind.endswith("*") else f"*({kind}*)args[{i}]"
                        for i, kind in enumerate(types))
-    source = folder() / f"{name}{len(os.listdir(folder()))}.cpp"
-    source.write_text(HOST + declared + text + RUN % (taken, name, passed))
+    source = HOST + declared + text + RUN % (taken, name, passed)
     checks = ["-fsanitize=address", "-fsanitize-recover=address"] if sanitize else []
-    subprocess.run([COMPILER, "-std=c++17", "-O2", "-ffp-contract=off", "-w", "-shared", "-fPIC",
-                    *checks, "-o", source.with_suffix(".so"), source], check=True)
-    run = ctypes.CDLL(source.with_suffix(".so")).run
+    words = [COMPILER, "-std=c++17", "-O2", "-ffp-contract=off", "-w", "-shared", "-fPIC", *checks,
+             "-x", "c++", "-", "-o"]
+    of = hashlib.sha256("\n".join([*words, source]).encode()).hexdigest()
+    library = once(f"{name}-{of}.so", lambda path: subprocess.run(
+        [*words, path], input=source, text=True, check=True))
+    run = ctypes.CDLL(library).run
     run.argtypes = ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
     run.restype = None
     return run
-
-
-@functools.cache
-def folder():
-    """Where compiled kernels lie as long as this process lives."""
-    path = tempfile.mkdtemp(prefix="kernels-")
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
-    return Path(path)
 
 
 def sanitized(reports):
