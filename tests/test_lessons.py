@@ -1,10 +1,10 @@
 """The lessons run, say what they print, and their exercises know right from wrong."""
+import functools
 import json
 import re
 import runpy
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ import cells
 import check
 from exercise import Exercise, Question
 from helpers import ROOT, code_lines, environment
+from once import once
 from tinynet import Tensor
 
 LESSONS = cells.lessons()
@@ -27,18 +28,20 @@ RUN = ("import json, sys, pathlib, cells; print(json.dumps([[c.is_prose, c.sourc
 
 @pytest.fixture(scope="module")
 def ran():
-    """{lesson: a function that waits for its cells}. All begin at once, two at a time."""
-    def run(path):
+    """{lesson: a function that runs it, unless it has been run, and returns its cells}."""
+    def run(path, to):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", RUN, str(path)], text=True, capture_output=True,
             env=environment(PYTHONPATH=f"{ROOT}:{FOLDER}"))
         assert done.returncode == 0, done.stderr
-        return [cells.Cell(is_prose, source, 0, printed, drawing)
-                for is_prose, source, printed, drawing in json.loads(done.stdout)]
+        to.write_text(done.stdout, encoding="utf-8")
 
-    with ThreadPoolExecutor(2) as pool:
-        begun = {path: pool.submit(run, path) for path in LESSONS}
-        yield {path: future.result for path, future in begun.items()}
+    def found(path):
+        made = once(f"{path.stem}.json", functools.partial(run, path))
+        return [cells.Cell(is_prose, source, 0, printed, drawing) for
+                is_prose, source, printed, drawing in json.loads(made.read_text(encoding="utf-8"))]
+
+    return {path: functools.partial(found, path) for path in LESSONS}
 
 
 each_lesson = pytest.mark.parametrize("path", LESSONS, ids=lambda path: path.stem)
