@@ -193,15 +193,17 @@ class Asked:
         monkeypatch.setattr(strict_cupy, "_run", counted)
 
 
-def asked_by_a_step(places, batch, monkeypatch):
-    """(launches, bytes) of the second training step of the paper's net."""
+def asked_by_a_step(places, batches, monkeypatch):
+    """[(launches, bytes)] of training steps of the paper's net, each of a batch of another size.
+    A step before them makes what is made once."""
     towers = two_devices(places)
     model = AlexNet(1000, towers, RECIPES["paper"])
     memory.without_weights(model)
     optimizer, meter = SGD(model.parameters(), 0.01), Meter()
-    images, labels = np.ones((batch, 227, 227, 3), np.float32), np.zeros(batch, int)
+    found = []
     with monkeypatch.context() as patch:
-        for step in range(2):
+        for step, batch in enumerate([1, *batches]):
+            images, labels = np.ones((batch, 227, 227, 3), np.float32), np.zeros(batch, int)
             there = towers[0].put(labels), Tensor(images, towers[0])
             strict_cupy.copies.clear()
             asked = Asked(patch)
@@ -211,15 +213,16 @@ def asked_by_a_step(places, batch, monkeypatch):
             loss.backward()
             optimizer.step()
             meter.add(loss, logits, there[0], 0.0)
-    assert [copy for copy in strict_cupy.copies if copy.target == "host"] == []
-    return asked.launches, asked.bytes
+            assert [copy for copy in strict_cupy.copies if copy.target == "host"] == []
+            found.append((asked.launches, asked.bytes))
+    return found[1:]
 
 
 @pytest.mark.parametrize("places, most", [("gpu0", 350), ("gpu0,gpu1", 400)])
 def test_a_step_takes_few_launches_and_moves_few_bytes(gpus, monkeypatch, places, most):
     """As counted at batch 128. And nobody waits for the GPU."""
     monkeypatch.setattr(cores, "GPU_SCRATCH", 1 << 30)
-    (launches, two), (again, three) = [asked_by_a_step(places, n, monkeypatch) for n in (2, 3)]
+    (launches, two), (again, three) = asked_by_a_step(places, (2, 3), monkeypatch)
     moved = two + 126 * (three - two)
     print(f"{launches} launches, {moved / 1e9:.1f} GB")
     assert launches == again <= most
