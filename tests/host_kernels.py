@@ -26,10 +26,9 @@ TYPES = {"float*": np.float32, "float4*": np.float32, "uchar*": np.uint8, "ushor
 sanitize = "TINYNET_SANITIZE" in os.environ
 
 HOST = r"""
-#include <algorithm>
-#include <cmath>
-using std::min;
-using std::max;
+extern "C" float sqrtf(float), powf(float, float);        // all that is needed of <cmath>
+template <class T> static inline T min(T a, T b) { return b < a ? b : a; }
+template <class T> static inline T max(T a, T b) { return a < b ? b : a; }
 struct dim3 { unsigned x = 1, y = 1, z = 1; };
 static thread_local dim3 blockIdx, blockDim, threadIdx;    // ranks may be threads of a test
 struct alignas(16) float4 { float x, y, z, w; };
