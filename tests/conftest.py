@@ -15,6 +15,7 @@ import cifar_smoke
 import command_line
 import common
 import host_kernels
+import once
 import strict_cupy
 import strict_nccl
 from data.cifar10 import TEST, TRAIN
@@ -37,10 +38,17 @@ def pytest_configure():
     """In the background (`nohup pytest &`) a process begins with signals ignored, and what it
     starts would ignore them as well: tests sent Ctrl-C to runs that could not hear it, and waited
     for ever. What a handler ignores is heard by those it starts, as in a terminal."""
+    once.folder()                                      # before there are workers, who share it
     for name in "SIGINT", "SIGHUP":
         number = getattr(signal, name, None)           # there is no SIGHUP on Windows
         if number and signal.getsignal(number) is signal.SIG_IGN:
             signal.signal(number, lambda number, frame: None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """Each takes up to 1.5 GB; several would share the memory of a GPU."""
+    return 0 if GPUS else min(cores.cores(), 8)
 
 
 def pytest_addoption(parser):

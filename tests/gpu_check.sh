@@ -87,7 +87,7 @@ check() {
         echo "(no nvidia-smi)"
     "$python" -c 'import cupy; print("CuPy", cupy.__version__); cupy.show_config()' 2>&1
 
-    part tests "$python" -m pytest -q -m "gpu or two_gpus"
+    part tests "$python" -m pytest -q -n 0 -m "gpu or two_gpus"
     part doctor "$python" alexnet.py doctor
     for precision in tf32 fp32; do
         part "profile, $precision" "$python" tests/gpu_profile.py --precision $precision

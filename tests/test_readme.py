@@ -84,8 +84,8 @@ def test_every_script_it_names_takes_what_it_is_given(command):
 def test_the_first_command_trains_on_patterns_it_draws_itself(tmp_path):
     """All of it but making the environment, in a copy without data, for two steps."""
     copy = tmp_path / "a copy"
-    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "patterns",
-                                                              "*.egg-info"))
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(
+        ".*", "__pycache__", "runs", "patterns", "*.egg-info"))
     steps, python = commands()[0].split("&&")[-1].split(), sys.executable
     assert steps == [".venv/bin/python", "alexnet.py", "train"]
     run = subprocess.run([python, *steps[1:], "--steps", "2"], cwd=copy, text=True,
