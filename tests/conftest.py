@@ -38,7 +38,9 @@ def pytest_configure():
     """In the background (`nohup pytest &`) a process begins with signals ignored, and what it
     starts would ignore them as well: tests sent Ctrl-C to runs that could not hear it, and waited
     for ever. What a handler ignores is heard by those it starts, as in a terminal."""
-    once.folder()                                      # before there are workers, who share it
+    folder = once.folder()                             # before there are workers, who share it
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):    # each start would compile all files
+        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     for name in "SIGINT", "SIGHUP":
         number = getattr(signal, name, None)           # there is no SIGHUP on Windows
         if number and signal.getsignal(number) is signal.SIG_IGN:
