@@ -116,12 +116,12 @@ def few(tmp_path_factory):
 
 @pytest.fixture
 def alarm():
-    """No test of a command runs for ever."""
+    """No test of a command runs for ever. Two minutes, as a machine may have much else to do."""
     def too_long(number, frame):
         raise TimeoutError("a command did not end")
 
     before = signal.signal(signal.SIGALRM, too_long)
-    signal.alarm(20)
+    signal.alarm(120)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)
