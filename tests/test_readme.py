@@ -25,7 +25,7 @@ def blocks(language, page=README):
 
 def commands(page=README):
     return [line.partition("#")[0].strip() for block in blocks("sh", page)
-            for line in block.splitlines() if line]
+            for line in block.replace("\\\n", "").splitlines() if line]
 
 
 def test_it_has_at_most_200_lines():
