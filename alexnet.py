@@ -29,10 +29,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from tinynet import SGD, Layer, Sequential, Tensor, UserError, ops
+from tinynet import SGD, Layer, Sequential, Tensor, UserError, ops, split
 from tinynet.pictures import dataset, packed, patterns
 from tinynet.pictures.batches import Loader, measure
-from tinynet.pictures.images import Preparation, Statistics
+from tinynet.pictures.images import FITS, Preparation, Statistics
 from tinynet.progress import say, shown
 from tinynet.ranks import ALONE, Pretended
 from tinynet.split import every_class, every_neuron, every_row, exchange, gather, send_to_both
@@ -67,7 +67,7 @@ class Tower(Layer):
         n6, n7 = recipe.neurons                                 # 2048, 2048
         brick = Bricks(recipe, ranks, row, rows)                # pads and sides below: overlap
         less, side = brick.less_pad, brick.last_side            # 0, 6
-        self.conv1 = brick.conv("conv1", 3, k1, 11, stride=4, pad=(0, brick.beyond_edge),
+        self.conv1 = brick.conv("conv1", 3, k1, 11, stride=4, pad=brick.beyond_edge,
                                 then=recipe.after_conv1)
         self.conv2 = brick.conv("conv2", k1, k2, 5, pad=2 - less, then=recipe.after_conv2)
         self.conv3 = brick.conv("conv3", rows * k2, k3, 3, pad=1)
@@ -97,8 +97,8 @@ class AlexNet(Layer):
     def forward(self, image):
         (t, b), ranks = self.towers, self.ranks
         top, bottom = send_to_both(image, *self.devices)         # both see every image
-        top, bottom = t.conv1(top), b.conv1(bottom)
-        top, bottom = t.conv2(top), b.conv2(bottom)
+        top, bottom = split.side_by_side(t.conv1, b.conv1, top, bottom)
+        top, bottom = split.side_by_side(t.conv2, b.conv2, top, bottom)
         top, bottom = exchange(top, bottom)                      # the towers meet: layer 3
         top, bottom = t.conv3(top), b.conv3(bottom)
         top, bottom = t.conv4(top), b.conv4(bottom)
@@ -169,7 +169,7 @@ def train(args):
     seed = args.seed if args.seed is not None else saved.seed if saved else 0
     top, bottom = options.two_devices(args.device, recipe, ranks)
     folder = ranks.share(lambda: picture_folder(args, saved))
-    pictures, held_out = both_splits(folder, saved, ranks)
+    pictures, held_out = (part.fitted(recipe.fit) for part in both_splits(folder, saved, ranks))
     model = build(len(pictures.classes), (top, bottom), recipe, ranks)         # may be refused
     args.out_of_memory = lambda: memory.advice(model, recipe.batch_size)
     statistics = ranks.share(lambda: known_statistics(saved, pictures)
@@ -272,9 +272,11 @@ def test(args):
 
     def opened(net):
         model, prepare = load(net, args.device)
-        return model, Loader(pictures, prepare, args.batch_size, args.workers, model.devices[0])
+        loader = Loader(pictures.fitted(prepare.fit), prepare, args.batch_size, args.workers,
+                        model.devices[0])
+        return model, loader
 
-    return answers.test(args, nets, pictures, opened)
+    return answers.test(args, nets, pictures, opened, FITS)
 
 
 def predict(args):
@@ -283,7 +285,8 @@ def predict(args):
     model, prepare = load(saved, args.device)
     # Beside a GPU processes read, which take a second to begin: not for a few pictures.
     place = model.devices[0] if len(pictures) > FEW else None
-    loader = Loader(pictures, prepare, args.batch_size, args.workers, place, tells=False)
+    loader = Loader(pictures.fitted(prepare.fit), prepare, args.batch_size, args.workers, place,
+                    tells=False)
     return answers.predict(args, saved, model, loader)
 
 
@@ -319,7 +322,7 @@ def bench(args):
     from tinynet.tools import bench as speed  # late, as the doctor: no other command waits
     recipe = options.chosen_recipe(args)
     if args.dir:
-        pictures = packed.data_set(picture_folder(args), "train")
+        pictures = packed.data_set(picture_folder(args), "train").fitted(recipe.fit)
         result = speed.input_speed(pictures, recipe, args.workers, args.rounds)
     else:
         devices = options.two_devices(args.device, recipe, args.ranks)

@@ -47,14 +47,15 @@ OF_ONE_PATH = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOT
 # --- from source to target -----------------------------------------------------------------
 
 
-def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_share=0.0):
+def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_share=0.0,
+            fit="crop"):
     """Pack the pictures of `source` into the folder `target`: what prepared.json says, a dict.
 
     quality: of the JPEGs, 1 ... 100. per_file: how many pictures go into one file. workers:
     threads (default: one a core). val_share: of a source without val pictures, the fraction
-    of its pictures that is held back to test with. Finished files are kept and not made again.
-    Raises UserError: no layout that is known, or other settings than those `target` was begun
-    with.
+    of its pictures that is held back to test with. fit: as images.read has it. Finished files
+    are kept and not made again. Raises UserError: no layout that is known, or other settings
+    than those `target` was begun with.
     """
     source, target = Path(source), Path(target)
     if source.resolve() in (target.resolve(), *target.resolve().parents):
@@ -62,7 +63,7 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
                         "choose another place")
     found = look(source, val_share)
     settings = dict(side=images.SIDE, quality=quality, per_file=per_file, val_share=val_share,
-                    layout=found.layout, source={split: fingerprint(pictures)
+                    fit=fit, layout=found.layout, source={split: fingerprint(pictures)
                                                  for split, pictures in found.splits.items()},
                     classes=found.classes, words=found.descriptions)
     settings = json.loads(json.dumps(settings))        # as they will be read
@@ -71,7 +72,7 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
             say(f"{shown(target)} is prepared already")
         else:
             with threadpool_limits(1):
-                shards = {split: pack(target, split, pictures, quality, per_file,
+                shards = {split: pack(target, split, pictures, (quality, fit), per_file,
                                       workers or os.cpu_count())
                           for split, pictures in found.splits.items()}
             finish(target, settings, shards)
@@ -84,6 +85,7 @@ def begin(target, settings, lock):
     finished, begun = target / packed.PREPARED, target / packed.PREPARING
     if finished.exists() or begun.exists():
         recorded = packed.read_about(finished if finished.exists() else begun, {})
+        recorded.setdefault("fit", "crop")             # of the time before it could be chosen
         other = [name for name in settings if settings[name] != recorded.get(name)]
         if other:
             differences = "; ".join(f"{name}: {brief(recorded.get(name))} then, "
@@ -113,7 +115,7 @@ def fingerprint(pictures):
     return dict(pictures=len(pictures.names), sha256=digest.hexdigest())
 
 
-def pack(target, split, pictures, quality, per_file, workers):
+def pack(target, split, pictures, how, per_file, workers):
     """Write the files of one split that are not there yet. Returns all its shards."""
     order = np.arange(len(pictures.names))
     if split == "train":              # read in their stored order they come well mixed
@@ -124,7 +126,7 @@ def pack(target, split, pictures, quality, per_file, workers):
     todo = [index for shard in missing for index in parts[shard]]
 
     def job(index):
-        return repacked(pictures, index, quality)
+        return repacked(pictures, index, *how)
 
     with (bar(len(order), f"packing {split}", len(order) - len(todo)) as progress,
           closing(batches.in_order(job, todo, workers)) as results):
@@ -153,13 +155,13 @@ def write(shard, indices, results, pictures, progress):
     shard.write(entries(), sums, notes)
 
 
-def repacked(pictures, index, quality):
+def repacked(pictures, index, quality, fit):
     """One picture as its new JPEG, the pixels that come out of this (it is those that a net
     sees), their colour products, and its kind before; or the BrokenPicture it is."""
     name = pictures.names[index]
     try:
         data = pictures.read(index)
-        picture = images.read(io.BytesIO(data), name)
+        picture = images.read(io.BytesIO(data), name, fit)
     except images.BrokenPicture as error:
         return error
     except OSError as error:
@@ -234,6 +236,8 @@ def parser():
     add("target", metavar="DST", type=Path, help="a new folder, or one that is half prepared")
     add("--quality", metavar="Q", type=at_least(1, 100), default=95,
         help="of the JPEGs, 1 ... 100 (%(default)s)")
+    add("--fit", choices=images.FITS, default="crop",
+        help="crop: shorter side to 256, the central square; squeeze: both sides (%(default)s)")
     add("--val-share", metavar="P", type=typed(share, "a number from 0 to 1"), default=0.0,
         help="without val pictures: hold this share back to test with, 0 ... 1 (%(default)s)")
     add("--per-file", metavar="N", type=at_least(1, 1 << 16), default=8192,
@@ -256,7 +260,7 @@ def start(args):
         if args.check:
             check(args.source)
         about = prepare(args.source, args.target, quality=args.quality, per_file=args.per_file,
-                        workers=args.workers, val_share=args.val_share)
+                        workers=args.workers, val_share=args.val_share, fit=args.fit)
     except OSError as error:
         raise UserError(f"{error}; what is finished stays in {shown(args.target)}: when that is "
                         "mended, run the same command again") from error

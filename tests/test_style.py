@@ -20,7 +20,7 @@ WINGS = {"pictures": ["patterns", "images", "readers", "upload", "dataset", "pac
                       "signals", "log", "runs", "begin"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1600, "pictures": 975, "training": 1980, "tools": 930}
+BUDGETS = {"engine": 1605, "pictures": 990, "training": 1990, "tools": 930}
 
 
 def own_imports(path):

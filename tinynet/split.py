@@ -12,7 +12,7 @@ from . import ops
 from .cores import edges
 from .device import as_device
 from .engine import Parameter, op, record
-from .layers import Dense
+from .layers import LRN, Dense
 from .ops import concat
 
 
@@ -42,6 +42,28 @@ def exchange(top, bottom, every=None, ranks=None, *count):
         return (every(gather(top, bottom), ranks, *count),) * 2
     return (concat(top, copy_to(bottom, top.device)),
             concat(copy_to(top, bottom.device), bottom))
+
+
+class AcrossLRN(LRN):
+    """An LRN whose window reaches from one tower's maps into the other's, where `side_by_side`
+    computes it. Alone it is an LRN."""
+
+
+def side_by_side(one, other, top, bottom):
+    """A layer of each tower, on its half: (N, ..., C) twice -> (N, ..., C') twice. Where an LRN's
+    window is the whole layer's, the maps next to the seam cross."""
+    if not any(isinstance(step, AcrossLRN) for step in one):
+        return one(top), other(bottom)
+    for step, beside in zip(one, other, strict=True):
+        if isinstance(step, AcrossLRN):
+            maps, reach = top.shape[-1], min(step.n // 2, top.shape[-1])
+            seam = top[..., maps - reach:], bottom[..., :reach]
+            top, bottom = (concat(top, copy_to(seam[1], top.device)),
+                           concat(copy_to(seam[0], bottom.device), bottom))
+            top, bottom = step(top)[..., :maps], beside(bottom)[..., reach:]
+        else:
+            top, bottom = step(top), beside(bottom)
+    return top, bottom
 
 
 def gather(top, bottom):

@@ -2,7 +2,7 @@
 import os
 import shlex
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +35,10 @@ class DataSet:
     def __len__(self):
         return len(self.labels)
 
+    def fitted(self, fit):
+        """The same pictures, made 256 x 256 as images.read has it, where that can be chosen."""
+        return self
+
     def read(self, index):
         """The picture, (256, 256, 3) uint8. Raises images.BrokenPicture, which names it."""
         raise NotImplementedError(f"{type(self).__name__}.read(index) -> (256, 256, 3) uint8")
@@ -56,12 +60,16 @@ class Pictures(DataSet):
     labels: np.ndarray
     classes: list
     descriptions: dict = field(default_factory=dict)
+    fit: str = "crop"
 
     def __len__(self):
         return len(self.paths)
 
     def read(self, index):
-        return images.read(self.paths[index])
+        return images.read(self.paths[index], fit=self.fit)
+
+    def fitted(self, fit):
+        return replace(self, fit=fit)
 
     def name(self, index):
         """The path of the picture from the root on."""

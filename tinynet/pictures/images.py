@@ -19,6 +19,7 @@ from .. import rng
 from ..errors import UserError
 
 SIDE = 256
+FITS = {"crop": f"shorter side to {SIDE}, central square", "squeeze": f"both sides to {SIDE}"}
 # Of Pillow's forty kinds: for some of the others it starts another program.
 KINDS = "JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF"
 MOST_PIXELS = 1 << 26              # the largest picture of ILSVRC has 61 million
@@ -54,10 +55,11 @@ def opened(path, name=None):
     return file
 
 
-def read(path, name=None):
+def read(path, name=None, fit="crop", side=SIDE):
     """A picture file as (256, 256, 3) uint8: shorter side to 256, the central square.
 
-    path: where it is, or the open file; `name` then tells in messages which one it is.
+    path: where it is, or the open file; `name` then tells in messages which one it is. fit:
+    "squeeze" makes both sides 256, whatever the picture's shape. side: what is 256 else.
     Grey, palette, CMYK, transparent and 16-bit pictures become RGB. A photograph is turned as
     its EXIF orientation says, so that it is seen as its viewer sees it; the pipelines that were
     published for ImageNet (Caffe's, torchvision's) take it as it is stored.
@@ -76,7 +78,7 @@ def read(path, name=None):
             if pixels > most:
                 raise ValueError(f"{pixels:,} pixels; the most that are read are {most:,}")
             with one_large if large else nullcontext():
-                return _square(_upright(_rgb(picture)))
+                return _square(_upright(_rgb(picture)), fit, side)
     except UnidentifiedImageError as error:
         raise broken(name or path, "its beginning is that of no known kind") from error
     except Exception as error:                     # a damaged file can fail in any way
@@ -86,14 +88,16 @@ def read(path, name=None):
         raise broken(name or path, why) from error
 
 
-def _square(picture):
-    """The central square of a picture, as a (256, 256, 3) array."""
+def _square(picture, fit, side):
+    """The central square of a picture, or all of it, as a (side, side, 3) array."""
     shorter = min(picture.size)
-    picture = _central(picture, *[min(side, 4 * shorter) for side in picture.size])
-    if shorter != SIDE:
-        how = Image.Resampling.BILINEAR if shorter > SIDE else Image.Resampling.BICUBIC
-        picture = picture.resize([round(side * SIDE / shorter) for side in picture.size], how)
-    return np.asarray(_central(picture, SIDE, SIDE))
+    if fit == "crop":
+        picture = _central(picture, *[min(length, 4 * shorter) for length in picture.size])
+    wanted = [round(length * side / shorter) if fit == "crop" else side for length in picture.size]
+    if picture.size != tuple(wanted):
+        how = Image.Resampling.BILINEAR if shorter > side else Image.Resampling.BICUBIC
+        picture = picture.resize(wanted, how)
+    return np.asarray(_central(picture, side, side))
 
 
 def _central(picture, width, height):
@@ -208,7 +212,7 @@ class Preparation:
     """
 
     def __init__(self, recipe, statistics, seed=0):
-        self.crop, self.scale = recipe.crop, recipe.pixel_scale
+        self.crop, self.scale, self.fit = recipe.crop, recipe.pixel_scale, recipe.fit
         self.shuffle, self.pictures_per_place = recipe.shuffle, recipe.share
         self.statistics, self.seed = statistics, seed
         self.means = statistics.mean, np.ascontiguousarray(statistics.mean[:, ::-1])

@@ -25,13 +25,15 @@ import numpy as np
 
 from .. import schema, store
 from ..errors import UserError
+from ..progress import warn
 from ..schema import COUNT
 from . import images
 from .dataset import DataSet, compare_classes, image_folder
 
 FORMAT = "tinynet pictures 1"
 # What is read of prepared.json.
-ABOUT = {"classes": [str], "words": {str: str}, "splits": {str: {"files": COUNT}}}
+ABOUT = {"classes": [str], "words": {str: str}, "splits": {str: {"files": COUNT}},
+         "fit": (None, str)}
 PREPARED, PREPARING, STATISTICS = "prepared.json", "preparing.json", "statistics.npz"
 AGAIN = "prepare the pictures again, into a new folder, with data/imagenet.py"
 
@@ -61,6 +63,7 @@ class Packed(DataSet):
             raise UserError(f"{folder} was prepared without {split!r} pictures: its source had "
                             "none (of a folder of classes, --val-share holds some back)")
         self.descriptions, stored = about["words"], about["classes"]
+        self.fit = about.get("fit", "crop")
         self.classes = stored if classes is None else list(classes)
         if "train" in about["splits"]:
             self.statistics = read_statistics(self.root / STATISTICS)
@@ -81,6 +84,13 @@ class Packed(DataSet):
     def __reduce__(self):
         """How to send it to another process, which opens the files by itself."""
         return type(self), self.made_of
+
+    def fitted(self, fit):
+        """These pictures: how they were made 256 x 256 is past. Another way is warned of."""
+        if fit != self.fit:
+            warn(f"{self.root} was prepared with --fit {self.fit}, the net's recipe has --fit "
+                 f"{fit}: it sees these pictures otherwise than is meant")
+        return self
 
     def read(self, index):
         """(256, 256, 3) uint8. Raises BrokenPicture, which names file and source."""

@@ -38,15 +38,15 @@ def nets_to_test(args):
     return nets, folder or nets[0].data
 
 
-def test(args, nets, pictures, opened):
+def test(args, nets, pictures, opened, fits):
     """Print the errors of nets on a dataset.DataSet: of each, and of their mean.
 
     opened: a function that makes of one of the nets a model in test mode and a loader of the
-    pictures; so one model at a time is in memory.
+    pictures; so one model at a time is in memory. fits: images.FITS.
     """
     classes = nets[0].classes
     print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)},\n"
-          f"shorter side to 256, central square; a tie counts as an error;\n"
+          f"{fits[nets[0].recipe.get('fit', 'crop')]}; a tie counts as an error;\n"
           f"views: {VIEWS[args.views]}")
     logs = []
     for net in nets:

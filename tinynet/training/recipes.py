@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..layers import LRN, Conv2D, Dropout, Flatten, MaxPool, ReLU, Sequential
 from ..ranks import ALONE
 from ..schema import COUNT
-from ..split import DenseInLanes
+from ..split import AcrossLRN, DenseInLanes
 from . import schedules
 from .cuda_convnet import SameMapLRN
 
@@ -55,6 +55,8 @@ class Recipe:
                           "mean, as in the 2012 program; none: no normalisation")
     lrn_alpha: float = net(1e-4, "LRN's alpha (3.3)")
     lrn_k: float = net(2.0, "LRN's k (3.3)")
+    lrn_window: str = net("tower", "tower: over the maps of its own tower, as each GPU has them; "
+                                   "layer: over those of both, as in Caffe")
     dropout: float = net(0.5, "probability to drop an output of fc6, fc7 (4.2)")
     dropout_kind: str = net("classic", "classic: halve at test time (4.2), or inverted")
     conv: str = net("auto", "how convolutions are computed: plain, the formula; im2col, the same "
@@ -66,6 +68,10 @@ class Recipe:
     # the pictures
     crop: int = pictures(227, "side of the random crops from 256 x 256 pictures (4.1); the net "
                               "reads zeros beyond the edge of 224")
+    conv1_zeros: str = pictures("end", "where these zeros lie: all at the end, as in the 2012 "
+                                       "program; or around, as in torchvision")
+    fit: str = pictures("crop", "crop: shorter side to 256, the central square (2); squeeze: both "
+                                "sides to 256, as in Caffe")
     share: int = pictures(1, "how many pictures in a row share a crop and a mirror (4.1: not "
                              "said)")
     shuffle: str = pictures("epoch", "epoch: a new order in every epoch; once: always the same")
@@ -191,6 +197,9 @@ CHOICES = {
     "pool": (2, 3),
     "pool_ties": ("first", "all"),
     "lrn": ("sum", "mean", "none"),
+    "lrn_window": ("tower", "layer"),
+    "conv1_zeros": ("end", "around"),
+    "fit": ("crop", "squeeze"),
     "conv": FORMS,
     "precision": PRECISIONS,
     "dropout_kind": ("classic", "inverted"),
@@ -203,6 +212,7 @@ CHOICES = {
 NEEDS = {"patience": ("schedule", ["plateau"]), "threshold": ("schedule", ["plateau"]),
          "drops": ("schedule", ["plateau"]), "step_epochs": ("schedule", ["step"]),
          "colour_sigma": ("colour", ["eigenvalue", "stdev"]),
+         "lrn_window": ("lrn", ["sum", "mean"]),
          "lrn_alpha": ("lrn", ["sum", "mean"]), "lrn_k": ("lrn", ["sum", "mean"])}
 MOST = 1 << 20                             # kernels, epochs, ...: what is more is a slip
 AFTER_CONV = "relu", "lrn", "same-map-lrn", "pool"
@@ -216,12 +226,11 @@ RECIPES = {
         after_conv1=("lrn", "pool", "relu"), after_conv2=("relu", "lrn", "same-map-lrn", "pool"),
         pool_ties="all", lrn="mean", std=(0.01, 0.01, 0.03, 0.03, 0.03, 0.01, 0.01, 0.01),
         schedule="2012", epochs=91, bias_lr=2.0, bias_wd=False),
-    # bvlc_alexnet of Caffe, but for its pictures (squeezed to 256 x 256, blue before red) and
-    # for its LRN's window, which reaches from one tower's maps into the other's. Its database
-    # was shuffled once, when it was written (and a batch there may run over an epoch's end).
+    # bvlc_alexnet of Caffe, but that it saw blue before red. Its database was shuffled once, when
+    # it was written (and a batch there may run over an epoch's end).
     "caffe": Recipe(
-        name="caffe", shuffle="once", colour="none", lrn="mean", lrn_k=1.0,
-        dropout_kind="inverted",
+        name="caffe", shuffle="once", fit="squeeze", colour="none", lrn="mean", lrn_k=1.0,
+        lrn_window="layer", dropout_kind="inverted",
         std=(0.01,) * 5 + (0.005, 0.005, 0.01), bias=(0.0, 0.1, 0.0, 0.1, 0.1, 0.1, 0.1, 0.0),
         batch_size=256, schedule="step", step_epochs=20, bias_lr=2.0, bias_wd=False),
     # The paper's net, as wide as there, for some thousand photographs: what is not the paper's is
@@ -232,6 +241,13 @@ RECIPES = {
     "small": Recipe(
         name="small", std=(0.003,) + ("he",) * 7, bias=(0.0,) * 8, pixel_scale=1 / 64,
         batch_size=64, epochs=60, schedule="linear"),
+    # alexnet of torchvision, the net of "one weird trick" (arXiv:1404.5997) in one tower, as its
+    # references train it. Other than there, crops are not of random areas, the pictures are less
+    # the mean image and divided by one number, and dropout comes after fc6 and fc7.
+    "owt": Recipe(
+        name="owt", towers=1, kernels=(64, 192, 384, 256, 128), lrn="none", std=("he",) * 8,
+        bias=(0.0,) * 8, dropout_kind="inverted", crop=224, conv1_zeros="around",
+        pixel_scale=1 / 64, colour="none", batch_size=32, wd=1e-4, schedule="step"),
     # The paper's settings do not leave ln(classes) within minutes. This is the same net, a
     # quarter as wide and scaled so that it does. conv1 starts close to zero, so that what
     # its kernels show in the end is what they have learned.
@@ -322,7 +338,9 @@ class Bricks:
         # padding in conv2 and conv4, so that the maps stay nearly as large (run 147).
         self.less_pad = 3 - recipe.pool
         first, self.last_side = recipe.map_sides()              # 55, 6
-        self.beyond_edge = 4 * (first - 1) + 11 - recipe.crop   # 0; of a crop of 224: 3
+        beyond = 4 * (first - 1) + 11 - recipe.crop             # 0; of a crop of 224: 3
+        self.beyond_edge = (0, beyond) if recipe.conv1_zeros == "end" else (
+            beyond - beyond // 2, beyond // 2)
 
     def conv(self, name, *sizes, then=("relu",), **how):
         """A convolution, and what follows it in the order of `then`. sizes, how: Conv2D's."""
@@ -356,4 +374,5 @@ class Bricks:
         if step == "same-map-lrn":
             return SameMapLRN()
         alpha = recipe.lrn_alpha / (5 if recipe.lrn == "mean" else 1)
-        return LRN(n=5, k=recipe.lrn_k, alpha=alpha, beta=0.75)
+        kind = AcrossLRN if recipe.lrn_window == "layer" else LRN
+        return kind(n=5, k=recipe.lrn_k, alpha=alpha, beta=0.75)
