@@ -1,0 +1,1 @@
+"""How others keep weights: a file for each format, in which reader and writer stand together."""
