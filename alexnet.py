@@ -30,9 +30,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tinynet import SGD, Layer, Sequential, Tensor, UserError, ops, split
-from tinynet.pictures import dataset, packed, patterns
+from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
-from tinynet.pictures.images import FITS, Preparation, Statistics
+from tinynet.pictures.images import Preparation, Statistics
 from tinynet.progress import say, shown
 from tinynet.ranks import ALONE, Pretended
 from tinynet.split import every_class, every_neuron, every_row, exchange, gather, send_to_both
@@ -276,7 +276,7 @@ def test(args):
                         model.devices[0])
         return model, loader
 
-    return answers.test(args, nets, pictures, opened, FITS)
+    return answers.test(args, nets, pictures, opened, images.FITS)
 
 
 def predict(args):
@@ -290,12 +290,23 @@ def predict(args):
     return answers.predict(args, saved, model, loader)
 
 
+def import_(args):
+    """Make a checkpoint of a net that another program has trained."""
+    checkpoints.output_file(args.out, ".npz", args.file)
+    published = weights.imported(args, build)
+    if args.check:
+        model, prepare = load(Saved.of_alexnet(args.out), args.device)
+        picture = images.read(args.check, side=prepare.crop)
+        print(weights.checked(model, picture, prepare.scale, published))
+    return 0
+
+
 def export(args):
-    """Write the weights of a checkpoint for other programs, as PyTorch has them."""
+    """Write the weights of a checkpoint for other programs: .safetensors, .onnx, .pth."""
     saved = Saved.of_alexnet(args.checkpoint)
-    checkpoints.output_file(args.file, ".safetensors", saved.path)
+    checkpoints.output_file(args.file, weights.ending(args.file), saved.path)
     model, prepare = load(saved, "cpu")
-    layers = weights.export(args.file, model, saved, prepare.statistics.mean)
+    layers = weights.export(args.file, model, saved, prepare.statistics)
     for name, array in layers.items():
         print(f"{name:14}{' x '.join(str(size) for size in array.shape)}")
     print(f"saved: {shown(args.file)}")
@@ -344,7 +355,7 @@ def doctor(args):
 
 
 def parser():
-    commands = train, test, predict, export, show, bench, doctor
+    commands = train, test, predict, import_, export, show, bench, doctor
     return options.parser(__doc__, commands, PATTERNS, tinynet.__version__)
 
 

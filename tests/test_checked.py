@@ -12,9 +12,9 @@ from command_line import SMALL, is_clean_error
 from sources import image_folder, prepare
 from tinynet import schema, store
 from tinynet.errors import UserError
+from tinynet.formats import reading, safetensors
 from tinynet.pictures import packed
 from tinynet.store import Checkpoint
-from tinynet.training import weights
 from tinynet.training.saved import Saved
 
 pytestmark = pytest.mark.usefixtures("alarm")
@@ -145,7 +145,7 @@ def test_a_safetensors_file_is_as_its_header_says(tmp_path, header, word):
     (tmp_path / "net.safetensors").write_bytes(
         len(text).to_bytes(8, "little") + text + np.ones(4, "<f4").tobytes())
     with pytest.raises(UserError) as error:
-        weights.load_safetensors(tmp_path / "net.safetensors")
+        reading.arrays(tmp_path / "net.safetensors")
     assert word in str(error.value) and "net.safetensors" in str(error.value)
 
 
@@ -153,16 +153,15 @@ def test_a_safetensors_file_is_as_its_header_says(tmp_path, header, word):
     *(("classes", text) for text in ("cat", "[1]", "{}", DEEP)), ("recipe", "[]"),
     ("recipe", DEEP)], ids=lambda text: text[:7])
 def test_what_a_safetensors_file_tells_of_its_net_is_looked_at(run, data, tmp_path, name, text):
-    weights.save_safetensors(tmp_path / "net.safetensors", {"fc8.bias": np.zeros(10)},
-                             {name: text})
+    safetensors.write(tmp_path / "net.safetensors", {"fc8.bias": np.zeros(10)}, {name: text})
     assert is_clean_error(run("train", data, *SMALL, "--output-dir", tmp_path / "run",
                               "--init-from", tmp_path / "net.safetensors"), name)
 
 
 def test_numbers_of_a_safetensors_file_are_finite(tmp_path):
-    weights.save_safetensors(tmp_path / "net.safetensors", {"a": np.array([np.nan])}, {})
+    safetensors.write(tmp_path / "net.safetensors", {"a": np.array([np.nan])}, {})
     with pytest.raises(UserError, match="a holds numbers that are not finite"):
-        weights.load_safetensors(tmp_path / "net.safetensors")
+        reading.arrays(tmp_path / "net.safetensors")
 
 
 # --- packed pictures ----------------------------------------------------------------------------

@@ -9,12 +9,12 @@ import pytest
 import alexnet
 import tinynet
 from command_line import SMALL, is_clean_error, numbers, progress
+from tinynet.formats import reading
 from tinynet.pictures import patterns
 from tinynet.training import options as typed_options
 from tinynet.training import runs
 from tinynet.training.recipes import RECIPES
 from tinynet.training.saved import Saved
-from tinynet.training.weights import load_safetensors
 
 pytestmark = pytest.mark.usefixtures("alarm")
 
@@ -192,15 +192,16 @@ def test_a_small_folder_is_told_of_the_recipe_for_it(run, data, tmp_path):
 # --- export -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["net.onnx", "net.pt", "net"])
-def test_only_safetensors_are_written(run, trained, tmp_path, name):
+@pytest.mark.parametrize("name", ["net.h5", "net.mat", "net"])
+def test_other_kinds_of_files_are_not_written(run, trained, tmp_path, name):
     done = run("export", trained.folder, tmp_path / name)
-    assert is_clean_error(done, name, ".safetensors") and not (tmp_path / name).exists()
+    assert is_clean_error(done, name, ".safetensors, .onnx (ONNX Runtime) or .pth")
+    assert not (tmp_path / name).exists()
 
 
 def test_what_is_written_says_how_pictures_are_prepared(run, trained, tmp_path):
     assert run("export", trained.folder, tmp_path / "net.safetensors").code == 0
-    arrays, about = load_safetensors(tmp_path / "net.safetensors")
+    arrays, about = reading.arrays(tmp_path / "net.safetensors")
     prepared = json.loads(about["preprocessing"])
     assert prepared["crop"] == 67 and prepared["multiply_by"] == pytest.approx(1 / 64)
     mean = Saved.read(trained.folder).file.arrays("statistics/")["mean"]

@@ -8,10 +8,11 @@ import pytest
 
 import alexnet
 from tinynet.errors import UserError
+from tinynet.formats import reading
 from tinynet.pictures import patterns
 from tinynet.training.options import two_devices
 from tinynet.training.saved import Saved
-from tinynet.training.weights import copy_weights, load_safetensors
+from tinynet.training.weights import copy_weights
 
 SMALL = ["--recipe", "quickstart", "--kernels", "8,16,16,16,16", "--neurons", "32,32",
          "--crop", "67", "-b", "12", "--lr", "0.01", "--epochs", "2", "--dropout", "0.1",
@@ -107,7 +108,7 @@ def test_a_net_of_other_sizes_gives_nothing_to_start_from(nets):
 def test_a_net_goes_out_as_safetensors_and_comes_back(run, data, nets, tmp_path):
     path = tmp_path / "net.safetensors"
     assert "conv2.weight  32 x 8 x 5 x 5" in run("export", nets[0], path)
-    layers, about = load_safetensors(path)
+    layers, about = reading.arrays(path)
     assert layers["fc8.weight"].shape == (CLASSES, 64) and "quickstart" in about["recipe"]
     out = run("train", data.here, *SMALL, "--init-from", path, "--lr", 0, "--steps", 1,
               "--output-dir", tmp_path / "run")

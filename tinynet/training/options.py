@@ -26,7 +26,7 @@ def parser(about, commands, patterns, version):
     main.add_argument("--version", action="version", version=f"tinynet {version}")
     subs = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for function in commands:
-        name = function.__name__
+        name = function.__name__.rstrip("_")       # import is a word of Python
         doc = function.__doc__ or ""       # python -OO throws them away
         sub = subs.add_parser(name, help=doc.partition("\n")[0], description=fill(doc, 78))
         sub.set_defaults(run=function, out_of_memory=lambda name=name: (
@@ -101,9 +101,30 @@ def _predict(sub, patterns):
 
 
 def _export(sub, patterns):
-    sub.epilog = "example:\n  alexnet.py export runs/paper/best.npz net.safetensors"
+    sub.epilog = "example:\n  alexnet.py export runs/paper/best.npz net.onnx"
     sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
-    sub.add_argument("file", metavar="FILE.safetensors", help="what is written")
+    sub.add_argument("file", metavar="FILE", help="what is written: .safetensors; .onnx, from "
+                     "0 ... 255 to probabilities; .pth, a state dict (examples/in_pytorch.py)")
+
+
+def _import(sub, patterns):
+    sub.epilog = ("example:\n  alexnet.py import bvlc_alexnet.caffemodel caffe.npz --classes "
+                  "synset_words.txt")
+    sub.add_argument("file", metavar="FILE", help="weights of Caffe (.caffemodel), PyTorch (.pth, "
+                     "a state dict), ONNX, TensorFlow (.npy, a dict of layers) or .safetensors")
+    sub.add_argument("out", metavar="OUT.npz", help="the checkpoint that is written")
+    sub.add_argument("--classes", metavar="FILE",
+                     help="a line for each class, in their order: synset_words.txt, or names")
+    sub.add_argument("--mean", dest="mean_image", metavar="FILE",
+                     help="the mean image of the training pictures, 3 x 256 x 256, blue first: "
+                          ".binaryproto or .npy (default: one colour, that of ImageNet)")
+    sub.add_argument("--blue-first", action=argparse.BooleanOptionalAction,
+                     help="in which order the file's net has the colours (default: blue first in "
+                          "Caffe's and what was made of them)")
+    sub.add_argument("--check", metavar="PICTURE",
+                     help="say what the net makes of a picture as it is, without a mean, and "
+                          "compare it with what was published")
+    _recipe(sub, "the net", "crop", "conv1_zeros", "fit", "pixel_scale")
 
 
 def _show(sub, patterns):
@@ -128,8 +149,8 @@ def _bench(sub, patterns):
     _recipe(sub, "the net", "the pictures", "batch_size")
 
 
-ADD = {"train": _train, "test": _test, "predict": _predict, "export": _export, "show": _show,
-       "bench": _bench, "doctor": lambda sub, patterns: None}
+ADD = {"train": _train, "test": _test, "predict": _predict, "import": _import, "export": _export,
+       "show": _show, "bench": _bench, "doctor": lambda sub, patterns: None}
 
 
 def _asking(sub):
@@ -221,15 +242,20 @@ def chosen_recipe(args, saved=None):
                             f"by --recipe {args.recipe}, start without --resume")
     else:
         recipe = recipes.RECIPES[args.recipe or default_recipe(args)]
-    given = {field.name: getattr(args, field.name) for field in recipes.options()
-             if getattr(args, field.name, None) is not None}
-    recipe = recipe.changed(given)
-    for name in given.keys() & recipes.NEEDS.keys():
+    fields = given(args)
+    recipe = recipe.changed(fields)
+    for name in fields.keys() & recipes.NEEDS.keys():
         other, values = recipes.NEEDS[name]
         if getattr(recipe, other) not in values:
             warn(f"--{name} counts for nothing with --{other} {getattr(recipe, other)}"
                  .replace("_", "-"))
     return recipe
+
+
+def given(args):
+    """The fields of a recipe that were typed as options: a dict."""
+    return {field.name: getattr(args, field.name) for field in recipes.options()
+            if getattr(args, field.name, None) is not None}
 
 
 def default_recipe(args):
@@ -249,6 +275,9 @@ def _place_of_run(args):
         raise UserError("--resume goes on with a run, --init-from starts one: give one of them")
     claim, saved = checkpoints.place_of_run(args.output_dir, args.resume,
                                             args.recipe or default_recipe(args))
+    if saved and not any(name.startswith("velocity/") for name in saved.file.names):
+        raise UserError(f"{saved.path} was imported, and there is no run to go on with: start one "
+                        f"with --init-from {saved.path}")
     if saved and args.seed not in (None, saved.seed):
         raise UserError(f"{saved.path} was made with --seed {saved.seed}; to train with --seed "
                         f"{args.seed}, start without --resume")
