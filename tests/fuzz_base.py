@@ -12,6 +12,7 @@ import fuzz_options
 import fuzz_pictures
 import fuzz_saved
 import fuzz_sources
+import fuzz_weights
 from command_line import NET
 from data import imagenet
 from sources import image_folder
@@ -19,15 +20,16 @@ from tinynet.training.program import exit_status
 
 # name -> a function of (base, rng, folder) that makes an input in `folder` and returns what it
 # is, what is expected of it, a job that reads it, and perhaps whether memory may end; and how
-# many inputs of thirty are of this class.
+# many inputs of 34 are of this class.
 CLASSES = {"pictures": (fuzz_pictures.pictures, 7), "special": (fuzz_pictures.special, 1),
            "checkpoints": (fuzz_saved.checkpoints, 6), "safetensors": (fuzz_saved.safetensors, 2),
            "packed": (fuzz_saved.packed_sets, 3), "cifar-10": (fuzz_sources.cifar, 3),
            "devkit": (fuzz_sources.devkit, 2), "tars": (fuzz_sources.tars, 1),
-           "lists": (fuzz_sources.lists, 2), "options": (fuzz_options.options, 3)}
+           "lists": (fuzz_sources.lists, 2), "options": (fuzz_options.options, 3),
+           "weights": (fuzz_weights.weights, 4)}
 KINDS = {name: kind for name, (kind, _) in CLASSES.items()}
 ORDER = [name for name, (_, count) in CLASSES.items() for _ in range(count)]
-ORDER = [ORDER[7 * place % len(ORDER)] for place in range(len(ORDER))]     # 7 and 30: a mixture
+ORDER = [ORDER[7 * place % len(ORDER)] for place in range(len(ORDER))]     # 7 and 34: a mixture
 
 
 class Base:
