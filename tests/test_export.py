@@ -185,6 +185,9 @@ def test_what_is_written_can_be_read_as_the_formats_say(run, tmp_path):
     kinds = [step["is"] for step in foreign.steps]
     assert kinds == ["conv", "relu", "lrn", "pool"] * 2 + ["conv", "relu"] * 3 + [
         "pool", "dense", "relu", "scale", "dense", "relu", "scale", "dense"]
+    norm = foreign.steps[2]                # ONNX divides alpha by five, the paper does not
+    assert (norm["size"], norm["alpha"], norm["k"], norm["beta"]) == (5, 5e-4, 2, 0.75)
+    assert (norm["window"], norm["maps"]) == (4, 8)
 
 
 @pytest.mark.parametrize("place, change, words", [

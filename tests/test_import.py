@@ -200,6 +200,12 @@ def test_a_net_of_two_groups_in_pytorch(run):
     assert same(ours(path), WANTED) and "recipe caffe" in said
 
 
+def test_of_another_programs_net_nothing_is_halved(run):
+    path, _ = run(files.pth(as_torchvision(CAFFES)), "--blue-first", "--recipe", "paper", "--lrn",
+                  "mean", "--lrn-k", 1, "--lrn-window", "layer")
+    assert same(ours(path), WANTED)
+
+
 def test_what_torch_itself_saves(run):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     state = {name: torch.tensor(array) for name, array in as_torchvision(TORCHVISIONS).items()}

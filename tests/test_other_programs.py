@@ -8,7 +8,7 @@ from PIL import Image
 
 import alexnet
 from data import imagenet
-from helpers import IMAGES, SMALL, net, smooth
+from helpers import IMAGES, LABELS, SMALL, net, smooth
 from sources import lay_out
 from tinynet import ops
 from tinynet.conv import conv2d
@@ -56,6 +56,22 @@ def test_its_gradient_comes_back_from_the_other_tower(names):
     (layer(ops.relu(whole)) * Tensor(upstream)).sum().backward()
     for part, expected in zip(parts, np.split(whole.grad, 2, axis=-1), strict=True):
         assert to_host(part.grad) == pytest.approx(expected)
+
+
+def test_every_pair_of_devices_computes_the_same(pair):
+    recipe = SMALL.changed({"lrn_window": "layer", "lrn_alpha": 0.1})
+
+    def learned(places):
+        model = net(places, recipe).eval()
+        loss = ops.softmax_cross_entropy(model(Tensor(IMAGES, places[0])), labels=LABELS)
+        loss.backward()
+        return loss.item(), {name: to_host(w.grad) for name, w in model.parameters()}
+
+    (loss, gradients), (expected, on_cpu) = learned(pair), learned((CPU, CPU))
+    assert loss == pytest.approx(expected, rel=1e-4)
+    for name, gradient in on_cpu.items():
+        error = np.abs(gradients[name] - gradient).max()
+        assert error < 1e-3 * np.abs(gradient).max(), name
 
 
 def test_two_maps_cross_at_each_of_two_seams():

@@ -124,7 +124,8 @@ def _import(sub, patterns):
     sub.add_argument("--check", metavar="PICTURE",
                      help="say what the net makes of a picture as it is, without a mean, and "
                           "compare it with what was published")
-    _recipe(sub, "the net", "crop", "conv1_zeros", "fit", "pixel_scale")
+    _recipe(sub, "the net", "crop", "conv1_zeros", "fit", "pixel_scale",
+            default="caffe for a net of two towers, owt for one")
 
 
 def _show(sub, patterns):
@@ -168,10 +169,9 @@ def _workers(sub):
                           "%(default)s)")
 
 
-def _recipe(sub, *wanted):
+def _recipe(sub, *wanted, default="paper with DIR, quickstart without"):
     """An option for every field of these groups, or of these names."""
-    sub.add_argument("--recipe", choices=recipes.RECIPES,
-                     help="default: paper with DIR, quickstart without")
+    sub.add_argument("--recipe", choices=recipes.RECIPES, help=f"default: {default}")
     groups = {}
     for field in recipes.options():
         group = field.metadata["group"]

@@ -202,8 +202,10 @@ def _recipe_of(foreign, about, args):
     layers = foreign.layers
     towers = 2 if 2 * layers["conv2.weight"].shape[1] == len(layers["conv1.bias"]) else 1
     kernels = [len(layers[f"conv{n}.bias"]) // (towers if n < 5 else 2) for n in range(1, 6)]
+    # Whoever else trained a net left nothing to be halved at test time.
     fields = dict(towers=towers, conv6="conv6.bias" in layers, kernels=tuple(kernels),
-                  neurons=tuple(len(layers[f"{name}.bias"]) // 2 for name in ("fc6", "fc7")))
+                  neurons=tuple(len(layers[f"{name}.bias"]) // 2 for name in ("fc6", "fc7")),
+                  dropout_kind="inverted")
     try:
         return recipes.RECIPES[args.recipe or ("owt" if towers == 1 else "caffe")].changed(
             fields | foreign.recipe_fields() | given)
