@@ -83,6 +83,39 @@ def state(*tensors):
     return b"\x80\x02}(" + items + b"u."
 
 
+# What must be said of them: they are not to be refused for another reason, by chance.
+WORDS = {
+    "a command in a zip": "wants to use posix.system",
+    "a command in a row": "wants to use posix.system",
+    "a command in a .npy": "wants to use posix.system",
+    "a command in a .npy of protocol 4": "wants to use posix.system",
+    "a command that is only called numpy": "wants to use numpy.testing.run",
+    "a list in itself": "no dict of tensors",
+    "a tuple as wide as 2^40": "no dict of tensors",
+    "such a tuple as a key": "neither text nor a number",
+    "such a tuple as a name": "a name that is no text",
+    "such a tuple as a storage's key": "neither by text nor by a number",
+    "such a tuple in a row's keys": "neither by text nor by a number",
+    "such tuples in a tar": "neither by text nor by a number",
+    "such a tuple as a tensor's key in a tar": "neither by text nor by a number",
+    "more instructions than a net has": "more than 100,000 instructions",
+    "text longer than the file": "bytes are to follow",
+    "an end before anything": "takes more than there is",
+    "a tensor of stride 0": "larger than it is",
+    "one beyond its storage": "reaches beyond its storage",
+    "one of negative size": "whose shape is none",
+    "one before its storage": "whose shape is none",
+    "a storage that is cut off": "storage that is cut off",
+    "one storage for all": "larger than it is",
+    "a text made bytes again and again": "too much text",
+    "a blob of 2^60 numbers": "numbers in the shape",
+    "fields without end": "more than 65,536 fields",
+    "a number without end": "more than ten bytes",
+    "groups": "a field of kind 3",
+    "sizes that overflow": "larger than it is",
+}
+
+
 def harmful(canary):
     """{what it is: content}: none may be accepted, none may run, none may take memory."""
     evil = pickle.dumps({"a.weight": Evil(canary)}, 2)
@@ -99,7 +132,7 @@ def harmful(canary):
         "such a tuple as a key": zipped(b"\x80\x02})" + deep + b"K\x01s."),
         "such a tuple as a name": zipped(b"\x80\x04)" + deep + b"h\x00\x93."),
         "such a tuple as a storage's key": zipped(
-            b"\x80\x02X\7\0\0\0storagectorch\nFloatStorage\n)" + deep + b"h\0K\1tQ."),
+            b"\x80\x02(X\7\0\0\0storagectorch\nFloatStorage\n)" + deep + b"h\0K\1tQ."),
         "such a tuple in a row's keys": magic + b"\x80\x02}." + b"\x80\x02]q\1)" + deep + b"a.",
         "such tuples in a tar": files.archive(storages=b"\x80\x02K\1." + b"\x80\x02)" + deep
                                               + b"Nctorch\nFloatStorage\n\x87." + bytes(8)),
@@ -107,7 +140,7 @@ def harmful(canary):
             storages=b"\x80\x02K\0." + b"\x80\x02].", tensors=b"\x80\x02K\0.",
             pickle=b"\x80\x02)" + deep + b"Q."),
         "a note under a high number": zipped(b"\x80\x02}r\xff\xff\xff\x7f."),
-        "more instructions than a net has": zipped(b"\x80\x02" + b"N" * 200_000 + b"."),
+        "more instructions than a net has": zipped(b"\x80\x02" + b"N" * 100_500 + b"."),
         "text longer than the file": zipped(b"\x80\x02X\xff\xff\xff\x7fabc."),
         "an end before anything": zipped(b"\x80\x02."), "nothing": zipped(b""),
         "a mark that is missing": zipped(b"\x80\x02u."),
@@ -117,16 +150,16 @@ def harmful(canary):
         "one beyond its storage": zipped(state(tensor(16, (16,), (2,))), **{"0": numbers}),
         "one of negative size": zipped(state(tensor(16, (-4,), (1,))), **{"0": numbers}),
         "one before its storage": zipped(state(tensor(16, (4,), (1,), -4)), **{"0": numbers}),
-        "a storage that is cut off": zipped(state(tensor(999, (999,), (1,))), **{"0": numbers}),
+        "a storage that is cut off": zipped(state(tensor(99, (4,), (1,))), **{"0": numbers}),
         "sizes that overflow": zipped(state(tensor(16, (1 << 62, 4), (0, 0))), **{"0": numbers}),
         "one storage for all": zipped(state(*[tensor(1 << 20, (1 << 20,), (1,))] * 16),
                                       **{"0": bytes(4 << 20)}),
         "a text made bytes again and again": npy_of(
             b"\x80\x02c_codecs\nencode\nq\1(X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
-            + b"q\2X\6\0\0\0latin1q\3tR" + b"0h\1h\2h\3\x86R" * 1000 + b"."),
+            + b"q\2X\6\0\0\0latin1q\3tR" + b"h\1h\2h\3\x86R" * 1000 + b"."),
         "a blob of 2^60 numbers": b"\x0a\1x" + files.field(100, files.field(1, "conv1")
-            + files.field(7, files.field(7, b"\x0a\x09" + files.varint(1 << 60)))),
-        "fields without end": b"\x0a\1x" + b"\x10\1" * 200_000,
+            + 2 * files.field(7, files.field(7, b"\x0a\x09" + files.varint(1 << 60)))),
+        "fields without end": b"\x0a\1x" + b"\x10\1" * 70_000,
         "a number without end": b"\x0a\1x\x10" + b"\xff" * 30,
         "groups": b"\x0a\1x\x13\x14",
     }

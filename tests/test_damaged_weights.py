@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import alexnet
-from damaged_weights import KINDS, harmful, spoilt
+from damaged_weights import KINDS, WORDS, harmful, spoilt
 from other_files import field
 from tinynet.errors import UserError
 from tinynet.formats import reading
@@ -55,6 +55,7 @@ def test_what_means_harm_is_refused_and_runs_nothing(harm, tmp_path):
         finally:
             tracemalloc.stop()
         assert "\n" not in str(error.value) and len(str(error.value)) < 600, name
+        assert WORDS.get(name, "") in str(error.value), name
         # A list of instructions' results takes eight bytes where the file has one.
         assert peak < 2 * len(content) + (4 << 20), f"{name}: {peak:,} bytes"
     folder = tmp_path.parent

@@ -116,7 +116,8 @@ def jpeg(width, height):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("size", [(500, 300), (300, 500), (256, 300), (100, 300), (256, 256)])
+@pytest.mark.parametrize("size", [(500, 300), (300, 500), (256, 300), (100, 300), (256, 256),
+                                  (1500, 300)])
 def test_a_squeezed_picture_is_whole(size):
     """A grid of brightnesses is the same grid, however wide the picture was."""
     place = np.linspace(0, 255, size[0]), np.linspace(0, 255, size[1])
