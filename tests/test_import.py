@@ -314,7 +314,7 @@ def test_a_known_file_is_called_by_its_name_and_can_be_checked(run, tmp_path, mo
         key = getattr(hashlib, digest)(content).hexdigest()
         monkeypatch.setattr(known, "FILES", {key: made})
         path, said = run(content)
-        assert "famous.caffemodel" in said and "published errors: 1 and 2" in said
+        assert "famous.caffemodel" in said and "top-1 and top-5: 1 and 2" in said
         assert "--check" in said
         path.unlink()
         path, said = run(content, "--check", tmp_path / "picture.png")

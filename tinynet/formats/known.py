@@ -16,31 +16,28 @@ TORCHVISION = 255 * np.array([0.485, 0.456, 0.406]), 255 * np.array([0.229, 0.22
 
 @dataclass
 class Known:
-    """A published file. errors: top-1 and top-5 in percent. check: a picture, the class that
-    the net sees in it, and with which probability, if somebody published that."""
+    """A published file. errors: top-1 and top-5. check: of a picture, what it is called, the
+    class that the net sees in it, and with which probability, if somebody published that."""
     name: str
     errors: str
     check: tuple = None
 
 
-# The probability that OpenCV's tests hold: the picture as it is, without a mean.
+# What OpenCV's tests hold: of the picture as it is, without a mean.
 GRACE_HOPPER = ("grace_hopper_227.png of opencv_extra", 652, 0.641789)
-BVLC = Known("bvlc_alexnet.caffemodel", "42.9 and 19.8 with the mean image", GRACE_HOPPER)
-OWT = "43.5 and 20.9"
+BVLC = Known("bvlc_alexnet.caffemodel", "42.9 % and 19.8 %, with the mean image", GRACE_HOPPER)
+OWT = "43.5 % and 20.9 %"
 FILES = {
     "4bff209a9837298157915ef50a4831a59636a6ca1a6b8ebacd990c3a5f3053e0": BVLC,
     "9116a64c0fbe4459d18f4bb6b56d647b63920377": BVLC,
     "4c8d77deb20ea792f84eb5e6d0a11ca0a8660a46":
-        Known("bvlc_reference_caffenet.caffemodel", "42.6 and 19.6 with the mean image"),
+        Known("bvlc_reference_caffenet.caffemodel", "42.6 % and 19.6 %, with the mean image"),
     "1294ef51496c52f2e4879ee3b5e1da22c35d61f3240937491b4469403d5428cc":
-        Known("bvlc_alexnet.npy, bvlc_alexnet of Caffe", "top-5 20.2 with the mean colour",
-              GRACE_HOPPER),
+        Known("bvlc_alexnet.npy, made of Caffe's", "top-5 20.2 %, with the mean colour"),
     "7be5be79": Known("alexnet-owt-7be5be79.pth of torchvision", OWT),
     "4df8aa71": Known("alexnet-owt-4df8aa71.pth of torchvision", OWT),
     "6b0da9510f27f234ee96a85dc3809dd210150fdefad87f6850f9788513216945":
-        Known("bvlcalexnet-12.onnx, bvlc_alexnet of Caffe",
-              "45.2 and 21.8 at 224 pixels; of the same weights at 227: 42.9 and 19.8",
-              GRACE_HOPPER),
+        Known("bvlcalexnet-12.onnx, made of Caffe's", "45.2 % and 21.8 %, with 224 pixels"),
 }
 
 

@@ -155,7 +155,8 @@ def imported(args, build):
     count = sum(array.size for array in found.values())
     say("\n".join([*lines, *foreign.notes, f"{foreign.program}, {count:,} weights, "
                    f"{len(classes):,} classes; recipe {recipe.name}", *recipe.lines(False),
-                   *([f"published errors: {published.errors} %"] if published else []),
+                   *([f"published errors, top-1 and top-5: {published.errors}"] if published
+                     else []),
                    f"saved: {shown(args.out)}"]))
     if published and published.check and not args.check:
         say(f"check it with {published.check[0]}:\n  "
