@@ -175,6 +175,15 @@ def test_a_dict_of_layers_that_numpy_pickled(run, protocol, names):
     assert same(ours(path), WANTED) and "TensorFlow" in said
 
 
+@pytest.mark.filterwarnings("ignore:dtype")            # NumPy's, of a pickle of Python 2
+@pytest.mark.parametrize("protocol", [0, 2, 3, 4])
+def test_numpy_reads_what_is_written_here_in_its_place(protocol):
+    found = np.load(io.BytesIO(files.npy(CAFFES, protocol)), allow_pickle=True,
+                    encoding="latin1").item()
+    assert np.array_equal(found["fc7"][0], CAFFES["fc7.weight"].T)
+    assert np.array_equal(found["conv2"][0].transpose(3, 2, 0, 1), CAFFES["conv2.weight"])
+
+
 # --- PyTorch ----------------------------------------------------------------------------------
 
 
@@ -217,7 +226,10 @@ def test_what_torch_itself_saves(run):
         assert same(ours(path), WANTED_ONE)
         path.unlink()
     brief = {name: tensor.to(torch.bfloat16) for name, tensor in state.items()}
+    config = torch.utils.serialization.config.save
+    config.compute_crc32 = False           # then Python's zipfile says that it is damaged
     torch.save(brief, file := io.BytesIO())
+    config.compute_crc32 = True
     assert same(ours(run(file.getvalue())[0]), WANTED_ONE, 0.1)
 
 
@@ -226,6 +238,15 @@ def test_torch_computes_the_same_as_the_reference_here():
     assert same(torch_logits(torch, CAFFES, as_caffe_sees()), WANTED)
     assert same(torch_logits(torch, TORCHVISIONS, as_torchvision_sees(), ("relu", "pool"), 1, 2),
                 WANTED_ONE)
+
+
+@pytest.mark.parametrize("container", ["zip", "row", "tar"])
+def test_torch_reads_what_is_written_here_in_its_place(container, tmp_path):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    (tmp_path / "net.pth").write_bytes(files.pth(CAFFES, container))
+    found = torch.load(tmp_path / "net.pth", weights_only=container != "tar", map_location="cpu")
+    assert list(found) == list(CAFFES)
+    assert all(np.array_equal(found[name].numpy(), array) for name, array in CAFFES.items())
 
 
 # --- .safetensors, ONNX -----------------------------------------------------------------------
