@@ -94,3 +94,11 @@ def test_unpacked_numbers_of_a_protobuf_are_bounded():
     assert few.array(5, "<f4").tolist() == list(range(9))
     with pytest.raises(ValueError, match="more than 65,536 fields"):
         Message(memoryview(field(5, 1.0) * 70_000))
+
+
+def test_a_flipped_bit_among_the_numbers_of_a_zip_is_seen(tmp_path):
+    whole = bytearray(KINDS["zip"]())
+    whole[len(whole) // 2] ^= 1
+    (tmp_path / "net").write_bytes(whole)
+    with pytest.raises(UserError, match="has another checksum"):
+        reading.read(tmp_path / "net")
