@@ -4,6 +4,7 @@ Every file is written by a writer that shares nothing with the reader, and what 
 reckoned without tinynet: in NumPy everywhere, and by the programs' own libraries where they are.
 """
 import io
+import shlex
 
 import numpy as np
 import pytest
@@ -316,7 +317,8 @@ def test_classes_are_named_by_a_file(run, tmp_path):
     assert "has 2 lines, the net 5 classes" in said
 
 
-def test_a_known_file_is_called_by_its_name_and_can_be_checked(run, tmp_path, monkeypatch):
+def test_a_known_file_is_called_by_its_name_and_can_be_checked(run, tmp_path, monkeypatch,
+                                                               capsys):
     import hashlib
 
     from PIL import Image
@@ -336,11 +338,14 @@ def test_a_known_file_is_called_by_its_name_and_can_be_checked(run, tmp_path, mo
         monkeypatch.setattr(known, "FILES", {key: made})
         path, said = run(content)
         assert "famous.caffemodel" in said and "top-1 and top-5: 1 and 2" in said
-        assert "--check" in said
-        path.unlink()
-        path, said = run(content, "--check", tmp_path / "picture.png")
+        following = shlex.split(said.splitlines()[-1])
+        assert following[-2:] == ["--check", "picture.png"]
+        monkeypatch.chdir(tmp_path)
+        assert alexnet.main(following[following.index("import"):]) == 0
+        said = capsys.readouterr().out
         assert f"class {best}, probability {probabilities[best]:.5f}" in said and words in said
         path.unlink()
+        path.with_name("net.checked.npz").unlink()
 
 
 def test_the_published_files_are_known_by_what_was_published():

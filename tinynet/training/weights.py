@@ -124,13 +124,8 @@ def imported(args, build):
         mean = foreign.mean
         lines.append("alexnet.py wrote it, with recipe, classes and mean image")
     else:
-        colour, scale = known.TORCHVISION if recipe.towers == 1 else known.CAFFE
-        blue = foreign.blue_first if args.blue_first is None else args.blue_first
-        first = layers["conv1.weight"][:, ::-1 if blue else 1].astype(np.float64)
-        layers["conv1.weight"] = first / (scale * recipe.pixel_scale)[:, None, None]
-        mean = np.broadcast_to(colour[:, None, None], (3, 256, 256))
-        lines.append(f"colours: {'blue' if blue else 'red'} first there, red first here; mean: "
-                     + (args.mean_image or "one colour; --mean FILE gives an image"))
+        mean, line = _colours_into_conv1(foreign, recipe, args)
+        lines.append(line)
     if args.mean_image:
         mean = reading.read_mean(args.mean_image)[::-1]            # there blue comes first
     classes, words = _class_names(args, len(layers["fc8.bias"]), about)
@@ -159,8 +154,10 @@ def imported(args, build):
                      else []),
                    f"saved: {shown(args.out)}"]))
     if published and published.check and not args.check:
-        say(f"check it with {published.check[0]}:\n  "
-            + command("import", Path(args.file), Path(args.out), "--check", "PNG"))
+        picture, _, where = published.check[0].partition(" ")
+        again = Path(args.out).with_suffix(".checked.npz")             # what is there is kept
+        say(f"check it with {picture} {where}:\n  "
+            + command("import", Path(args.file), again, "--check", picture))
     return published
 
 
@@ -177,6 +174,20 @@ def checked(model, picture, scale, published):
         agrees = best == label and abs(said[best] - wanted) < 1e-4
         line += f"; published: {label}, {wanted}: {'it agrees' if agrees else 'IT DIFFERS'}"
     return line
+
+
+def _colours_into_conv1(foreign, recipe, args):
+    """Let conv1 do what another program did to the colours: their order, and by what each was
+    divided. Zeros beyond the edge are the mean here as there. Returns the mean image (3, 256,
+    256), of one colour, and a line of text."""
+    from ..formats import known
+    colour, scale = known.TORCHVISION if recipe.towers == 1 else known.CAFFE
+    blue = foreign.blue_first if args.blue_first is None else args.blue_first
+    first = foreign.layers["conv1.weight"][:, ::-1 if blue else 1].astype(np.float64)
+    foreign.layers["conv1.weight"] = first / (scale * recipe.pixel_scale)[:, None, None]
+    return np.broadcast_to(colour[:, None, None], (3, 256, 256)), (
+        f"colours: {'blue' if blue else 'red'} first there, red first here; mean: "
+        + (args.mean_image or "one colour; --mean FILE gives an image"))
 
 
 def _about(path, texts):
