@@ -73,6 +73,24 @@ def test_ticks_are_round_numbers(values, ticks):
     assert written[2:2 + len(ticks.split())] == ticks.split()
 
 
+def test_thin_lines_have_the_colour_of_the_line_before_and_no_label():
+    drawing = svg.curves({"a": [(0, 1), (1, 2)], "a too": [(0, 2), (1, 1)], "b": [(0, 0), (1, 0)]},
+                         "three lines", thin=["a too"])
+    strokes = [line["stroke"] for line in shapes(drawing, "polyline")]
+    assert strokes == [svg.LINES[0], svg.LINES[0], svg.LINES[1]]
+    labels = {text["text"] for text in shapes(drawing, "text")}
+    assert {"a", "b"} <= labels and "a too" not in labels
+
+
+def test_labels_of_lines_that_end_together_stand_below_each_other():
+    drawing = svg.curves({name: [(0, 0), (1, 1 + 1e-3 * i)] for i, name in enumerate("xyz")},
+                         "three lines")
+    heights = [float(text["y"]) for text in shapes(drawing, "text")
+               if text["text"] in ("x", "y", "z")]
+    assert len(heights) == 3
+    assert all(abs(a - b) >= 12 for i, a in enumerate(heights) for b in heights[:i])
+
+
 def test_an_axis_of_less_than_two_decades_shows_its_ends():
     drawing = svg.curves({"": [(0, 2e-7), (1, 3e-6)]}, "two points", log="y")
     assert {"2e-07", "3e-06"} <= {text["text"] for text in shapes(drawing, "text")}

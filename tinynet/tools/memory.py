@@ -186,18 +186,27 @@ def _needs(loss):
             largest[w.device] = max(w.data.nbytes, largest.get(w.device, 0))
     for device in need:
         need[device].work = scratch(device) + LANES * largest.get(device, 0)
-    known = {id(_owner(w.data)) for w in weights}
     for node in nodes:
-        if not node.inputs:
-            continue
-        on = need[node.device]
-        inputs = [x for x in node.inputs if isinstance(x, Node)]
-        on.passing = max(on.passing, node.nbytes + sum(x.nbytes for x in inputs))
-        for owner in map(_owner, _kept_by(node.grad_fns)):
+        if node.inputs:
+            inputs = [x for x in node.inputs if isinstance(x, Node)]
+            on = need[node.device]
+            on.passing = max(on.passing, node.nbytes + sum(x.nbytes for x in inputs))
+    for node, size in kept(nodes):
+        need[node.device].kept += size
+    return need
+
+
+def kept(nodes):
+    """What ops keep for the backward pass: yields (node, bytes). nodes: a graph, oldest first.
+
+    What several ops keep counts for the first of them. Weights are there anyway.
+    """
+    known = {id(_owner(w.data)) for w in nodes if isinstance(w, Parameter)}
+    for node in nodes:
+        for owner in map(_owner, _kept_by(node.grad_fns if node.inputs else ())):
             if id(owner) not in known:
                 known.add(id(owner))
-                on.kept += owner.nbytes
-    return need
+                yield node, owner.nbytes
 
 
 def _owner(array):

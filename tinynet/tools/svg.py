@@ -7,6 +7,7 @@ paper. One colour means one thing everywhere: the constants below.
 import base64
 import html
 import io
+import itertools
 import math
 
 import numpy as np
@@ -125,13 +126,15 @@ def bars(values, alt, beside=None, titles=("", ""), log=False, form="{:,.4g}"):
     return drawing(width, 24 + 20 * len(values), parts, alt)
 
 
-def curves(series, alt, x="", y="", log="", marks=False, width=460, height=230):
+def curves(series, alt, x="", y="", log="", marks=False, width=460, height=230, thin=()):
     """Lines over two axes, each labelled at its end.
 
     series: {name: points}, points (x, y). x, y: the names of the axes. log: "x", "y" or "xy",
-    whose axes count decades. marks: a dot at every point.
+    whose axes count decades. marks: a dot at every point. thin: names of lines without a label,
+    in the colour of the one before.
     """
-    left, right, top, bottom = 52, 96, 18, 34
+    named, colour = [name for name in series if name not in thin], None
+    left, right, top, bottom = 52, max(96, 12 + 6 * max(map(len, named))), 18, 34
     points = np.concatenate([np.asarray(line, float) for line in series.values()])
     scales = [_scale(points[:, axis], name in log) for axis, name in enumerate("xy")]
 
@@ -148,15 +151,29 @@ def curves(series, alt, x="", y="", log="", marks=False, width=460, height=230):
               for tick in scales[1][1]]
     parts += [text(at((tick, low[1]))[0], height - bottom + 14, f"{tick:.3g}", "middle")
               for tick in scales[0][1]]
-    for (name, line_of), colour in zip(series.items(), LINES * 9, strict=False):
+    ends = {name: at(series[name][-1]) for name in named}
+    heights = dict(zip(ends, _apart([end[1] + 4 for end in ends.values()]), strict=True))
+    colours = iter(LINES * (1 + len(named) // len(LINES)))
+    for name, line_of in series.items():
+        colour, stroke = (colour, 0.8) if name in thin else (next(colours), 1.8)
         places = [at(point) for point in line_of]
         path = " ".join(f"{a:.4g},{b:.4g}" for a, b in places)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" '
-                     'stroke-width="1.8"/>')
+                     f'stroke-width="{stroke}"/>')
         parts += [f'<circle cx="{a:.4g}" cy="{b:.4g}" r="2.5" fill="{colour}"/>'
-                  for a, b in places if marks]
-        parts.append(text(places[-1][0] + 5, places[-1][1] + 4, name, fill=colour))
+                  for a, b in places if marks or len(places) == 1]
+        if name in ends:
+            parts.append(text(ends[name][0] + 5, heights[name], name, fill=colour, style=(
+                "paint-order:stroke;stroke:var(--paper,Canvas);stroke-width:3")))
     return drawing(width, height, parts, alt)
+
+
+def _apart(heights, least=12):
+    """The same heights, of which those that are too near to the one above go down."""
+    moved = list(heights)
+    for above, below in itertools.pairwise(sorted(range(len(moved)), key=moved.__getitem__)):
+        moved[below] = max(moved[below], moved[above] + least)
+    return moved
 
 
 def _scale(values, log):
@@ -238,12 +255,17 @@ def pixels(array, alt, scale=1, squares=(), title=""):
     return drawing(width, height + top, parts, alt)
 
 
-def tiles(pictures, columns, gap=1):
-    """Pictures (N, H, W) or (N, H, W, 3) of uint8 as one, `columns` in a row, white between."""
+def tiles(pictures, columns, gap=1, between=255):
+    """Pictures (N, H, W) or (N, H, W, 3) of uint8 as one, at most `columns` in a row.
+
+    between: the grey of the gaps.
+    """
     pictures = np.asarray(pictures)
     N, H, W, *colours = pictures.shape
+    columns = min(columns, N)
     rows = -(-N // columns)
-    sheet = np.full((rows * (H + gap) - gap, columns * (W + gap) - gap, *colours), 255, np.uint8)
+    sheet = np.full((rows * (H + gap) - gap, columns * (W + gap) - gap, *colours), between,
+                    np.uint8)
     for i, picture in enumerate(pictures):
         y, x = i // columns * (H + gap), i % columns * (W + gap)
         sheet[y:y + H, x:x + W] = picture
