@@ -185,7 +185,7 @@ def train(args):
     if not run.goes_on():
         say(f"nothing to do: step {run.step} of {run.last_step} is taken")
         if ranks.first:                                            # a kill may have come before
-            figures.draw_kernels(run.folder, model)
+            figures.draw_run(run)
         return 0
 
     with run:                                                      # a bar; Ctrl-C is heard
@@ -242,14 +242,14 @@ def finish(run, folder, validation):
         if loader.skipped:
             say(f"{len(loader.skipped)} unreadable pictures in {loader.pictures.root} were "
                 "skipped")
-    kernels = figures.draw_kernels(run.folder, run.model)
+    drawn = figures.draw_run(run)
     following = ("test", run.best, folder, "--views", "10")
     if isinstance(validation.pictures, dataset.Pictures):  # else they have no files of their own
         following = "predict", run.best, validation.pictures.paths[0]
     say(f"\non {run.result['pictures']:,} pictures it has not seen: top-1 error "
         f"{run.result['top1_error']:.1%}\n(chance: {1 - 1 / run.classes:.1%}), lowest so far "
         f"{run.at.lowest_error:.1%}\nsaved: {shown(run.last)}, {shown(run.best)},\n"
-        f"  {shown(run.log_file.path)}; first-layer kernels: {shown(kernels)}\ntry next:\n"
+        f"  {shown(run.log_file.path)}, {', '.join(map(shown, drawn))}\ntry next:\n"
         f"  {command(*following)}")
     return 0
 

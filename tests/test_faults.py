@@ -176,14 +176,15 @@ def test_a_damaged_best_is_told_and_replaced(run, data, half):
     assert progress(half / "best.npz")["lowest_error"] <= progress(half)["lowest_error"]
 
 
-def test_killed_before_its_kernels_are_drawn_a_run_draws_them_when_asked_again(
-        run, data, trained, tmp_path):
+@pytest.mark.parametrize("name", ["kernels.png", "curves.png"])
+def test_killed_before_its_pictures_are_drawn_a_run_draws_them_when_asked_again(
+        run, data, trained, tmp_path, name):
     folder = shutil.copytree(trained.folder, tmp_path / "run")
-    kernels = (folder / "kernels.png").read_bytes()
-    (folder / "kernels.png").unlink()
+    drawn = (folder / name).read_bytes()
+    (folder / name).unlink()
     done = run("train", data, *SMALL, "--output-dir", folder, "--resume", "auto")
     assert done.code == 0 and "nothing to do" in done.out
-    assert (folder / "kernels.png").read_bytes() == kernels
+    assert (folder / name).read_bytes() == drawn
 
 
 # --- the log ------------------------------------------------------------------------------

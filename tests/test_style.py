@@ -22,7 +22,7 @@ WINGS = {"formats": ["protobuf", "plan", "pickles", "torch_file", "safetensors",
                       "signals", "log", "runs", "begin"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1605, "formats": 910, "pictures": 990, "training": 2110, "tools": 940}
+BUDGETS = {"engine": 1605, "formats": 910, "pictures": 990, "training": 2140, "tools": 940}
 
 
 def own_imports(path):

@@ -39,7 +39,8 @@ def test_training_ends_well_and_says_what_to_do_next(trained):
     assert trained.code == 0 and trained.err == ""
     for words in ("recipe quickstart", "seed 0", "30 pictures to learn from",
                   "10 to test with", "of 10 classes", "top-1 error", "chance: 90.0%",
-                  str(trained.folder / "kernels.png"), "alexnet.py predict"):
+                  str(trained.folder / "kernels.png"), str(trained.folder / "curves.png"),
+                  "alexnet.py predict"):
         assert words in trained.out
 
 
@@ -72,9 +73,9 @@ def test_the_next_command_works_as_it_is_printed(trained, run):
     assert done.code == 0, done.err
 
 
-def test_training_leaves_four_files_and_nothing_else(trained):
-    assert sorted(contents(trained.folder)) == ["best.npz", "kernels.png", "last.npz",
-                                                "log.jsonl"]
+def test_training_leaves_five_files_and_nothing_else(trained):
+    assert sorted(contents(trained.folder)) == ["best.npz", "curves.png", "kernels.png",
+                                                "last.npz", "log.jsonl"]
 
 
 def test_the_log_has_a_line_of_json_for_every_report(trained):
@@ -106,6 +107,12 @@ def test_the_kernels_are_drawn(trained):
         assert sheet.mode == "RGB"
         assert 4 * 11 * 3 < sheet.width < 2000 and 2 * 11 * 3 < sheet.height < 2000
         assert np.asarray(sheet).std() > 20
+
+
+def test_the_curves_of_training_and_of_validations_are_drawn(trained):
+    with Image.open(trained.folder / "curves.png") as sheet:
+        colours = {colour for _, colour in sheet.getcolors(1 << 20)}
+    assert {(0x8a, 0x8f, 0x98), (0x3b, 0x82, 0xc4)} <= colours
 
 
 def test_the_best_checkpoint_is_the_one_with_the_lowest_error(trained):

@@ -36,10 +36,18 @@ def save(picture, path):
     return path
 
 
-def draw_kernels(folder, model):
-    """Draw what conv1 of every tower of a net has learned into folder/kernels.png, the result."""
-    kernels = [tower.conv1[0].W.numpy() for tower in model.towers]
-    return save(kernel_sheet(*kernels), folder / "kernels.png")
+def draw_run(run):
+    """Draw what a runs.Run has learned into its folder, as kernels.png and curves.png."""
+    kernels = [tower.conv1[0].W.numpy() for tower in run.model.towers]
+    drawn = [save(kernel_sheet(*kernels), run.folder / "kernels.png")]
+    rows = run.log_file.rows()
+    lines = [(kind, errors(rows, kind), style) for kind, style in (
+        ("train", ("#8a8f98", "thin")), ("validation", ("#3b82c4", "solid")))]
+    lines = [line for line in lines if line[1]]
+    if lines:                                          # else somebody has removed the log
+        drawn.append(draw_curves(run.folder / "curves.png", lines, run.folder.name,
+                                 up="Top-1 error"))
+    return drawn
 
 
 def _tile(kernel, zoom, gap):
@@ -62,17 +70,23 @@ def errors(history, kind):
 
 def write_csv(path, histories):
     """A row for every row of {name: history}, histories as runs.Run has them."""
+    write_table(path, COLUMNS, [dict(row, run=name)
+                                for name, rows in histories.items() for row in rows])
+
+
+def write_table(path, columns, rows):
+    """A CSV file of dicts. What a row has beside the columns is left out."""
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(table, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(dict(row, run=name) for name, rows in histories.items() for row in rows)
+    writer.writerows(rows)
     with replacing(path) as file:
-        file.write(table.getvalue().encode())
+        file.write(table.getvalue().encode("utf-8", "surrogateescape"))
 
 
 def draw_curves(path, lines, title, across="Epochs", up="Error"):
     """A PNG with (label, points, style) lines: points (x, share), style a colour and "solid",
-    "dashed" or "thin". Lines without a label are not in the legend."""
+    "dashed" or "thin". Lines without a label are not in the legend. Returns the path."""
     width, height, left, top, right, bottom = 1280, 860, 130, 90, 40, 110
     paper = Image.new("RGB", (width, height), "white")
     pen = ImageDraw.Draw(paper)
@@ -103,7 +117,7 @@ def draw_curves(path, lines, title, across="Epochs", up="Error"):
             stretch(pen, [(width - 430, legend), (width - 370, legend)], colour, stroke)
             pen.text((width - 355, legend), label, "black", font[22], "lm")
             legend += 34
-    save(paper, path)
+    return save(paper, path)
 
 
 def nice_step(largest):
