@@ -48,7 +48,7 @@ def sdist(tmp_path_factory):
 def own_files(*folders):
     """Paths of the project's files in these folders, without what Python leaves beside them."""
     return {path.relative_to(ROOT).as_posix() for folder in folders
-            for path in (ROOT / folder).rglob("*.py")}
+            for path in (ROOT / folder).rglob("*.*") if path.suffix in (".py", ".css")}
 
 
 def about(wheel, name):

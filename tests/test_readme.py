@@ -116,7 +116,7 @@ def test_its_reading_order_is_that_of_the_package():
 
 
 def test_it_links_to_every_file_of_the_wings_in_the_order_of_their_imports():
-    for wing in "formats", "pictures", "training", "tools":
+    for wing in "formats", "pictures", "training", "tools", "pages":
         linked = re.findall(rf"\]\(tinynet/{wing}/(\w+)\.py\)", README)
         assert sorted(linked) == sorted(path.stem for path in (PACKAGE / wing).glob("[a-z]*.py"))
         for number, name in enumerate(linked):

@@ -20,9 +20,11 @@ WINGS = {"formats": ["protobuf", "plan", "pickles", "torch_file", "safetensors",
          "training": ["schedules", "cuda_convnet", "recipes", "claim", "saved", "program",
                       "options", "figures", "evaluation", "answers", "weights", "stall",
                       "signals", "log", "runs", "begin"],
-         "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"]}
+         "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"],
+         "pages": ["page"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1605, "formats": 910, "pictures": 990, "training": 2140, "tools": 940}
+BUDGETS = {"engine": 1605, "formats": 910, "pictures": 990, "training": 2140, "tools": 940,
+           "pages": 90}
 
 
 def own_imports(path):
@@ -61,6 +63,8 @@ def test_a_file_of_a_wing_imports_from_the_engine_and_from_above_it(wing, name):
         above |= {("pictures", other) for other in WINGS["pictures"]}
     if (wing, name) == ("training", "weights"):        # which says whose weights they are
         above |= {("formats", other) for other in WINGS["formats"]}
+    if wing == "pages":          # which show what all others do, and which nothing reads
+        above |= {(other, each) for other in WINGS for each in WINGS[other] if other != wing}
     assert set(own_imports(PACKAGE / wing / f"{name}.py")) <= above
 
 

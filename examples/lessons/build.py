@@ -18,6 +18,7 @@ from pathlib import Path
 import catalogue
 import cells
 from exercise import Exercise
+from tinynet.pages.page import document as plain_page
 
 
 def exercises_of(path):
@@ -145,11 +146,9 @@ def document(title, body):
 
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight")
                    for style in ("friendly", "github-dark"))
-    style = (cells.FOLDER / "page.css").read_text("utf-8")
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>'
-            f'{html.escape(title)}</title><meta name="viewport" content="width=device-width, '
-            f'initial-scale=1">\n<style>\n{light}\n@media screen and (prefers-color-scheme: dark) '
-            f"{{\n{dark}\n}}\n{style}</style></head>\n<body>{body}</body></html>\n")
+    return plain_page(
+        title, body, f"{light}\n@media screen and (prefers-color-scheme: dark) {{\n{dark}\n}}\n",
+        (cells.FOLDER / "page.css").read_text("utf-8"))
 
 
 # --- notebooks --------------------------------------------------------------------------
