@@ -4,6 +4,7 @@
     python alexnet.py train DIR --device gpu0,gpu1  learn from DIR/train/*/*
     python alexnet.py test runs/paper/best.npz DIR  error on DIR/val/*/*
     python alexnet.py predict runs/paper/best.npz cat.jpg DIR
+    python alexnet.py walk runs/paper/best.npz walk.html       what layers see
     python alexnet.py show --device cpu0,cpu1       layers, what crosses where
     python alexnet.py bench                         how fast it is, and could be
     python alexnet.py doctor                        what is broken here
@@ -313,6 +314,13 @@ def export(args):
     return 0
 
 
+def walk(args):
+    """Write a page in which to walk through Figure 2, layer by layer, with some pictures."""
+    from tinynet.pages import walk as pages  # here: other commands begin sooner without
+    pages.write(args, load, build)
+    return 0
+
+
 # --- what a net and this machine are like -------------------------------------------------
 
 
@@ -355,7 +363,7 @@ def doctor(args):
 
 
 def parser():
-    commands = train, test, predict, import_, export, show, bench, doctor
+    commands = train, test, predict, import_, export, walk, show, bench, doctor
     return options.parser(__doc__, commands, PATTERNS, tinynet.__version__)
 
 

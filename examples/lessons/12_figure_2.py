@@ -231,6 +231,8 @@ svg.bars({name: row["bytes"] * 128 / 1e6 for name, row in table.items()},
 # pixels. When you rebuild a net, print its table, and count it in a second way.
 #
 # Open `alexnet.py` now, and read `Tower` and `AlexNet.forward` beside the drawing: every
-# `exchange` is a grey box. Then run `python alexnet.py show`.
+# `exchange` is a grey box. Then run `python alexnet.py show`. If you have trained a net,
+# `python alexnet.py walk runs/quickstart walk.html` makes a page of it: this drawing, in which
+# each layer opens and shows what it makes of a picture.
 #
 # Then the exercises: `python examples/lessons/check.py 12.1 --show`, `12.2`, `12.3`.

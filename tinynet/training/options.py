@@ -128,6 +128,23 @@ def _import(sub, patterns):
             default="caffe for a net of two towers, owt for one")
 
 
+def _walk(sub, patterns):
+    sub.epilog = ("examples:\n  alexnet.py walk runs/paper/best.npz walk.html\n"
+                  "  alexnet.py walk runs/paper/best.npz walk.html cat.jpg dog.jpg")
+    sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
+    sub.add_argument("page", metavar="OUT.html", help="what is written: one file, to be opened "
+                                                      "in a browser")
+    sub.add_argument("images", nargs="*", metavar="PICTURE",
+                     help="what the net is shown (default: a few of the validation set)")
+    _data(sub)
+
+
+def _data(sub):
+    sub.add_argument("--data", metavar="DIR",
+                     help="holds val/<class>/* (default: where the net was trained)")
+    _workers(sub)
+
+
 def _show(sub, patterns):
     sub.add_argument("--ranks", dest="of_ranks", type=int, choices=(1, 2, 4, 8), default=1,
                      help="what one of so many processes holds and sends (default: %(default)s)")
@@ -151,7 +168,7 @@ def _bench(sub, patterns):
 
 
 ADD = {"train": _train, "test": _test, "predict": _predict, "import": _import, "export": _export,
-       "show": _show, "bench": _bench, "doctor": lambda sub, patterns: None}
+       "walk": _walk, "show": _show, "bench": _bench, "doctor": lambda sub, patterns: None}
 
 
 def _asking(sub):
