@@ -5,6 +5,7 @@
     python alexnet.py test runs/paper/best.npz DIR  error on DIR/val/*/*
     python alexnet.py predict runs/paper/best.npz cat.jpg DIR
     python alexnet.py walk runs/paper/best.npz walk.html       what layers see
+    python alexnet.py report runs/paper             what a run has learned
     python alexnet.py show --device cpu0,cpu1       layers, what crosses where
     python alexnet.py bench                         how fast it is, and could be
     python alexnet.py doctor                        what is broken here
@@ -321,6 +322,13 @@ def walk(args):
     return 0
 
 
+def report(args):
+    """Write a page that shows what a run learned, or several beside each other."""
+    from tinynet.pages import report as pages
+    pages.write(args, load)
+    return 0
+
+
 # --- what a net and this machine are like -------------------------------------------------
 
 
@@ -363,7 +371,7 @@ def doctor(args):
 
 
 def parser():
-    commands = train, test, predict, import_, export, walk, show, bench, doctor
+    commands = train, test, predict, import_, export, walk, report, show, bench, doctor
     return options.parser(__doc__, commands, PATTERNS, tinynet.__version__)
 
 

@@ -21,7 +21,9 @@ import strict_nccl
 from data.cifar10 import TEST, TRAIN
 from helpers import GPUS, NO_GPU
 from tinynet import cores, device, rng
-from tinynet.pictures import patterns, readers
+from tinynet.pictures import packed, patterns, readers
+from tinynet.pictures.batches import Loader
+from tinynet.training.saved import Saved
 
 TWO_GPUS = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, found {GPUS}")
 
@@ -146,6 +148,14 @@ def trained(data, tmp_path_factory):
         code = alexnet.main(["train", str(data), *command_line.SMALL, "--output-dir", str(folder)])
     return SimpleNamespace(folder=folder, code=code, out=out.getvalue(),
                            err=err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def loaded(trained):
+    """A Saved, its net, and a Loader of its validation set."""
+    saved = Saved.of_alexnet(trained.folder / "last.npz")
+    model, prepare = alexnet.load(saved, "cpu")
+    return saved, model, Loader(packed.data_set(saved.data, "val"), prepare, 4)
 
 
 @pytest.fixture

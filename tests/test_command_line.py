@@ -99,7 +99,7 @@ def test_help_shows_choices_groups_and_examples(run):
 
 
 @pytest.mark.parametrize("command", ["", "train", "test", "predict", "export", "walk",
-                                     "show", "bench"])
+                                     "report", "show", "bench"])
 def test_help_fits_into_80_columns(run, command, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     text = run(*command.split(), "--help").out

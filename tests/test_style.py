@@ -21,10 +21,10 @@ WINGS = {"formats": ["protobuf", "plan", "pickles", "torch_file", "safetensors",
                       "options", "figures", "evaluation", "answers", "weights", "stall",
                       "signals", "log", "runs", "begin"],
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"],
-         "pages": ["page", "activations", "walk"]}
+         "pages": ["page", "activations", "walk", "judged", "report"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1605, "formats": 910, "pictures": 990, "training": 2155, "tools": 940,
-           "pages": 480}
+BUDGETS = {"engine": 1605, "formats": 910, "pictures": 990, "training": 2165, "tools": 940,
+           "pages": 830}
 
 
 def own_imports(path):

@@ -202,6 +202,8 @@ svg.side_by_side(
 #
 # None of these four views proves what the net does. A picture of a net should come with a
 # number, such as the share of wrong answers. Open `figures.py` now, and read `kernel_sheet`.
-# Then look at the kernels of your own run: `python alexnet.py train` saves them.
+# Then look at the kernels of your own run: `python alexnet.py train` saves them. With
+# `python alexnet.py report runs/quickstart` you get a page of the run: its kernels, its worst
+# mistakes, and which pictures it considers alike, each with its numbers.
 #
 # Then the exercises: `python examples/lessons/check.py 16.1 --show`, `16.2`, `16.3`.

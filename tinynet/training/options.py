@@ -139,6 +139,18 @@ def _walk(sub, patterns):
     _data(sub)
 
 
+def _report(sub, patterns):
+    sub.epilog = ("examples:\n  alexnet.py report runs/paper\n"
+                  "  alexnet.py report runs/paper runs/2012 --output both.html")
+    sub.add_argument("runs", nargs="+", metavar="RUN",
+                     help="the folder of a run, of which best.npz is looked at, or a checkpoint")
+    sub.add_argument("-o", "--output", dest="page", default="report.html", metavar="OUT.html",
+                     help="what is written, with OUT.*.csv beside it (default: %(default)s)")
+    sub.add_argument("--pictures", type=at_least(2), default=5000, metavar="N",
+                     help="of the validation set, evenly spaced, at most (default: %(default)s)")
+    _data(sub)
+
+
 def _data(sub):
     sub.add_argument("--data", metavar="DIR",
                      help="holds val/<class>/* (default: where the net was trained)")
@@ -168,7 +180,8 @@ def _bench(sub, patterns):
 
 
 ADD = {"train": _train, "test": _test, "predict": _predict, "import": _import, "export": _export,
-       "walk": _walk, "show": _show, "bench": _bench, "doctor": lambda sub, patterns: None}
+       "walk": _walk, "report": _report, "show": _show, "bench": _bench,
+       "doctor": lambda sub, patterns: None}
 
 
 def _asking(sub):

@@ -1,0 +1,303 @@
+"""Pages show what a net does, as it is, and ask for nothing that is not in them."""
+import base64
+import csv
+import io
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import alexnet
+from command_line import NET, VAL, is_clean_error, log_of, numbers, weights
+from helpers import environment
+from tinynet.pages import activations, page
+from tinynet.pictures.batches import Loader
+from tinynet.store import Checkpoint
+from tinynet.store import save as save_arrays
+from tinynet.tools import svg
+
+CPU = ["--device", "cpu"]
+
+
+class Page(HTMLParser):
+    """The elements of a page, in their order: (name, attributes)."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.text, self.elements = text, []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def all(self, tag, **wanted):
+        return [found for name, found in self.elements if name == tag
+                and all(found.get(key) == value for key, value in wanted.items())]
+
+
+@pytest.fixture(scope="module")
+def walk(trained, tmp_path_factory):
+    """The page of a walk through a small net, with pictures of its validation set."""
+    path = tmp_path_factory.mktemp("walk") / "walk.html"
+    assert alexnet.main(["walk", str(trained.folder), str(path), *CPU]) == 0
+    return Page(path.read_text("utf-8"))
+
+
+@pytest.fixture(scope="module")
+def report(trained, tmp_path_factory):
+    """The folder of a report: the.html and its CSV files."""
+    folder = tmp_path_factory.mktemp("report")
+    assert alexnet.main(["report", str(trained.folder), "-o", str(folder / "the.html"),
+                         *CPU]) == 0
+    return folder
+
+
+def rows(folder, what):
+    with open(folder / f"the.{what}.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --- both pages -------------------------------------------------------------------------
+
+
+def pages(walk, report):
+    return walk, Page((report / "the.html").read_text("utf-8"))
+
+
+def test_a_page_asks_for_nothing_and_runs_nothing(walk, report):
+    for found in pages(walk, report):
+        assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in found.elements}
+        for _, attributes in found.elements:
+            for name in "src", "href", "xlink:href", "srcset", "data":
+                assert re.match(r"#\w|data:image/(png|jpeg);base64,", attributes.get(name, "#x"))
+        assert "http" not in found.text and not re.search(r"url\(|@import", found.text)
+
+
+def test_every_picture_has_words_for_whoever_cannot_see_it(walk, report):
+    for found in pages(walk, report):
+        shown = [one for one in found.all("svg") if one.get("aria-hidden") != "true"]
+        assert len(shown) > 20 and found.all("img") == []
+        for one in shown:
+            assert one["role"] == "img" and len(one["aria-label"]) > 3
+
+
+def test_every_link_leads_somewhere(walk, report):
+    for found in pages(walk, report):
+        places = [one["id"] for _, one in found.elements if "id" in one]
+        assert len(places) == len(set(places))
+        targets = {one["href"][1:] for _, one in found.elements
+                   if one.get("href", "").startswith("#")}
+        assert targets and targets <= set(places)
+
+
+def test_two_builds_are_the_same_to_the_byte(run, trained, walk, report, tmp_path):
+    assert run("walk", trained.folder, tmp_path / "walk.html", *CPU).code == 0
+    assert (tmp_path / "walk.html").read_text("utf-8") == walk.text
+    assert run("report", trained.folder, "-o", tmp_path / "the.html", *CPU).code == 0
+    for path in report.iterdir():
+        assert path.read_bytes() == (tmp_path / path.name).read_bytes(), path.name
+
+
+def test_a_command_that_makes_no_page_reads_nothing_of_them():
+    asked = ("import alexnet, sys; alexnet.parser(); "
+             "print([name for name in sys.modules if name.startswith('tinynet.pages')])")
+    done = subprocess.run([sys.executable, "-c", asked], env=environment(), text=True,
+                          capture_output=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# --- a walk -----------------------------------------------------------------------------
+
+
+def test_a_walk_has_a_place_for_every_layer_and_every_crossing(walk):
+    sections = [one["id"] for one in walk.all("section")]
+    assert sections == ["conv1", "conv2", "x-conv3", "conv3", "conv4", "conv5", "x-fc6", "fc6",
+                        "x-fc7", "fc7", "x-fc8", "fc8"]
+    assert len(walk.all("input", type="radio")) == 4
+    assert sum("checked" in one for one in walk.all("input")) == 1
+
+
+def test_a_walk_tells_the_bytes_that_cross_and_what_is_paid_for_a_layer(walk, trained):
+    crossing = re.search(r'href="#x-fc7">. ([^<]*) a picture', walk.text)[1]
+    assert crossing == f"{2 * 16 * 4} bytes"           # both ways, 16 neurons of four bytes
+    last = walk.text[walk.text.index('<section id="fc8"'):]
+    assert f"<dd>{33 * 10:,} <small>" in last and f"<dd>{32 * 10:,} <small>" in last
+
+
+def test_the_maps_of_a_walk_are_those_of_the_net(walk, loaded):
+    _, model, loader = loaded
+    batches = list(activations.watching(model, Loader(activations.evenly(loader.pictures, 4),
+                                                      loader.prepare, 4), ["conv2"]))
+    maps = batches[0][2]["conv2"][1][0]                # of the bottom tower, of the first picture
+    section = walk.text[walk.text.index('<section id="conv2"'):]
+    number = re.search(r'aria-label="the maps of conv2, bottom tower [^"]*"><use href="#(p\d+)"',
+                       section)[1]
+    data = walk.all("image", id=number)[0]["href"].partition(",")[2]
+    sheet = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("L"), int)
+    height, width, count = maps.shape
+    for i in range(count):
+        left, top, *_ = page.place_of_tile(i, page.columns_for(count), height, width)
+        grey = 255 * np.maximum(maps[..., i], 0) / max(maps[..., i].max(), 1e-12)
+        assert np.abs(sheet[top:top + height, left:left + width] - grey).max() <= 9
+
+
+def test_the_bars_of_a_walk_are_the_nets_answer_with_the_truth_marked(run, walk, trained, data):
+    last = walk.text[walk.text.index('<section id="fc8"'):]
+    first = last[:last.index('<div class="of p1"')]
+    shares = numbers(r"<b>(\d+\.\d)%</b>", first)
+    assert len(shares) == 10 and shares == sorted(shares, reverse=True)
+    truth, = re.findall(r"<span>(\w+) ✓</span>", first)
+    predicted = run("predict", trained.folder, data / "val" / truth / "0000.jpg", *CPU).out
+    assert numbers(r"(\d+\.\d)%", predicted) == shares[:5]
+
+
+def test_a_walk_on_two_gpus_shows_the_same(run, gpus, trained, walk, tmp_path):
+    done = run("walk", trained.folder, tmp_path / "walk.html", "--device", "gpu0,gpu1")
+    assert done.code == 0, done.err
+    found = (tmp_path / "walk.html").read_text("utf-8")
+    for pattern in r"<dd>([\d.,]+)", r"<b>(\d+)\.\d%</b>", r"<span>\d: map (\d+)":
+        assert numbers(pattern, found.replace(",", "")) == pytest.approx(
+            numbers(pattern, walk.text.replace(",", "")), abs=1)
+
+
+def test_a_walk_takes_pictures_of_ones_own(run, trained, data, tmp_path):
+    shutil.copy(data / "val" / "rays" / "0000.jpg", tmp_path / "<mine> & yours.jpg")
+    known = data / "val" / "dots" / "0000.jpg"
+    done = run("walk", trained.folder, tmp_path / "own.html", tmp_path / "<mine> & yours.jpg",
+               known, *CPU)
+    assert done.code == 0, done.err
+    text = (tmp_path / "own.html").read_text("utf-8")
+    assert "&lt;mine&gt; &amp; yours.jpg" in text and "<mine>" not in text
+    assert "Nobody said what it is." in text and text.count("✓") == 1
+
+
+@pytest.mark.parametrize("options, count", [(["--towers", 1], 0), (["--conv6"], 5)], ids=str)
+def test_other_nets_are_walked_through_as_well(run, data, tmp_path, options, count):
+    assert run("train", data, *NET, *options, "--steps", 1, "--output-dir", tmp_path / "run",
+               *CPU).code == 0
+    done = run("walk", tmp_path / "run", tmp_path / "walk.html", *CPU)
+    assert done.code == 0, done.err
+    sections = [one["id"] for one in Page((tmp_path / "walk.html").read_text()).all("section")]
+    assert sum(name.startswith("x-") for name in sections) == count
+    assert ("conv6" in sections) == ("--conv6" in options)
+    assert run("report", tmp_path / "run" / "last.npz", "-o", tmp_path / "r.html",
+               *CPU).code == 0
+
+
+# --- a report ---------------------------------------------------------------------------
+
+
+def test_a_report_has_the_errors_that_test_prints(run, report, trained):
+    text = (report / "the.html").read_text("utf-8")
+    errors = numbers(r"<td>top-\d error</td><td>(?:<b>)?(\d+\.\d)%", text)
+    tested = run("test", trained.folder / "best.npz", *CPU).out
+    assert errors == numbers(r"(?:error|top-5) (\d+\.\d)%", tested)
+    classes = rows(report, "classes")
+    assert sum(float(row["error"]) for row in classes) / 10 == pytest.approx(errors[0] / 100)
+
+
+def test_a_report_leaves_the_numbers_behind_its_pictures(report, trained):
+    logged = [row for row in log_of(trained.folder) if row["kind"] != "start"]
+    assert [(row["kind"], float(row["loss"]), float(row["lr"])) for row in
+            rows(report, "curves")] == [(row["kind"], row["loss"], row["lr"]) for row in logged]
+    assert sum(int(row["pictures"]) for row in rows(report, "confusion")) == 10 * VAL
+    pictures = rows(report, "pictures")
+    assert len({row["picture"] for row in pictures}) == len(pictures) == 10 * VAL
+    for row in pictures:
+        assert (row["said"] == row["label"]) == (
+            row["probability_of_label"] == row["probability_of_said"])
+        assert row["nearest_1_by_fc7"] != row["picture"]
+    kernel = weights(trained.folder / "best.npz")["weights/top.conv1.0.W"]
+    first = rows(report, "kernels")[0]
+    assert float(first["weight"]) == kernel[0, 0, 0, 0] and first["channel"] == "R"
+    changed = {row["field"] for row in rows(report, "recipes")}
+    assert {"kernels", "neurons", "crop", "batch_size", "epochs", "schedule"} == changed
+
+
+def test_a_report_of_two_runs_says_what_differs(run, data, trained, tmp_path):
+    other = tmp_path / "other"
+    assert run("train", data, *NET, "--epochs", 2, "--schedule", "constant", "--lr", 0.02,
+               "--output-dir", other, *CPU).code == 0
+    done = run("report", trained.folder, other, "-o", tmp_path / "the.html", *CPU)
+    assert done.code == 0, done.err
+    assert [row["field"] for row in rows(tmp_path, "recipes")] == ["lr"]
+    assert rows(tmp_path, "recipes")[0]["other"] == "0.02"
+    text = (tmp_path / "the.html").read_text("utf-8")
+    curve = re.search(r'aria-label="loss of [^"]*".*?</svg>', text, re.DOTALL)[0]
+    points = [len(line.split()) for line in re.findall(r'<polyline points="([^"]*)"', curve)]
+    assert points == [2] * 4                           # both log two reports, two validations
+    for name, colour in ("run", svg.LINES[0]), ("other", svg.LINES[1]):
+        assert curve.count(f'stroke="{colour}"') == 2  # of training and validation
+        assert re.search(rf'fill="{colour}"[^>]*>{name}</text>', curve)
+
+
+def test_a_checkpoint_without_its_log_is_reported_by_its_history(run, trained, tmp_path):
+    shutil.copy(trained.folder / "best.npz", tmp_path / "alone.npz")
+    done = run("report", tmp_path / "alone.npz", "-o", tmp_path / "the.html", *CPU)
+    assert done.code == 0, done.err
+    assert {row["kind"] for row in rows(tmp_path, "curves")} == {"validation"}
+
+
+def test_a_damaged_line_of_a_log_is_left_out_and_named(run, trained, tmp_path):
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    whole = (folder / "log.jsonl").read_text()
+    bad = '{"kind": "train", "loss": NaN}\n[1]\nhalf a li'
+    (folder / "log.jsonl").write_text(whole + bad)
+    done = run("report", folder, "-o", tmp_path / "the.html", *CPU)
+    assert done.code == 0 and done.err.count("is left out") == 3
+    assert f"line {whole.count(chr(10)) + 1} is left out" in done.err
+    assert len(rows(tmp_path, "curves")) == whole.count("\n") - 1
+
+
+# --- what is refused --------------------------------------------------------------------
+
+
+def test_what_cannot_be_shown_is_a_clean_error(run, trained, data, tmp_path):
+    out, folder = tmp_path / "out.html", trained.folder
+    (tmp_path / "text.jpg").write_text("words")
+    (tmp_path / "empty").mkdir()
+    for words, told in (
+            (["walk", folder, out, tmp_path / "text.jpg"], "text.jpg: not a readable picture"),
+            (["walk", folder, out, tmp_path / "none.jpg"], "none.jpg: not a readable picture"),
+            (["walk", tmp_path / "none.npz", out], "there is no such checkpoint"),
+            (["walk", folder, tmp_path / "out.txt"], "is a .html file"),
+            (["walk", folder, tmp_path / "none" / "out.html"], "No such file or directory"),
+            (["walk", folder, out, "--data", tmp_path / "none"], "give --data DIR"),
+            (["report", tmp_path / "none"], "there is no such checkpoint"),
+            (["report", tmp_path / "empty", "-o", out], "best.npz is not there"),
+            (["report", folder, folder, "-o", out], "a run is given twice"),
+            (["report", folder, "-o", out, "--data", tmp_path / "none"], "give --data DIR")):
+        done = run(*words, *CPU)
+        assert is_clean_error(done, told) and done.err.count("\n") == 1, words
+    assert not out.exists() and not (tmp_path / "report.html").exists()
+
+
+def test_a_data_set_that_has_moved_is_told_and_can_be_given(run, trained, data, tmp_path):
+    saved = Checkpoint(trained.folder / "best.npz")
+    meta = dict(saved.meta, data=str(tmp_path / "gone"))
+    meta.pop("format")
+    save_arrays(tmp_path / "net.npz", saved.arrays(""), meta)
+    for words in ["walk", tmp_path / "net.npz", tmp_path / "a.html"], [
+            "report", tmp_path / "net.npz", "-o", tmp_path / "b.html"]:
+        assert is_clean_error(run(*words, *CPU), "gone", "give --data DIR")
+        assert run(*words, "--data", data, *CPU).code == 0
+
+
+def test_a_net_that_says_nan_is_a_clean_error(run, trained, tmp_path):
+    saved = Checkpoint(trained.folder / "best.npz")
+    arrays, meta = saved.arrays(""), dict(saved.meta)
+    meta.pop("format")
+    arrays["weights/fc8.W"] = np.where(np.arange(10) % 2, 3e38, -3e38) * np.ones(
+        arrays["weights/fc8.W"].shape, np.float32)
+    arrays["weights/fc8.W"] = arrays["weights/fc8.W"].astype(np.float32)
+    arrays["weights/fc7".replace("fc7", "top.fc7.1.b")] = np.full(16, 1e3, np.float32)
+    save_arrays(tmp_path / "net.npz", arrays, meta)
+    for words in ["walk", tmp_path / "net.npz", tmp_path / "a.html"], [
+            "report", tmp_path / "net.npz", "-o", tmp_path / "b.html"]:
+        assert is_clean_error(run(*words, *CPU), "NaN or infinity of", "take another checkpoint")
+    assert not (tmp_path / "a.html").exists() and not (tmp_path / "b.html").exists()
