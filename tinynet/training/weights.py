@@ -194,11 +194,12 @@ def _about(path, texts):
     """What alexnet.py wrote beside the weights, as values by name; {} if it did not."""
     if "recipe" not in texts:
         return {}
-    try:
-        about = {name: json.loads(texts.get(name, "null")) for name in ABOUT}
-    except (ValueError, RecursionError, TypeError) as error:
-        raise UserError(f"{shown(path)}: what stands beside its weights is no JSON ({error})"
-                        ) from error
+    about = {}
+    for name in ABOUT:
+        try:
+            about[name] = json.loads(texts.get(name, "null"))
+        except (ValueError, RecursionError, TypeError) as error:
+            raise UserError(f"{shown(path)}: its {name} is no JSON ({error})") from error
     schema.check(about, ABOUT, shown(path))
     for name, like in NO_COLOURS.items():
         if np.shape((about["colours"] or NO_COLOURS)[name]) != np.shape(like):
