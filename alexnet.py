@@ -306,7 +306,7 @@ def import_(args):
 def export(args):
     """Write the weights of a checkpoint for other programs: .safetensors, .onnx, .pth."""
     saved = Saved.of_alexnet(args.checkpoint)
-    checkpoints.output_file(args.file, weights.ending(args.file), saved.path)
+    checkpoints.output_file(args.file, weights.ENDINGS, saved.path)
     model, prepare = load(saved, "cpu")
     layers = weights.export(args.file, model, saved, prepare.statistics)
     for name, array in layers.items():

@@ -196,7 +196,7 @@ def test_a_small_folder_is_told_of_the_recipe_for_it(run, data, tmp_path):
 @pytest.mark.parametrize("name", ["net.h5", "net.mat", "net"])
 def test_other_kinds_of_files_are_not_written(run, trained, tmp_path, name):
     done = run("export", trained.folder, tmp_path / name)
-    assert is_clean_error(done, name, ".safetensors, .onnx (ONNX Runtime) or .pth")
+    assert is_clean_error(done, name, ".safetensors or .onnx or .pth or .pt file")
     assert not (tmp_path / name).exists()
 
 

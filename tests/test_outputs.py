@@ -32,9 +32,10 @@ def test_an_output_never_replaces_an_input_or_a_checkpoint(run, data, half, tmp_
     link.symlink_to(other)
     picture = next((data / "val").glob("*/*.jpg"))
     before, looked_like = contents(half), picture.read_bytes()
+    kinds = ".npz" if which else ".safetensors or .onnx or .pth or .pt"
     for file, word in (own, "is read here"), (other, "is a checkpoint"), (link, "is a link"), (
-            tmp_path, "is a folder"), (picture, f"is a {own.suffix} file"), (
-            half / "log.jsonl", f"is a {own.suffix} file"):
+            tmp_path, "is a folder"), (picture, f"is a {kinds} file"), (
+            half / "log.jsonl", f"is a {kinds} file"):
         assert is_clean_error(run(*outputs(own, data, file)[which]), file.name, word)
     assert contents(half) == before and other.read_bytes() == own.read_bytes()
     assert picture.read_bytes() == looked_like

@@ -201,9 +201,9 @@ def test_ctrl_c_before_the_first_step_is_no_traceback(data, tmp_path):
 import alexnet, os, signal, sys
 from tinynet.pictures import images
 read = images.read
-def and_interrupt(path):
+def and_interrupt(path, **how):
     os.kill(os.getpid(), signal.SIGINT)
-    return read(path)
+    return read(path, **how)
 images.read = and_interrupt
 sys.exit(alexnet.main())"""
     done = ended(started("train", data, *SMALL, "--output-dir", tmp_path / "run",

@@ -213,18 +213,20 @@ def place_of_run(wanted, resume, name):
     return claim, saved
 
 
-def output_file(path, ending, *inputs):
+def output_file(path, endings, *inputs):
     """Raise UserError or OSError for a file that cannot be written or must not be: one of the
-    inputs, any file of tinynet, or one with another ending would be lost. What is no file, such
-    as /dev/null, may be written."""
+    inputs, any file of tinynet, or one with none of the endings (one, or a list) would be lost.
+    What is no file, such as /dev/null, may be written."""
     path = Path(path)
     if path.exists() and not path.is_file() and not path.is_dir():
         return
     if path.is_dir() or path.is_symlink():
         raise UserError(f"{shown(path)} is a {'folder' if path.is_dir() else 'link'}: give the "
                         "name of a file")
-    if path.suffix != ending:
-        raise UserError(f"{shown(path)}: what is written is a {ending} file: give it that ending")
+    endings = [endings] if isinstance(endings, str) else endings
+    if path.suffix not in endings:
+        raise UserError(f"{shown(path)}: what is written is a {' or '.join(endings)} file: give "
+                        "it that ending")
     if path.exists() and any(path.samefile(other) for other in inputs):
         raise UserError(f"{shown(path)} is read here and would be overwritten: give another name")
     if _is_ours(path):

@@ -31,6 +31,7 @@ from .program import command
 from .saved import Saved
 
 FIT = {"crop": "shorter side to 256, the central 256 x 256", "squeeze": "both sides to 256"}
+ENDINGS = ".safetensors", ".onnx", ".pth", ".pt"
 # Statistics of pictures: without variances there is no colour noise.
 NO_COLOURS = {"variances": [0.0] * 3, "components": np.eye(3).tolist()}
 ABOUT = {"recipe": {str: object}, "classes": (None, [str]), "words": (None, {str: str}),
@@ -44,22 +45,14 @@ COMPUTED = ("fit", "pixel_scale", "lrn", "lrn_window", "lrn_alpha", "lrn_k", "af
 # --- out --------------------------------------------------------------------------------
 
 
-def ending(path):
-    """.safetensors, .onnx, .pth or .pt. Raises UserError for another one."""
-    if Path(path).suffix not in (".safetensors", ".onnx", ".pth", ".pt"):
-        raise UserError(f"{shown(path)}: what is written is .safetensors, .onnx (ONNX Runtime) or "
-                        ".pth (torch.load): give it one of these endings")
-    return Path(path).suffix
-
-
 def export(path, model, saved, statistics):
     """Write a net's weights, its classes, its recipe, and what it wants done to pictures.
 
     saved: the saved.Saved of the net; statistics: the images.Statistics of its pictures. Returns
-    the weights: name -> array. Raises UserError for a file of another kind.
+    the weights: name -> array. path: with one of the ENDINGS.
     """
     from ..formats import onnx, plan, safetensors, torch_file
-    kind, layers, recipe = ending(path), whole_layers(model), saved.recipe
+    kind, layers, recipe = Path(path).suffix, whole_layers(model), saved.recipe
     factors = {} if kind == ".onnx" else folded(recipe)
     for name, factor in factors.items():
         # Only with a power of two a float32 is the same afterwards.
