@@ -10,6 +10,7 @@ speaks = True              # of several ranks only the first does (ranks.py)
 def bar(total, what, done=0):
     """A tqdm bar on stderr; where that is no terminal, nothing (log lines suffice)."""
     from tqdm import tqdm  # late: it takes a third as long as NumPy, and few need it
+    tqdm.monitor_interval = 0  # no thread that looks after bars: its stack counts under ulimit -v
     return tqdm(total=total, initial=done, desc=what, disable=None if speaks else True,
                 leave=False, dynamic_ncols=True, smoothing=0.05)
 
