@@ -10,6 +10,7 @@ import ablations
 import cifar_smoke
 import common
 import figure1
+import photographs
 from small_examples import numbered, start
 from tinynet.engine import Tensor
 from tinynet.training import figures
@@ -126,6 +127,36 @@ def test_an_effect_inside_the_spread_is_called_that():
     # Three seeds give their own spread away so badly that twice of it is not enough.
     assert "INSIDE THE SPREAD" in said([0.30, 0.31, 0.29], [0.32, 0.33, 0.31])
     assert "--seeds 3" in said([0.3], [0.4]) and "nan" not in said([0.3], [0.4])
+
+
+# --- photographs ------------------------------------------------------------------------
+
+
+def test_photographs_compare_the_net_with_one_without_an_idea(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(photographs, "NARROW", ["--kernels", "4,8,8,8,8", "--neurons", "16,16",
+                                                "--crop", "67", "-b", "8"])
+    words = (data, "--only", "no crops", "--seeds", 2, "--epochs", 1,
+             "--output-dir", tmp_path / "runs")
+    assert start(photographs, *words) == 0
+    said = capsys.readouterr().out
+    each = [re.findall(r"top-1 error ([\d.]+)%", part)[0] for part in said.split("\non ")[1:]]
+    mean, spread = np.mean([float(error) for error in each[:2]]), np.std(
+        [float(error) for error in each[:2]], ddof=1)
+    assert re.search(rf"^as it is +{mean:.1f}% ± {spread:.1f}% \(\d+.\d%\) ", said, re.M), said
+    assert re.search(r"^as it is is (better|WORSE) by .* \(10 views\)$", said, re.M)
+    assert "one tower" not in said
+    with np.load(tmp_path / "runs/no-crops-1-epochs-seed-1/10-views.npz") as found:
+        assert found["probabilities"].shape == (10, 10)
+
+    assert start(photographs, *words) == 0                   # all is done: nothing is trained
+    again = capsys.readouterr().out
+    assert "images/s" not in again
+    assert again.partition("\nerror on ")[2] == said.partition("\nerror on ")[2]
+
+
+def test_photographs_know_which_nets_there_are(data, tmp_path, capsys):
+    assert start(photographs, data, "--only", "no idea", "--output-dir", tmp_path) == 1
+    assert "the nets are as it is, one tower" in capsys.readouterr().err
 
 
 # --- the smoke test ---------------------------------------------------------------------

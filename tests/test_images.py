@@ -302,6 +302,11 @@ def test_a_crop_of_the_whole_picture_has_one_place():
     assert not top.any() and not left.any()
 
 
+def test_without_augmentation_every_crop_is_the_central_one():
+    top, left, mirrored, *_ = draws(preparation(augment=False, colour="stdev"), range(50)).T
+    assert set(top) == set(left) == {(256 - 227) // 2} and not mirrored.any()
+
+
 @pytest.mark.parametrize("colour, spread", [("stdev", lambda variances: variances),
                                             ("eigenvalue", lambda v: (v / 255) ** 2)])
 def test_colour_noise_has_the_covariance_that_it_should(colour, spread):

@@ -213,7 +213,8 @@ class Preparation:
 
     def __init__(self, recipe, statistics, seed=0):
         self.crop, self.scale, self.fit = recipe.crop, recipe.pixel_scale, recipe.fit
-        self.shuffle, self.pictures_per_place = recipe.shuffle, recipe.share
+        self.augment, self.shuffle = recipe.augment, recipe.shuffle
+        self.pictures_per_place = recipe.share
         self.statistics, self.seed = statistics, seed
         self.means = statistics.mean, np.ascontiguousarray(statistics.mean[:, ::-1])
         if not 0 < self.crop <= SIDE:
@@ -263,6 +264,8 @@ class Preparation:
         offsets = SIDE - self.crop + 1
         top, left = words[:, 0] % offsets, words[:, 1] % offsets
         mirrored = words[:, 2] % 2 == 1
+        if not self.augment:
+            top[:], left[:], mirrored[:] = self.centre[:3]
         shift = [None] * len(indices)
         if self.shifts is not None and epoch < self.colour_epochs:
             noise = rng.normal(rng.words(np, indices, purpose=rng.COLOUR, **of))

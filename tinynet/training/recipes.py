@@ -72,6 +72,8 @@ class Recipe:
                                        "program; or around, as in torchvision")
     fit: str = pictures("crop", "crop: shorter side to 256, the central square (2); squeeze: both "
                                 "sides to 256, as in Caffe")
+    augment: bool = pictures(True, "random crops, perhaps mirrored (4.1); without it always the "
+                                   "central one")
     share: int = pictures(1, "how many pictures in a row share a crop and a mirror (4.1: not "
                              "said)")
     shuffle: str = pictures("epoch", "epoch: a new order in every epoch; once: always the same")
