@@ -1,12 +1,14 @@
 """How much sooner does a net with ReLUs learn than one with tanh? (paper, figure 1)
 
     python examples/figure1.py
+    python examples/figure1.py --first-weights authors
 
 A four-layer convolutional net learns CIFAR-10 until its training error is 25 %, once with
 ReLU and once with tanh, without regularisation of any kind. The rates are chosen separately:
 every rate trains a net for two epochs, and the best of them goes on. The paper finds that the
-ReLUs need six times fewer epochs. Ctrl-C stops; the same command goes on; when all is done
-it draws the figure again.
+ReLUs need six times fewer epochs, and does not say what the first weights were; those of the
+authors' nets of that time are far smaller than today's. Ctrl-C stops; the same command goes on;
+when all is done it draws the figure again.
 """
 import sys
 
@@ -35,29 +37,34 @@ from tinynet.training.runs import Diverged, Run
 from tinynet.training.saved import Saved
 
 GOAL = 0.25                    # training error
-RATES = 0.001, 0.002, 0.005, 0.01, 0.02, 0.05
+# First weights: the standard deviation of conv1 ... fc4; what multiplies the pixels (0 ... 255
+# less their mean); the rates to choose from. The authors' are those of their layers-19pct.
+FIRST = {"he": (("he", "he", "he", 0.01), 1 / 64, (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)),
+         "authors": ((0.0001, 0.01, 0.01, 0.01), 1.0,
+                     (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005))}
 SEARCH = 2                     # epochs that every rate is given
 POINTS = 4                     # of the curve, in an epoch
 
 
-def four_layers(unit):
-    """The net of the authors' layers-19pct; first weights fit pixels of about -2 ... 2."""
+def four_layers(unit, std=FIRST["he"][0]):
+    """The net of the authors' layers-19pct. std: of the first weights of its layers."""
     def pool(kind):
         return kind(3, stride=2, ceil=True)
     return Sequential(
-        conv1=Sequential(Conv2D(3, 32, 5, pad=2), unit(), pool(MaxPool)),
-        conv2=Sequential(Conv2D(32, 32, 5, pad=2), unit(), pool(AvgPool)),
-        conv3=Sequential(Conv2D(32, 64, 5, pad=2), unit(), pool(AvgPool)),
-        fc4=Sequential(Flatten(), Dense(64 * 4 * 4, 10, std=0.01)))
+        conv1=Sequential(Conv2D(3, 32, 5, pad=2, std=std[0]), unit(), pool(MaxPool)),
+        conv2=Sequential(Conv2D(32, 32, 5, pad=2, std=std[1]), unit(), pool(AvgPool)),
+        conv3=Sequential(Conv2D(32, 64, 5, pad=2, std=std[2]), unit(), pool(AvgPool)),
+        fc4=Sequential(Flatten(), Dense(64 * 4 * 4, 10, std=std[3])))
 
 
 def train(unit, rate, epochs, pictures, args):
     """Train a net until GOAL, or for so many epochs in all; returns its curve."""
     where = Device(args.device)
-    model = four_layers(unit).initialize(args.seed).to(where)
+    model = four_layers(unit, FIRST[args.first_weights][0]).initialize(args.seed).to(where)
     optimizer = SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=0.0)
     folder = args.output_dir / f"{unit.__name__.lower()}-rate-{rate:g}-seed-{args.seed}"
     settings = dict(unit=unit.__name__, rate=rate, seed=args.seed,
+                    first_weights=args.first_weights,
                     training_pictures=len(pictures.train.labels))
     run = Run(folder, model, optimizer, pictures, epochs=epochs, saved=Saved(settings=settings),
               points=POINTS)
@@ -90,9 +97,11 @@ def needed(history):
 
 
 def start(args):
-    args.output_dir = args.output_dir or common.RUNS / "figure1"
+    name = "figure1" + f"-{args.first_weights}" * (args.first_weights != "he")
+    args.output_dir = args.output_dir or common.RUNS / name
     Device(args.device)                                # before anything long: is it there?
-    pictures = Pictures(*common.load(args.source), scale=1 / 64, seed=args.seed)
+    _, scale, rates = FIRST[args.first_weights]
+    pictures = Pictures(*common.load(args.source), scale=scale, seed=args.seed)
     histories, search = {}, min(SEARCH, args.epochs)
     for unit in ReLU, Tanh:
         def after_search(rate, unit=unit):
@@ -103,7 +112,7 @@ def start(args):
                 return np.inf, np.inf
             early = [row for row in history if row["epochs"] <= search]
             return needed(early) or np.inf, early[-1]["top1_error"]
-        best = min(args.rates, key=after_search)
+        best = min(args.rates or rates, key=after_search)
         history = train(unit, best, args.epochs, pictures, args)
         histories[f"{unit.__name__}, rate {best:g}"] = history
         if needed(history):
@@ -114,13 +123,13 @@ def start(args):
             say(f"{unit.__name__} at its best rate, {best:g}: {last['top1_error']:.1%} training "
                 f"error after {last['epochs']:g} epochs, not {GOAL:.0%}; --epochs gives it more")
 
-    picture = args.output_dir / "figure1.png"
+    picture = args.output_dir / f"{name}.png"
     figures.write_csv(picture.with_suffix(".csv"), histories)
     lines = [(name, [(0, 0.9), *figures.errors(history, "train")], ("black", stroke))
              for (name, history), stroke in zip(histories.items(), ("solid", "dashed"),
                                                 strict=True)]
-    figures.draw_curves(picture, lines, "Four convolutional layers on CIFAR-10",
-                        up="Training error")
+    figures.draw_curves(picture, lines, "Four convolutional layers on CIFAR-10; first weights: "
+                        + args.first_weights, up="Training error")
     print(f"figure: {shown(picture)} and .csv")
     relu, tanh = map(needed, histories.values())
     if relu:
@@ -135,8 +144,11 @@ def parser():
     parser = common.parser("figure1.py", __doc__)
     parser.add_argument("--epochs", type=common.positive, default=60, metavar="N",
                         help="give up after so many (default: %(default)s)")
-    parser.add_argument("--rates", type=common.numbers, default=RATES, metavar="R,R",
-                        help=f"to choose from (default: {','.join(map(str, RATES))})")
+    parser.add_argument("--first-weights", choices=FIRST, default="he",
+                        help="he: sqrt(2 / inputs); authors: 0.0001 in conv1, 0.01 elsewhere, for "
+                             "pixels of 0 ... 255 (default: %(default)s)")
+    parser.add_argument("--rates", type=common.numbers, metavar="R,R",
+                        help="to choose from (default: six that suit the first weights)")
     parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     return common.add_options(parser)
 

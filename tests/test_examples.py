@@ -85,6 +85,21 @@ def test_a_rate_that_diverges_is_not_chosen(tmp_path, few, monkeypatch, capsys):
     assert "ReLU at its best rate, 0.005" in said
 
 
+def test_figure_1_can_begin_with_the_authors_first_weights(tmp_path, few, monkeypatch):
+    monkeypatch.setattr(figure1, "SEARCH", 1)
+    how = figure1.FIRST["authors"]
+    drawn = figure1.four_layers(figure1.ReLU, how[0]).initialize(seed=0)
+    spreads = [float(w.data.std()) for name, w in drawn.parameters() if name.endswith("W")]
+    assert spreads == pytest.approx([0.0001, 0.01, 0.01, 0.01], rel=0.05)
+    scales, pictures = [], common.Pictures
+    monkeypatch.setattr(figure1, "Pictures", lambda *sets, scale, seed: scales.append(scale)
+                        or pictures(*sets, scale=scale, seed=seed))
+    words = "--epochs", 1, "--from", few, "--output-dir", tmp_path
+    start(figure1, *words, "--first-weights", "authors", "--rates", "0.001")
+    assert scales == [1.0] and (tmp_path / "figure1-authors.png").exists()
+    assert start(figure1, *words, "--rates", "0.001") == 1   # the folder is of the other weights
+
+
 # --- ablations --------------------------------------------------------------------------
 
 
