@@ -107,7 +107,10 @@ WORDS = {
     "one before its storage": "whose shape is none",
     "a storage that is cut off": "storage that is cut off",
     "one storage for all": "larger than it is",
-    "a text made bytes again and again": "too much text",
+    "a text made bytes again and again": "the same again and again",
+    "a text that is the numbers of many arrays": "the same again and again",
+    "a list made a dict again and again": "the same again and again",
+    "a member of a tar that ends before it begins": "of negative size",
     "a blob of 2^60 numbers": "numbers in the shape",
     "fields without end": "more than 65,536 fields",
     "a number without end": "more than ten bytes",
@@ -157,6 +160,17 @@ def harmful(canary):
         "a text made bytes again and again": npy_of(
             b"\x80\x02c_codecs\nencode\nq\1(X" + struct.pack("<I", 1 << 20) + b"a" * (1 << 20)
             + b"q\2X\6\0\0\0latin1q\3tR" + b"h\1h\2h\3\x86R" * 1000 + b"."),
+        "a text that is the numbers of many arrays": npy_of(
+            b"\x80\x02]cnumpy.core.multiarray\n_reconstruct\nq\0cnumpy\ndtype\nq\1U\x02f4\x85Rq\2"
+            b"(K\1J" + struct.pack("<i", 1 << 18) + b"\x85h\2\x89X" + struct.pack("<I", 1 << 20)
+            + b"a" * (1 << 20) + b"tq\3" + b"h\0)Rh\3b" * 100 + b"."),
+        "a list made a dict again and again": zipped(
+            b"\x80\x02ccollections\nOrderedDict\nq\0]q\1("
+            + b"".join(b"U\4%04xN\x86" % i for i in range(4000)) + b"e\x85q\2"
+            + b"h\0h\2R" * 200 + b"."),
+        "a member of a tar that ends before it begins": (
+            b"pickle".ljust(124, b"\0") + b"-0000001000").ljust(257, b"\0")
+            + b"ustar" + bytes(2000),
         "a blob of 2^60 numbers": b"\x0a\1x" + files.field(100, files.field(1, "conv1")
             + 2 * files.field(7, files.field(7, b"\x0a\x09" + files.varint(1 << 60)))),
         "fields without end": b"\x0a\1x" + b"\x10\1" * 70_000,

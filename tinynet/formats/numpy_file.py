@@ -19,13 +19,10 @@ def read(data):
     shape, _, dtype, at = _header(data)
     if dtype.kind != "O" or shape != ():
         raise ValueError("it holds no dict of layers")
-    left = len(data)
 
     def latin1(text, encoding):
-        nonlocal left                      # or a text may be made bytes of a thousand times
-        left -= len(text)
-        if encoding != "latin1" or left < 0:
-            raise ValueError("too much text, or in another encoding")
+        if encoding != "latin1":
+            raise ValueError("text in another encoding than latin1")
         return memoryview(text.encode("latin1"))
 
     made, _ = pickles.read(data, at, {

@@ -6,7 +6,9 @@ place, one of a few; any other name is refused. What it makes is None, numbers, 
 tuples, lists, dicts, and what these functions return.
 
 Bytes are views of the file. A pickle may hold itself, or a tuple of tuples as wide as 2^40: so
-nothing here walks through what was made, and a key of a dict is text or a number.
+nothing here walks through what was made, and a key of a dict is text or a number. It may hand the
+same list or text to function after function, each of which copies it: all of these together may
+be as long as the file is.
 """
 import struct
 
@@ -27,7 +29,7 @@ def read(data, at, known, stored=None):
     data: a memoryview. known: "module name" -> the function that takes its place. stored: what
     makes a value of a persistent id. Raises ValueError, or what Python raises for a damaged one.
     """
-    stack, marks, notes = [], [], {}
+    stack, marks, notes, left = [], [], {}, len(data)
 
     def take(count):
         nonlocal at
@@ -67,9 +69,16 @@ def read(data, at, known, stored=None):
                              "save arrays alone, of PyTorch model.state_dict()")
         return Called(known[f"{module} {own}"])
 
+    def spend(values):
+        nonlocal left
+        left -= sum(len(value) for value in values if isinstance(value, (str, list, tuple, dict)))
+        if left < 0:
+            raise ValueError("it copies the same again and again")
+
     def call(function, arguments):
         if type(function) is not Called or type(arguments) is not tuple:
             raise ValueError("it calls what is no function")
+        spend(arguments)
         return function.function(*arguments)
 
     def set_items(items):
@@ -85,6 +94,7 @@ def read(data, at, known, stored=None):
 
     def build(state):
         if hasattr(stack[-1], "set_state"):            # else it says more of a dict: _metadata
+            spend(state)
             stack[-1].set_state(state)
         elif type(stack[-1]) is dict and type(state) is dict and type(state.get("about")) is dict:
             stack[-1].setdefault("about", state["about"])

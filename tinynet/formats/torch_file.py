@@ -151,6 +151,8 @@ def _members(data):
     while at + 512 <= len(data) and data[at]:
         name = str(bytes(data[at:at + 100]).rstrip(b"\0"), "utf-8")
         size = int(bytes(data[at + 124:at + 135]).rstrip(b"\0 ") or b"0", 8)
+        if size < 0:                       # then we would go back, and round for ever
+            raise ValueError(f"its member {name!r} is of negative size")
         yield name, data[at + 512:at + 512 + size]
         at += 512 + -(-size // 512) * 512
 
