@@ -88,6 +88,36 @@ def test_a_file_takes_at_most_twice_its_size(kind, tmp_path):
     assert peak < 2 * size + (4 << 20)     # and a mean image, three times in passing
 
 
+def test_a_file_of_no_known_kind_is_not_read_to_its_end(tmp_path):
+    """It may be a film. A file with holes takes no place on the disk."""
+    for start, words in ((b"", "of no known kind"), (b"\x1f\x8b", "unpack it first"),
+                         (b"PK\3\4", "larger than any AlexNet")):
+        with open(tmp_path / "net", "wb") as file:
+            file.write(start)
+            file.truncate(1 << 36)
+        tracemalloc.start()
+        try:
+            with pytest.raises(UserError, match=words):
+                reading.read(tmp_path / "net")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 1 << 20
+
+
+def test_a_checksum_is_reckoned_once_however_many_tensors_share_a_storage(monkeypatch):
+    import zlib
+
+    from damaged_weights import state, tensor, zipped
+    from tinynet.formats import torch_file
+    sums, crc32 = [], zlib.crc32
+    monkeypatch.setattr(zlib, "crc32", lambda part: sums.append(len(part)) or crc32(part))
+    one = tensor(16, (2, 2), (2, 1))
+    with pytest.raises(ValueError, match="axes"):
+        torch_file.read(memoryview(zipped(state(*[one] * 8), **{"0": bytes(64)})))
+    assert sums.count(64) == 1
+
+
 def test_unpacked_numbers_of_a_protobuf_are_bounded():
     from tinynet.formats.protobuf import Message
     few = Message(memoryview(b"".join(field(5, float(n)) for n in range(9))))

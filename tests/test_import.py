@@ -369,6 +369,8 @@ def test_what_is_not_read_is_told_what_to_do(run, content, words):
 def test_a_missing_file_and_a_file_in_the_way_are_told(run, tmp_path, capsys):
     assert alexnet.main(["import", str(tmp_path / "no"), str(tmp_path / "a.npz")]) == 1
     assert "there is no such file" in capsys.readouterr().err
+    assert alexnet.main(["import", str(tmp_path), str(tmp_path / "a.npz")]) == 1
+    assert "is a folder or a device" in capsys.readouterr().err
     path, _ = run(files.caffemodel(CAFFES))
     _, said = run(files.caffemodel(CAFFES), code=1)
     assert "is a checkpoint and would be overwritten" in said

@@ -11,6 +11,7 @@ from .plan import Foreign, named_by_prefix
 KINDS = (".caffemodel (Caffe), .pth (PyTorch, a state dict), .onnx, .npy (a dict of layers) and "
          ".safetensors")
 CONVERT = "; write it as .safetensors there: one array a layer, <layer>.weight and <layer>.bias"
+MOST = 1 << 31             # bytes, as of a protobuf: of AlexNet 244 MB are weights
 # What people have instead, by its first bytes, and what to do next.
 INSTEAD = {
     b"\x89HDF": "an HDF5 file (Keras)" + CONVERT, b"MATLAB 5.0": "a MATLAB file" + CONVERT,
@@ -23,26 +24,40 @@ INSTEAD = {
 def read(path):
     """The net in a file: a plan.Foreign, and the file's bytes. Raises UserError if there is none,
     if it is damaged, or if it holds another net than AlexNet."""
+    read = reader(path)
     data = content(path)
-    return _read(path, data, reader(path, data)), data
+    return _read(path, data, read), data
 
 
 def content(path):
     """The bytes of a file, as a memoryview. Raises UserError."""
-    if not Path(path).is_file():           # a pipe would keep us waiting
-        raise UserError(f"{shown(path)}: there is no such file")
+    size = _size(path)
+    if size > MOST:
+        raise UserError(f"{shown(path)} has {size:,} bytes: it is larger than any AlexNet")
     return memoryview(Path(path).read_bytes())
 
 
-def reader(path, data):
-    """The function that reads a file of these bytes. Raises UserError for an unknown kind."""
-    start = bytes(data[:264])
+def _size(path):
+    """Bytes in a file. Raises UserError for what is none: a pipe would keep us waiting."""
+    if not Path(path).exists():
+        raise UserError(f"{shown(path)}: there is no such file")
+    if not Path(path).is_file():
+        raise UserError(f"{shown(path)} is a folder or a device: give the name of a file")
+    return Path(path).stat().st_size
+
+
+def reader(path):
+    """The function that reads a file that begins as this one. Raises UserError for an unknown
+    kind, of which no more than the beginning is read: it may be a film."""
+    size = _size(path)
+    with open(path, "rb") as file:
+        start = file.read(264)
     if start[:4] == b"PK\3\4" or start[257:262] == b"ustar" or (
             start.startswith(torch_file.IN_A_ROW)):
         return torch_file.read
     if start[:6] == b"\x93NUMPY":
         return numpy_file.read
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= len(data) - 8:
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8:
         return read_safetensors
     for beginning, what in INSTEAD.items():
         if start.startswith(beginning):

@@ -84,6 +84,7 @@ def _from_zip(data):
     pickle, = (name for name in entries if name.endswith("/data.pkl"))
     folder = pickle.removesuffix("data.pkl")
 
+    @functools.cache                       # tensors may share a storage, and its checksum
     def content(name):
         entry = entries[folder + name]
         header = data[entry.header_offset:entry.header_offset + 30]
