@@ -17,6 +17,7 @@ from tinynet.formats import plan, reading
 from tinynet.pictures import images
 from tinynet.training.recipes import RECIPES
 from tinynet.training.saved import Saved
+from tinynet.training.weights import whole_layers
 
 CPU = Device("cpu")
 SMALL = dict(kernels=(4, 6, 8, 8, 6), neurons=(10, 12), std=("he",))
@@ -206,6 +207,17 @@ def test_a_difference_between_plans_is_told_by_its_place(place, change, words):
     else:
         theirs[place] = change
     assert words in plan.difference(theirs, ours)
+
+
+def test_a_plan_of_other_layers_than_its_weights_is_refused():
+    """Eight of them, but a dense one between convolutions."""
+    model = alexnet.build(7, (CPU, CPU), RECIPES["paper"].changed({**SMALL, "crop": 99}))
+    layers = whole_layers(model)
+    steps = [{**step, "layer": 0} for step in plan.of_net(model)]          # a file has no names
+    plan.Foreign("Caffe", layers, steps)
+    steps[4] = {"is": "dense"}
+    with pytest.raises(ValueError, match="steps are not those of its weights"):
+        plan.Foreign("Caffe", layers, steps)
 
 
 def test_a_graph_with_another_node_is_refused_by_its_name(run, tmp_path, capsys):

@@ -32,8 +32,9 @@ class Foreign:
 
     def __post_init__(self):
         """Raises ValueError for a plan of another net than its weights, or without numbers."""
-        kinds = [step["is"] for step in self.steps or []]
-        if kinds and 2 * (kinds.count("conv") + kinds.count("dense")) != len(self.layers):
+        kinds = [step["is"] for step in self.steps or [] if step["is"] in ("conv", "dense")]
+        if self.steps and kinds != ["conv" if "conv" in name else "dense"
+                                    for name in self.layers if name.endswith(".weight")]:
             raise ValueError("its steps are not those of its weights")
         for step in self.steps or []:
             values = {**step, "pad": 0, "first": step.get("pad", [0])[0], "is": 0}
