@@ -237,14 +237,14 @@ def pickled(torch, value, last=()):
     return file.getvalue()
 
 
-def pth(net, container="zip", prefix="", wrap=False):
+def pth(net, container="zip", prefix="", wrap=None):
     """A state dict, in a zip, in a row of pickles or in a tar."""
     with FakeTorch() as torch:
         storages = {name: Storage(str(94 + i), np.ascontiguousarray(array), {
             2: "HalfStorage", 4: "FloatStorage", 8: "DoubleStorage"}[array.itemsize])
             for i, (name, array) in enumerate(net.items())}
         state = OrderedDict((prefix + name, Tensor(torch, one)) for name, one in storages.items())
-        value = {"epoch": 90, "state_dict": state, "best": 0.5} if wrap else state
+        value = {"epoch": 90, wrap: state, "best": 0.5} if wrap else state
         if container == "tar":
             return _tar(torch, storages, prefix)
         if container == "row":

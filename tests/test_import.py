@@ -5,6 +5,7 @@ reckoned without tinynet: in NumPy everywhere, and by the programs' own librarie
 """
 import io
 import shlex
+import zipfile
 
 import numpy as np
 import pytest
@@ -197,9 +198,10 @@ def test_a_state_dict_in_every_container(run, container, prefix):
 
 def test_a_state_dict_in_a_checkpoint_of_training_and_of_other_widths(run):
     narrow = {name: array.astype("f2") for name, array in as_torchvision(TORCHVISIONS).items()}
-    path, _ = run(files.pth(narrow, wrap=True))
-    assert same(ours(path), WANTED_ONE, 0.02)
-    path.unlink()
+    for wrap in "state_dict", "model":
+        path, _ = run(files.pth(narrow, wrap=wrap))
+        assert same(ours(path), WANTED_ONE, 0.02)
+        path.unlink()
     wide = {name: array.astype("f8") for name, array in as_torchvision(TORCHVISIONS).items()}
     path, _ = run(files.pth(wide, "row"))
     assert same(ours(path), WANTED_ONE)
@@ -364,6 +366,15 @@ def test_the_published_files_are_known_by_what_was_published():
     ids=["HDF5", "MATLAB", "gzip", "Git LFS", "HTML", "a pickle", "text", "nothing"])
 def test_what_is_not_read_is_told_what_to_do(run, content, words):
     assert words in run(content, code=1)[1]
+
+
+def test_a_zip_that_holds_no_state_dict_is_told_what_to_do(run):
+    npz, script = io.BytesIO(), io.BytesIO()
+    np.savez(npz, **{"conv1.0.W": np.zeros(3)})
+    assert "a checkpoint of alexnet.py needs no import" in run(npz.getvalue(), code=1)[1]
+    with zipfile.ZipFile(script, "w", zipfile.ZIP_DEFLATED) as file:       # as TorchScript's code
+        file.writestr("net/data.pkl", b"\x80\x02}.")
+    assert "save model.state_dict()" in run(script.getvalue(), code=1)[1]
 
 
 def test_a_missing_file_and_a_file_in_the_way_are_told(run, tmp_path, capsys):

@@ -60,7 +60,7 @@ def read(data):
     if type(found) is not dict:
         raise ValueError("it holds no dict of tensors: save model.state_dict()")
     about = found.get("about", {})
-    found = found.get("state_dict", found)
+    found = found.get("state_dict", found.get("model", found))         # of a training's state
     tensors = {name.replace("module.", ""): value for name, value in found.items()
                if type(name) is str and type(value) is Place}
     if sum(math.prod(_sizes(place.shape)) for place in tensors.values()) > len(data):
@@ -75,14 +75,17 @@ def _from_zip(data):
     """What its pickle makes, and storage key -> bytes."""
     with zipfile.ZipFile(io.BytesIO(data)) as file:
         entries = {entry.filename: entry for entry in file.infolist()}
+        pickles_there = [name for name in entries if name.endswith("/data.pkl")]
+        if len(pickles_there) != 1:
+            raise ValueError("PyTorch's zips hold a data.pkl, and this one none, or several (a "
+                             "checkpoint of alexnet.py needs no import)")
         if len(entries) < len(file.infolist()) or any(
                 entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1
                 for entry in entries.values()) or (
                     sum(entry.file_size for entry in entries.values()) > len(data)):
-            raise ValueError("it is compressed or encrypted, or has a name twice: none of "
-                             "PyTorch's is")
-    pickle, = (name for name in entries if name.endswith("/data.pkl"))
-    folder = pickle.removesuffix("data.pkl")
+            raise ValueError("it is compressed or encrypted, or has a name twice, as no state "
+                             "dict of PyTorch: save model.state_dict()")
+    folder = pickles_there[0].removesuffix("data.pkl")
 
     @functools.cache                       # tensors may share a storage, and its checksum
     def content(name):
