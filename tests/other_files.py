@@ -49,7 +49,8 @@ def blob(array, form, pieces=1):
     return head + b"".join(field(5, part.astype("<f4").tobytes()) for part in parts)
 
 
-def caffemodel(net, form="2014", order=("relu", "lrn", "pool"), groups=2, alpha=1e-4, pieces=2):
+def caffemodel(net, form="2014", order=("relu", "lrn", "pool"), groups=2, alpha=1e-4, pieces=2,
+               leak=0.0, dilation=1):
     """form: today, 2014 or 2013. The colours of conv1 are blue, green, red."""
     steps = [("data", "data")]
     for name in LAYERS:
@@ -67,19 +68,20 @@ def caffemodel(net, form="2014", order=("relu", "lrn", "pool"), groups=2, alpha=
         grouped = groups if name in ("conv2", "conv4", "conv5") else 1
         parameters = {
             "conv": field(3, pads.get(name, 0)) + field(5, grouped)
-            + field(6, 4 if name == "conv1" else 1),
+            + field(6, 4 if name == "conv1" else 1) + field(18, dilation),
+            "relu": field(1, leak),
             "lrn": field(1, 5) + field(2, alpha) + field(3, 0.75),
             "pool": field(1, 0) + field(2, 3) + field(3, 2), "dropout": field(1, 0.5)}
         if form == "today":
             types = dict(conv="Convolution", dense="InnerProduct", lrn="LRN", pool="Pooling",
                          relu="ReLU", dropout="Dropout", data="Data", loss="SoftmaxWithLoss")
-            number = dict(conv=106, lrn=118, pool=121, dropout=108)
+            number = dict(conv=106, lrn=118, pool=121, dropout=108, relu=123)
             layer = field(1, name) + field(2, types[kind]) + b"".join(field(7, one)
                                                                       for one in blobs)
             own = 100
         elif form == "2014":
             types = dict(conv=4, dense=14, lrn=15, pool=17, relu=18, dropout=6, data=5, loss=21)
-            number = dict(conv=10, lrn=18, pool=19, dropout=12)
+            number = dict(conv=10, lrn=18, pool=19, dropout=12, relu=30)
             layer = field(4, name) + field(5, types[kind]) + b"".join(field(6, one)
                                                                       for one in blobs)
             own = 2
@@ -92,13 +94,16 @@ def caffemodel(net, form="2014", order=("relu", "lrn", "pool"), groups=2, alpha=
     return out
 
 
-def onnx_of_caffe(net, side=224):
-    """As the model zoo's, which Caffe2 wrote: weights are inputs as well."""
+def onnx_of_caffe(net, side=224, pool_pads=(0, 0, 0, 0), **convs):
+    """As the model zoo's, which Caffe2 wrote: weights are inputs as well. convs: attributes that
+    every convolution has besides."""
     def attribute(name, value):
         if isinstance(value, list):
             return field(1, name) + b"".join(field(8, one) for one in value) + field(20, 7)
         if isinstance(value, float):
             return field(1, name) + field(2, value) + field(20, 1)
+        if isinstance(value, str):
+            return field(1, name) + field(4, value) + field(20, 3)
         return field(1, name) + field(3, value) + field(20, 2)
 
     def node(kind, *inputs, **of):
@@ -111,14 +116,14 @@ def onnx_of_caffe(net, side=224):
         return field(1, name) + field(2, field(1, field(1, 1) + field(2, dims)))
 
     graph = b""
-    pool = node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 0, 0])
+    pool = node("MaxPool", "x", kernel_shape=[3, 3], strides=[2, 2], pads=list(pool_pads))
     for name in LAYERS:
         own = f"{name}_w_0", f"{name}_b_0"
         if "conv" in name:
             pad = {"conv1": 0, "conv2": 2}.get(name, 1)
             graph += node("Conv", "x", *own, strides=[4 if name == "conv1" else 1] * 2,
                           pads=[pad] * 4, group=1 if name in ("conv1", "conv3") else 2,
-                          kernel_shape=list(net[f"{name}.weight"].shape[2:]))
+                          kernel_shape=list(net[f"{name}.weight"].shape[2:]), **convs)
         else:
             graph += node("Gemm", "x", *own, transB=1)
         graph += node("Relu", "x") if name != "fc8" else node("Softmax", "x")

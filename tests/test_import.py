@@ -148,6 +148,19 @@ def test_a_net_that_is_not_alexnet_is_refused_with_its_first_difference(run, cha
         run(content)
 
 
+@pytest.mark.parametrize("form", ["today", "2014"])
+@pytest.mark.parametrize("change, words", [
+    (dict(leak=0.1), "its ReLUs leak"), (dict(dilation=2), "kernels have gaps")],
+    ids=["leak", "dilation"])
+def test_a_net_of_the_same_weights_that_computes_otherwise_is_refused(run, form, change, words):
+    assert words in run(files.caffemodel(CAFFES, form, **change), code=1)[1]
+
+
+def test_a_net_of_another_nonlinearity_is_refused(run):
+    content = files.caffemodel(CAFFES, "today").replace(b"ReLU", b"TanH")
+    assert "relu" in run(content, code=1)[1]
+
+
 def test_weights_in_a_layer_of_an_unknown_kind_are_refused(run):
     content = files.caffemodel(CAFFES, "today").replace(b"Convolution", b"Xonvolution")
     assert "its steps are not those of its weights" in run(content, code=1)[1]
@@ -264,6 +277,18 @@ def test_safetensors_of_torchvisions_net(run, kind, tolerance):
 def test_the_onnx_file_of_the_model_zoo(run):
     path, said = run(files.onnx_of_caffe(CAFFES))
     assert same(ours(path), WANTED) and "reads 224 pixels without padding" in said
+
+
+@pytest.mark.parametrize("change", [
+    dict(pool_pads=(1, 1, 1, 1)), dict(dilations=[2, 2]), dict(auto_pad="SAME_UPPER")],
+    ids=["padded pools", "gaps", "padded as it comes"])
+def test_a_graph_that_steps_otherwise_is_refused(run, change):
+    content = files.onnx_of_caffe(CAFFES, **change)
+    assert "pads or steps otherwise than AlexNet" in run(content, code=1)[1]
+
+
+def test_pools_that_read_beyond_the_end_are_what_they_are_here(run):
+    assert same(ours(run(files.onnx_of_caffe(CAFFES, pool_pads=(0, 0, 1, 1)))[0]), WANTED)
 
 
 def test_what_onnx_itself_makes(run):

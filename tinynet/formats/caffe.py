@@ -13,8 +13,8 @@ from .plan import Foreign, named
 from .protobuf import Message
 
 # Of the forms of today and of 2014: layers; their name, type, blobs; their kinds and parameters.
-TODAY = dict(layers=100, name=1, blobs=7, conv=106, lrn=118, pool=121)
-BEFORE = dict(layers=2, name=4, blobs=6, conv=10, lrn=18, pool=19)
+TODAY = dict(layers=100, name=1, blobs=7, conv=106, lrn=118, pool=121, relu=123)
+BEFORE = dict(layers=2, name=4, blobs=6, conv=10, lrn=18, pool=19, relu=30)
 KINDS = {"Convolution": "conv", "InnerProduct": "dense", "LRN": "lrn", "Pooling": "pool",
          "ReLU": "relu", 4: "conv", 14: "dense", 15: "lrn", 17: "pool", 18: "relu"}
 MAX, ACROSS_CHANNELS = 0, 0
@@ -41,7 +41,7 @@ def read(data):
             pairs.append((weights, biases.ravel()))
         if kind:
             steps.append(step(kind, layer, form, pairs))
-    has_plan = any(one["is"] == "relu" for one in steps)
+    has_plan = any(one["is"] not in ("conv", "dense") for one in steps)    # else of weights alone
     return Foreign("Caffe", named(pairs), steps if has_plan else None, blue_first=True)
 
 
@@ -54,6 +54,8 @@ def step(kind, layer, form, pairs):
         if of.integer(5, 1) * channels != maps:
             raise ValueError(f"its {outputs} kernels see {channels} of {maps} maps in "
                              f"{of.integer(5, 1)} groups")
+        if set(of.integers(18)) - {1}:
+            raise ValueError("its kernels have gaps: another dilation than 1")
         pad = (of.integers(3) or [0])[0]
         return {"is": "conv", "size": size, "stride": (of.integers(6) or [1])[0],
                 "pad": (pad, pad), "groups": of.integer(5, 1)}
@@ -67,6 +69,8 @@ def step(kind, layer, form, pairs):
         if of.integer(1) != MAX or of.integer(4):
             raise ValueError("it pools otherwise than by the largest, or with a pad")
         return {"is": "pool", "size": of.integer(2), "stride": of.integer(3, 1)}
+    if kind == "relu" and of.float(1):
+        raise ValueError("its ReLUs leak: another negative_slope than 0")
     return {"is": kind}
 
 

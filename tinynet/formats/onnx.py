@@ -43,6 +43,8 @@ def read(data):
     for place, node in enumerate(nodes):
         kind, inputs, of = names[place], node.texts(1), attributes(node)
         maps = len(pairs[-1][0]) if pairs else 3
+        if kind in ("Conv", "MaxPool"):
+            _check_window(kind, of)
         if kind in ("Conv", "Gemm"):
             weights, biases = (tensor(tensors[name]) for name in inputs[1:])
             if kind == "Conv":
@@ -88,12 +90,24 @@ def read(data):
     return Foreign("ONNX", layers, steps, blue_first=convs[1]["groups"] == 2, notes=notes)
 
 
+def _check_window(kind, of):
+    """Raise ValueError for a window that is no square, has gaps, or moves or pads otherwise across
+    than down; and for a pool that pads before the first pixel."""
+    pads = of.get("pads", [0] * 4)
+    alike = [of.get("kernel_shape", [0]), of.get("strides", [1]), pads[:2]]
+    if any(len(set(sizes)) != 1 for sizes in alike) or set(of.get("dilations", [1])) != {1} or (
+            kind == "MaxPool" and pads[0]) or of.get("auto_pad", "NOTSET") not in (
+                "NOTSET", "VALID"):
+        raise ValueError(f"its {kind} pads or steps otherwise than AlexNet's")
+
+
 def attributes(node):
-    """{name: whole number, float, or list of whole numbers} of a node."""
+    """{name: whole number, float, text, or list of whole numbers} of a node."""
     found = {}
     for one in node.messages(5):
         kind = one.integer(20)
-        found[one.text(1)] = {1: one.float(2), 2: one.integer(3), 7: one.integers(8)}.get(kind)
+        found[one.text(1)] = {1: one.float(2), 2: one.integer(3), 3: one.text(4),
+                              7: one.integers(8)}.get(kind)
     return found
 
 
