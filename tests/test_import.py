@@ -83,7 +83,9 @@ TOWERS_APART = 0.01        # by as much LRN within towers differs, of the larges
 @pytest.mark.parametrize("form", ["today", "2014", "2013"])
 def test_a_caffemodel_of_every_form(run, form):
     path, said = run(files.caffemodel(CAFFES, form))
-    assert same(ours(path), WANTED) and "recipe caffe" in said and "blue first there" in said
+    assert same(ours(path), WANTED) and "recipe caffe" in said
+    assert ("blue first there, red first here; of 0 ... 255 less 122.7, 116.7, 104.0 (--mean "
+            "FILE: an image)\n") in said
 
 
 def test_caffenet_pools_before_it_normalises(run):
@@ -206,7 +208,9 @@ def test_numpy_reads_what_is_written_here_in_its_place(protocol):
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_a_state_dict_in_every_container(run, container, prefix):
     path, said = run(files.pth(as_torchvision(TORCHVISIONS), container, prefix))
-    assert same(ours(path), WANTED_ONE) and "recipe owt" in said and "red first there" in said
+    assert same(ours(path), WANTED_ONE) and "recipe owt" in said
+    assert ("red first there and here; of 0 ... 255 less 123.7, 116.3, 103.5 (--mean FILE: an "
+            "image), divided by 58.4, 57.1, 57.4\n") in said
 
 
 def test_a_state_dict_in_a_checkpoint_of_training_and_of_other_widths(run):

@@ -178,9 +178,11 @@ def _colours_into_conv1(foreign, recipe, args):
     blue = foreign.blue_first if args.blue_first is None else args.blue_first
     first = foreign.layers["conv1.weight"][:, ::-1 if blue else 1].astype(np.float64)
     foreign.layers["conv1.weight"] = first / (scale * recipe.pixel_scale)[:, None, None]
+    less, by = (", ".join(f"{number:.1f}" for number in three) for three in (colour, scale))
     return np.broadcast_to(colour[:, None, None], (3, 256, 256)), (
-        f"colours: {'blue' if blue else 'red'} first there, red first here; mean: "
-        + (args.mean_image or "one colour; --mean FILE gives an image"))
+        f"colours: {'blue first there, red first here' if blue else 'red first there and here'}; "
+        f"of 0 ... 255 less {args.mean_image or f'{less} (--mean FILE: an image)'}"
+        + (f", divided by {by}" if any(scale != 1) else ""))
 
 
 def _about(path, texts):
