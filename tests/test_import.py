@@ -5,7 +5,6 @@ reckoned without tinynet: in NumPy everywhere, and by the programs' own librarie
 """
 import io
 import shlex
-import zipfile
 
 import numpy as np
 import pytest
@@ -96,6 +95,11 @@ def test_caffenet_pools_before_it_normalises(run):
     assert "after_conv1 ('relu', 'pool', 'lrn')" in said
 
 
+def test_what_follows_conv1_may_be_any_row_of_steps(run):
+    path, _ = run(files.caffemodel(CAFFES, order=("relu", "relu", "pool")))
+    assert Saved.of_alexnet(path).recipe["after_conv1"] == ["relu", "relu", "pool"]
+
+
 def test_lrn_sees_over_the_seam_between_the_towers(run):
     """A large alpha, so that whoever forgets the neighbours is found."""
     net = {name: 40 * array if "conv1" in name else array for name, array in CAFFES.items()}
@@ -137,35 +141,6 @@ def test_a_mean_image_of_another_size_is_refused(run, tmp_path, shape):
     np.save(tmp_path / "mean.npy", np.ones(shape, "f4"))
     _, said = run(files.caffemodel(CAFFES), "--mean", tmp_path / "mean.npy", code=1)
     assert "a mean image is (3, 256, 256)" in said
-
-
-@pytest.mark.parametrize("change, words", [
-    (dict(groups=1), "groups"), (dict(order=("relu", "lrn")), "after_conv1 has one pool"),
-    (dict(order=("relu", "relu", "pool")), "")], ids=["groups", "no pool", "two relus"])
-def test_a_net_that_is_not_alexnet_is_refused_with_its_first_difference(run, change, words):
-    content = files.caffemodel(CAFFES, **change)
-    if words:
-        assert words in run(content, code=1)[1]
-    else:
-        run(content)
-
-
-@pytest.mark.parametrize("form", ["today", "2014"])
-@pytest.mark.parametrize("change, words", [
-    (dict(leak=0.1), "its ReLUs leak"), (dict(dilation=2), "kernels have gaps")],
-    ids=["leak", "dilation"])
-def test_a_net_of_the_same_weights_that_computes_otherwise_is_refused(run, form, change, words):
-    assert words in run(files.caffemodel(CAFFES, form, **change), code=1)[1]
-
-
-def test_a_net_of_another_nonlinearity_is_refused(run):
-    content = files.caffemodel(CAFFES, "today").replace(b"ReLU", b"TanH")
-    assert "relu" in run(content, code=1)[1]
-
-
-def test_weights_in_a_layer_of_an_unknown_kind_are_refused(run):
-    content = files.caffemodel(CAFFES, "today").replace(b"Convolution", b"Xonvolution")
-    assert "its steps are not those of its weights" in run(content, code=1)[1]
 
 
 def test_settings_of_caffes_lrn_are_taken_over(run):
@@ -283,14 +258,6 @@ def test_the_onnx_file_of_the_model_zoo(run):
     assert same(ours(path), WANTED) and "reads 224 pixels without padding" in said
 
 
-@pytest.mark.parametrize("change", [
-    dict(pool_pads=(1, 1, 1, 1)), dict(dilations=[2, 2]), dict(auto_pad="SAME_UPPER")],
-    ids=["padded pools", "gaps", "padded as it comes"])
-def test_a_graph_that_steps_otherwise_is_refused(run, change):
-    content = files.onnx_of_caffe(CAFFES, **change)
-    assert "pads or steps otherwise than AlexNet" in run(content, code=1)[1]
-
-
 def test_pools_that_read_beyond_the_end_are_what_they_are_here(run):
     assert same(ours(run(files.onnx_of_caffe(CAFFES, pool_pads=(0, 0, 1, 1)))[0]), WANTED)
 
@@ -384,26 +351,6 @@ def test_the_published_files_are_known_by_what_was_published():
     assert known.FILES["7be5be79"].name == "alexnet-owt-7be5be79.pth of torchvision"
     label, probability = known.BVLC.check[1:]
     assert (label, probability) == (652, 0.641789)
-
-
-@pytest.mark.parametrize("content, words", [
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras); write it as .safetensors there"),
-    (b"MATLAB 5.0 MAT-file", "a MATLAB file; write it"), (b"\x1f\x8b\x08", "unpack it first"),
-    (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-    (b"<!DOCTYPE html>", "a page of the Web"), (b"\x80\x02}q\x01.", "to read it would be to run"),
-    (b"hello", "of no known kind; what is read: .caffemodel"), (b"", "of no known kind")],
-    ids=["HDF5", "MATLAB", "gzip", "Git LFS", "HTML", "a pickle", "text", "nothing"])
-def test_what_is_not_read_is_told_what_to_do(run, content, words):
-    assert words in run(content, code=1)[1]
-
-
-def test_a_zip_that_holds_no_state_dict_is_told_what_to_do(run):
-    npz, script = io.BytesIO(), io.BytesIO()
-    np.savez(npz, **{"conv1.0.W": np.zeros(3)})
-    assert "a checkpoint of alexnet.py needs no import" in run(npz.getvalue(), code=1)[1]
-    with zipfile.ZipFile(script, "w", zipfile.ZIP_DEFLATED) as file:       # as TorchScript's code
-        file.writestr("net/data.pkl", b"\x80\x02}.")
-    assert "save model.state_dict()" in run(script.getvalue(), code=1)[1]
 
 
 def test_a_missing_file_and_a_file_in_the_way_are_told(run, tmp_path, capsys):
