@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import alexnet
+from sources import image_folder
 from tinynet import ops, store
 from tinynet.device import Device
 from tinynet.engine import Tensor, no_grad
@@ -101,6 +102,20 @@ def test_what_dropout_keeps_at_test_time_is_in_the_weights(run, tmp_path, name, 
     assert layers["fc7.weight"] == pytest.approx(np.concatenate(halves))
     assert layers["fc7.bias"] == pytest.approx(np.concatenate(
         [own["top.fc7.1.b"], own["bottom.fc7.1.b"]]))
+
+
+@pytest.mark.parametrize("words", [
+    ["predict", "FILE", "a.png"], ["export", "FILE", "b.pth"],
+    ["train", "DIR", "--init-from", "FILE", "--output-dir", "run"]], ids=lambda words: words[0])
+def test_weights_of_another_program_in_a_checkpoints_place_are_to_be_imported(
+        run, tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    run("export", checkpoint(tmp_path / "net.npz", "paper"), "net.onnx")
+    Image.new("RGB", (9, 9)).save("a.png")
+    folder = image_folder(tmp_path / "pictures", count=2)
+    words = [{"FILE": "net.onnx", "DIR": str(folder)}.get(word, word) for word in words]
+    assert alexnet.main(words) == 1
+    assert "make one of it: alexnet.py import net.onnx NAME.npz" in capsys.readouterr().err
 
 
 def test_options_win_over_what_a_file_says(run, tmp_path):

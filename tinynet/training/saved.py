@@ -17,6 +17,8 @@ from ..schema import COUNT
 from . import recipes
 from .claim import Claim
 
+FOREIGN = ".pth", ".pt", ".onnx", ".safetensors", ".caffemodel", ".npy"     # what import reads
+
 
 @dataclass
 class Progress:
@@ -55,7 +57,7 @@ class Saved:
         `file` of what is returned is the store.Checkpoint that holds the arrays. Raises
         UserError if there is none, or if it is no checkpoint of a net.
         """
-        file = store.Checkpoint(path)
+        file = opened(path)
         meta, where = file.meta, shown(file.path)
         if "state" in meta:
             schema.check(meta, FORM_BEFORE_0_2, where)
@@ -236,6 +238,18 @@ def output_file(path, endings, *inputs):
         tempfile.TemporaryFile(dir=path.parent).close()
     except OSError as error:
         error.filename = path              # not a name that nobody has typed
+        raise
+
+
+def opened(path):
+    """The store.Checkpoint in a file. Raises UserError, which tells of import if another
+    program's weights are given in its place."""
+    try:
+        return store.Checkpoint(path)
+    except UserError as error:
+        if Path(path).suffix in FOREIGN and Path(path).is_file():
+            raise UserError(f"{shown(path)} is no checkpoint but weights for other programs; make "
+                            f"one of it: alexnet.py import {path} NAME.npz") from error
         raise
 
 

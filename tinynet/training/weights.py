@@ -24,11 +24,10 @@ from ..engine import Tensor, no_grad
 from ..errors import UserError
 from ..progress import say, shown
 from ..split import layer_of
-from ..store import Checkpoint
 from . import options, recipes
 from .options import two_devices
 from .program import command
-from .saved import Saved
+from .saved import Saved, opened
 
 FIT = {"crop": "shorter side to 256, the central 256 x 256", "squeeze": "both sides to 256"}
 ENDINGS = ".safetensors", ".onnx", ".pth", ".pt"
@@ -270,7 +269,7 @@ def copy_weights(path, model, classes, recipe):
         about = _about(path, {"recipe": "{}", **texts})
         found = unfolded(split_layers(layers, model), about)
     else:
-        file = Checkpoint(path)                        # of a run, or of a net's save()
+        file = opened(path)                            # of a run, or of a net's save()
         found, about = file.arrays("weights/"), file.meta
     schema.check(about, {"classes": (None, [str]), "recipe": (None, {str: object})}, shown(path))
     theirs, before = about.get("classes"), about.get("recipe") or {}
