@@ -19,15 +19,19 @@ except ImportError:
 
 
 class AlexNet(torch.nn.Module):
-    """Pictures (N, 3, 256, 256) of 0 ... 255, red first -> logits (N, classes)."""
+    """Pictures (N, 3, 256, 256) of 0 ... 255, red first -> logits (N, classes).
+
+    The net in test mode: it has no dropout, and the file's weights need none.
+    """
 
     def __init__(self, weights):
         super().__init__()
+        self.recipe, weights = json.loads(weights.about["recipe"]), dict(weights)
+        self.register_buffer("mean", weights.pop("mean"))      # nothing to be learned
         for name, array in weights.items():            # conv1.weight becomes conv1_weight
             self.register_parameter(name.replace(".", "_"), torch.nn.Parameter(array.float()))
-        self.recipe = json.loads(weights.about["recipe"])
         if self.recipe["conv6"] or self.recipe["pool"] != 3 or (
-                "same-map-lrn" in self.recipe["after_conv2"]):
+                "same-map-lrn" in self.recipe["after_conv1"] + self.recipe["after_conv2"]):
             raise ValueError("this class has no conv6, no pool of 2 pixels, no LRN within a map")
 
     def forward(self, x):
@@ -70,14 +74,16 @@ class AlexNet(torch.nn.Module):
 def main(path, *pictures):
     from tinynet.pictures import images
     weights = torch.load(path, weights_only=True)
-    net, classes = AlexNet(weights).eval(), json.loads(weights.about["classes"])
+    net = AlexNet(weights).eval()
+    classes, words = (json.loads(weights.about[name]) for name in ("classes", "words"))
+    names = [f"{name}  {words.get(name, '')}".rstrip() for name in classes]
     for name in pictures:
         pixels = np.array(images.read(name, fit=net.recipe["fit"]).transpose(2, 0, 1))
         with torch.no_grad():
             said = net(torch.tensor(pixels, dtype=torch.float32)[None]).softmax(1)[0]
-        print(name, *[f"  {said[label]:6.1%}  {classes[label]}" for label in said.argsort(
+        print(name, *[f"  {said[label]:6.1%}  {names[label]}" for label in said.argsort(
             descending=True)[:5]], sep="\n")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(*sys.argv[1:]) if sys.argv[2:] else sys.exit(__doc__)

@@ -16,7 +16,7 @@ from tinynet.engine import Tensor, no_grad
 from tinynet.formats import onnx as onnx_file
 from tinynet.formats import plan, reading
 from tinynet.pictures import images
-from tinynet.training.recipes import RECIPES
+from tinynet.training.recipes import LAYERS, RECIPES
 from tinynet.training.saved import Saved
 from tinynet.training.weights import whole_layers
 
@@ -168,7 +168,7 @@ def test_onnx_runtime_says_the_same_of_pictures_of_0_to_255(run, tmp_path, pictu
 
 @pytest.mark.parametrize("name", [name for name in NETS if name not in (
     "2012", "six", "small pools")])
-def test_the_class_in_examples_says_the_same_in_pytorch(run, tmp_path, pictures, name):
+def test_the_class_in_examples_says_the_same_in_pytorch(run, tmp_path, pictures, name, capsys):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
     import in_pytorch
     path, file = checkpoint(tmp_path / "net.npz", name), tmp_path / "net.pth"
@@ -177,12 +177,16 @@ def test_the_class_in_examples_says_the_same_in_pytorch(run, tmp_path, pictures,
     for how in dict(), dict(mmap=True):
         weights = torch.load(file, weights_only=True, **how)
         net = in_pytorch.AlexNet(weights).eval()
+        assert {name.partition("_")[0] for name, _ in net.named_parameters()} == set(LAYERS)
         with torch.no_grad():
             x = torch.tensor(pictures.transpose(0, 3, 1, 2), dtype=torch.float32)
             found = net(x).softmax(1).numpy()
         assert np.abs(found - wanted).max() < 1e-5
     Image.fromarray(pictures[0]).save(tmp_path / "a.png")
-    in_pytorch.main(file, tmp_path / "a.png")
+    in_pytorch.main(file, *[tmp_path / "a.png"] * 2)
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 12
+    assert all("a letter" in line for line in said if line.split()[1:2] == ["b"])
 
 
 def test_what_is_written_can_be_read_as_the_formats_say(run, tmp_path):
