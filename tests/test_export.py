@@ -129,6 +129,18 @@ def test_options_win_over_what_a_file_says(run, tmp_path):
     run("import", graph, back, "--lrn-window", "tower", code=1)
 
 
+@pytest.mark.parametrize("folded", [0.0, -0.5, 2.0])
+def test_weights_are_only_folded_by_a_share_that_dropout_can_keep(run, tmp_path, capsys, folded):
+    """A damaged factor would give other weights, or none, without a word."""
+    path, file = checkpoint(tmp_path / "net.npz", "paper"), tmp_path / "net.safetensors"
+    run("export", path, file)
+    arrays, about = reading.arrays(file)
+    from tinynet.formats import safetensors
+    safetensors.write(file, arrays, about | {"folded": json.dumps({"fc7.weight": folded})})
+    assert alexnet.main(["import", str(file), str(tmp_path / "back.npz")]) == 1
+    assert f"folded.fc7.weight is {folded}, and dropout keeps" in capsys.readouterr().err
+
+
 def test_an_export_of_version_0_2_comes_in(run, tmp_path):
     """It had no folded dropout, no colours and no words."""
     path, file, back = (tmp_path / name for name in ("net.npz", "net.safetensors", "back.npz"))

@@ -195,6 +195,10 @@ def _about(path, texts):
         except (ValueError, RecursionError, TypeError) as error:
             raise UserError(f"{shown(path)}: its {name} is no JSON ({error})") from error
     schema.check(about, ABOUT, shown(path))
+    for name, share in (about["folded"] or {}).items():
+        if not 0 < share <= 1:
+            raise UserError(f"{shown(path)}: folded.{name} is {share}, and dropout keeps a share "
+                            "above 0 and of at most 1")
     for name, like in NO_COLOURS.items():
         if np.shape((about["colours"] or NO_COLOURS)[name]) != np.shape(like):
             raise UserError(f"{shown(path)}: colours.{name} has another shape")
@@ -241,7 +245,7 @@ def _class_names(args, count, about):
 def unfolded(found, about):
     """Weights by our names, with what `folded` did to some of them undone."""
     factors = about.get("folded") or {}
-    return {name: array / factors[_their_name(name)] if factors.get(_their_name(name)) else array
+    return {name: array / factors[_their_name(name)] if _their_name(name) in factors else array
             for name, array in found.items()}
 
 
