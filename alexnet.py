@@ -295,6 +295,8 @@ def predict(args):
 def import_(args):
     """Make a checkpoint of a net that another program has trained."""
     checkpoints.output_file(args.out, ".npz", args.file)
+    if args.check:
+        images.read(args.check)              # what is no picture is told before OUT.npz is there
     published = weights.imported(args, build)
     if args.check:
         model, prepare = load(Saved.of_alexnet(args.out), args.device)

@@ -15,10 +15,10 @@ CAFFES = layers(TWO, 2)
 @pytest.fixture
 def refused(tmp_path, capsys):
     """Import these bytes, in vain: the line that says why."""
-    def refused(content):
+    def refused(content, *options):
         path, out = tmp_path / "net.file", tmp_path / "net.npz"
         path.write_bytes(content)
-        assert alexnet.main(["import", str(path), str(out)]) == 1 and not out.exists()
+        assert alexnet.main(["import", str(path), str(out), *options]) == 1 and not out.exists()
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         return said
@@ -77,3 +77,14 @@ def test_a_zip_that_holds_no_state_dict_is_told_what_to_do(refused):
     with zipfile.ZipFile(script, "w", zipfile.ZIP_DEFLATED) as file:       # as TorchScript's code
         file.writestr("net/data.pkl", b"\x80\x02}.")
     assert "save model.state_dict()" in refused(script.getvalue())
+
+
+def test_a_picture_to_check_with_is_read_before_anything_is_written(refused):
+    assert "nowhere.png: not a readable picture" in refused(
+        files.caffemodel(CAFFES), "--check", "nowhere.png")
+
+
+def test_what_is_no_mean_image_is_not_called_a_net(refused, tmp_path):
+    (tmp_path / "mean").write_bytes(b"\x89PNG\r\n")
+    said = refused(files.caffemodel(CAFFES), "--mean", str(tmp_path / "mean"))
+    assert "is damaged, or holds no mean image: " in said

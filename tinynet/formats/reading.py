@@ -91,14 +91,14 @@ def read_mean(path):
     256). Raises UserError."""
     data = content(path)
     read = numpy_file.read_mean if bytes(data[:6]) == b"\x93NUMPY" else caffe.read_mean
-    mean = _read(path, data, read)
+    mean = _read(path, data, read, "no mean image")
     if mean.shape != (3, 256, 256) or not np.isfinite(mean).all():
         raise UserError(f"{shown(path)} holds {mean.shape}, and a mean image is (3, 256, 256), "
                         "blue before green before red, of finite numbers")
     return mean
 
 
-def _read(path, data, read):
+def _read(path, data, read, otherwise="another net than AlexNet"):
     """read(data). The many ways in which a damaged file can fail become one line."""
     try:
         return read(data)
@@ -106,5 +106,5 @@ def _read(path, data, read):
         raise
     except Exception as error:             # struct, zipfile, NumPy and Python name a dozen kinds
         why = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{shown(path)} is damaged, or holds another net than AlexNet: "
-                        f"{why[:300]}") from error
+        raise UserError(f"{shown(path)} is damaged, or holds {otherwise}: {why[:300]}"
+                        ) from error
