@@ -2,6 +2,7 @@
 import base64
 import csv
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -187,6 +188,21 @@ def test_other_nets_are_walked_through_as_well(run, data, tmp_path, options, cou
     assert ("conv6" in sections) == ("--conv6" in options)
     assert run("report", tmp_path / "run" / "last.npz", "-o", tmp_path / "r.html",
                *CPU).code == 0
+
+
+def test_classes_whose_names_are_no_text_are_shown_as_far_as_they_can_be(run, data, tmp_path):
+    odd = os.fsdecode(b"caf\xe9 <b>")
+    for split in "train", "val":
+        shutil.copytree(data / split / "dots", tmp_path / "data" / split / odd)
+        shutil.copytree(data / split / "rays", tmp_path / "data" / split / "rays")
+    assert run("train", tmp_path / "data", *NET, "--steps", 1, "--output-dir", tmp_path / "run",
+               *CPU).code == 0
+    for words in ["walk", tmp_path / "run", tmp_path / "the.html"], [
+            "report", tmp_path / "run", "-o", tmp_path / "the.html"]:
+        done = run(*words, *CPU)
+        assert done.code == 0, done.err
+        assert "caf\\udce9 &lt;b&gt;" in (tmp_path / "the.html").read_text("utf-8")
+    assert (tmp_path / "the.classes.csv").read_bytes().count(b"caf\xe9 <b>") == 2
 
 
 # --- a report ---------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..progress import say, shown
 from ..store import replacing
 from ..tools import svg
 
@@ -23,9 +24,16 @@ def document(title, body, *styles):
 
 
 def write(path, text):
-    """Write a page. A page needs no name of a namespace, which would be its only address."""
+    """Write a page, and say so.
+
+    A page needs no name of a namespace, which would be its only address. Of names that are no
+    text, as folders may have, it has what `printable` makes of them. Raises OSError.
+    """
+    content = text.replace(' xmlns="http://www.w3.org/2000/svg"', "").encode(
+        "utf-8", "backslashreplace")
     with replacing(path) as file:
-        file.write(text.replace(' xmlns="http://www.w3.org/2000/svg"', "").encode())
+        file.write(content)
+    say(f"saved: {shown(path)}, {len(content) / 1000:,.0f} KB")
 
 
 def table(head, rows):

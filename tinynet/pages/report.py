@@ -26,9 +26,7 @@ def write(args, load):
     names = names_of(args.runs)
     checkpoints.output_file(args.page, ".html", *filter(Path.exists, map(Path, args.runs)))
     runs = [judge(path, name, args, load) for path, name in zip(args.runs, names, strict=True)]
-    text = Report(runs).page()
-    page.write(args.page, text)
-    say(f"saved: {shown(args.page)}, {len(text.encode()) / 1000:,.0f} KB")
+    page.write(args.page, Report(runs).page())
     if Path(args.page).is_file():                      # else it is a pipe, or /dev/null
         for what, (columns, rows) in tables(runs).items():
             path = Path(args.page).with_suffix(f".{what}.csv")

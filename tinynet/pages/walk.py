@@ -12,7 +12,6 @@ from ..device import devices
 from ..engine import Tensor, graph
 from ..pictures import images
 from ..pictures.batches import Loader
-from ..progress import say, shown
 from ..tools import anatomy, memory, svg
 from ..training import recipes
 from ..training import saved as checkpoints
@@ -45,9 +44,7 @@ def write(args, load, build):
     net = build(len(saved.classes), devices("cpu0,cpu1" if len(walk.towers) > 1 else "cpu"),
                 recipes.from_dict(saved.recipe, saved.path))
     walk.measure(memory.without_weights(net))
-    text = walk.page()
-    page.write(args.page, text)
-    say(f"saved: {shown(args.page)}, {len(text.encode()) / 1000:,.0f} KB")
+    page.write(args.page, walk.page())
 
 
 class Walk:
