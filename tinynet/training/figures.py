@@ -93,7 +93,9 @@ def draw_curves(path, lines, title, across="Epochs", up="Error"):
     font = {size: ImageFont.load_default(size) for size in (22, 26, 30)}
     largest = [max(point[axis] for _, points, _ in lines for point in points) for axis in (0, 1)]
     steps = [nice_step(value) for value in largest]
-    most = [step * -(-value // step) for value, step in zip(largest, steps, strict=True)]
+    # At least a step: an error may be 0 everywhere, and so is what it would be divided by.
+    most = [step * max(1, -(-value // step))
+            for value, step in zip(largest, steps, strict=True)]
 
     def at(x, y):
         return (left + (width - left - right) * x / most[0],
