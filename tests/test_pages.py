@@ -112,6 +112,32 @@ def test_a_command_that_makes_no_page_reads_nothing_of_them():
     assert done.stdout == "[]\n"
 
 
+def test_pictures_are_made_square_as_the_net_has_learned_them(run, trained, data, tmp_path):
+    """Of what is twice as wide as high a central square has other columns than the whole."""
+    wide = Image.new("RGB", (512, 256), (0, 255, 0))
+    wide.paste((255, 0, 0), (0, 0, 230, 256))      # column 115 of 256; 102 of the square
+    for name in os.listdir(data / "val"):
+        (tmp_path / "val" / name).mkdir(parents=True)
+        wide.save(tmp_path / "val" / name / "wide.png")
+    saved = Checkpoint(trained.folder / "best.npz")
+    meta = dict(saved.meta, recipe=dict(saved.meta["recipe"], fit="squeeze"))
+    meta.pop("format")
+    save_arrays(tmp_path / "net.npz", saved.arrays(""), meta)
+    for pictures in [tmp_path / "val" / "dots" / "wide.png"], []:
+        done = run("walk", tmp_path / "net.npz", tmp_path / "a.html", *pictures, "--data",
+                   tmp_path, *CPU)
+        assert done.code == 0, done.err
+        photograph = Page((tmp_path / "a.html").read_text("utf-8")).all("image", id="p0")[0]
+        shown = Image.open(io.BytesIO(base64.b64decode(photograph["href"].partition(",")[2])))
+        assert shown.getpixel((14, 30))[0] > 200 > 50 > shown.getpixel((40, 30))[0]
+    done = run("report", tmp_path / "net.npz", "-o", tmp_path / "the.html", "--data", tmp_path,
+               *CPU)
+    assert done.code == 0, done.err
+    told, = numbers(r"<td>loss</td><td>(\d+\.\d+)", (tmp_path / "the.html").read_text("utf-8"))
+    tested = run("test", tmp_path / "net.npz", tmp_path, *CPU).out
+    assert numbers(r"loss (\d+\.\d+)", tested) == [pytest.approx(told, abs=6e-4)]
+
+
 # --- a walk -----------------------------------------------------------------------------
 
 
@@ -283,11 +309,11 @@ def test_what_cannot_be_shown_is_a_clean_error(run, trained, data, tmp_path):
             (["walk", tmp_path / "none.npz", out], "there is no such checkpoint"),
             (["walk", folder, tmp_path / "out.txt"], "is a .html file"),
             (["walk", folder, tmp_path / "none" / "out.html"], "No such file or directory"),
-            (["walk", folder, out, "--data", tmp_path / "none"], "give --data DIR"),
+            (["walk", folder, out, "--data", tmp_path / "none"], "none is no folder"),
             (["report", tmp_path / "none"], "there is no such checkpoint"),
             (["report", tmp_path / "empty", "-o", out], "best.npz is not there"),
             (["report", folder, folder, "-o", out], "a run is given twice"),
-            (["report", folder, "-o", out, "--data", tmp_path / "none"], "give --data DIR")):
+            (["report", folder, "-o", out, "--data", tmp_path / "none"], "none is no folder")):
         done = run(*words, *CPU)
         assert is_clean_error(done, told) and done.err.count("\n") == 1, words
     assert not out.exists() and not (tmp_path / "report.html").exists()

@@ -10,6 +10,7 @@ from ..layers import Conv2D, MaxPool, watched
 from ..pictures import packed
 from ..pictures.dataset import DataSet
 from ..progress import shown
+from ..training import recipes
 from ..training.evaluation import answers
 
 BEST = 3                                   # pictures of each map
@@ -37,12 +38,20 @@ def evenly(whole, most):
 
 
 def held_out(saved, folder=None):
-    """The pictures to test a net with, in another folder if it is given. Raises UserError."""
-    folder = folder or saved.data
-    if folder is None or not Path(folder).is_dir():
-        raise UserError(f"{shown(saved.path)}: the pictures it was trained on are not in {folder} "
-                        "any more: give --data DIR")
-    return packed.data_set(folder, "val", saved.classes)
+    """The pictures to test a net with, made 256 x 256 as its recipe has it, in another folder if
+    it is given. Raises UserError."""
+    if folder and not Path(folder).is_dir():
+        raise UserError(f"{shown(folder)} is no folder: --data is one that holds val/<class>/*")
+    if not folder and not Path(saved.data).is_dir():
+        raise UserError(f"{shown(saved.path)}: the pictures it was trained on are not in "
+                        f"{saved.data} any more: give --data DIR")
+    pictures = packed.data_set(folder or saved.data, "val", saved.classes)
+    return pictures.fitted(recipe_of(saved).fit)
+
+
+def recipe_of(saved):
+    """The recipe a net was trained with: recipes.Recipe. Raises UserError."""
+    return recipes.from_dict(saved.recipe, saved.path)
 
 
 def name_of(saved, label):

@@ -11,7 +11,7 @@ from ..tools import svg
 from ..training import figures, recipes
 from ..training import saved as checkpoints
 from . import page
-from .activations import name_of
+from .activations import name_of, recipe_of
 from .judged import NEAREST, judge
 from .page import Album, escape, kernel_sheet
 
@@ -48,17 +48,13 @@ def names_of(paths):
 # --- numbers ----------------------------------------------------------------------------
 
 
-def recipe_of(run):
-    return recipes.from_dict(run.saved.recipe, run.saved.path)
-
-
 def differences(runs):
     """[(field, [value of each run]), ...] where the runs differ; of one run alone, where it
     differs from the recipe it is called by."""
-    found = [vars(recipe_of(run)) | {"seed": run.saved.seed, "pictures": run.saved.data}
+    found = [vars(recipe_of(run.saved)) | {"seed": run.saved.seed, "pictures": run.saved.data}
              for run in runs]
     if len(runs) == 1:
-        found.append(vars(recipes.RECIPES[recipe_of(runs[0]).name]))
+        found.append(vars(recipes.RECIPES[recipe_of(runs[0].saved).name]))
     return [(name, [values[name] for values in found]) for name in found[-1]
             if len({str(values[name]) for values in found}) > 1]
 
@@ -188,7 +184,7 @@ class Report:
     def recipes(self):
         found = differences(self.runs)
         if len(self.runs) == 1:
-            name = escape(recipe_of(self.runs[0]).name)
+            name = escape(recipe_of(self.runs[0].saved).name)
             head, title = ["field", "here", f"recipe {name}"], f"What differs from recipe {name}"
         else:
             head = ["field", *(escape(run.name) for run in self.runs)]

@@ -13,11 +13,10 @@ from ..engine import Tensor, graph
 from ..pictures import images
 from ..pictures.batches import Loader
 from ..tools import anatomy, memory, svg
-from ..training import recipes
 from ..training import saved as checkpoints
 from ..training.saved import Saved
 from . import activations, page
-from .activations import Chosen, evenly, held_out, name_of
+from .activations import Chosen, evenly, held_out, name_of, recipe_of
 from .page import Album, columns_for, escape, place_of_tile
 
 PICTURES = 4                               # of the validation set, if nobody chose any
@@ -31,7 +30,8 @@ def write(args, load, build):
     """Write the page that args (of `alexnet.py walk`) ask for. load, build: alexnet.py's."""
     saved = Saved.of_alexnet(args.checkpoint)
     checkpoints.output_file(args.page, ".html", saved.path, *args.images)
-    pictures = [images.read(path) for path in args.images]           # may be refused
+    recipe = recipe_of(saved)
+    pictures = [images.read(path, fit=recipe.fit) for path in args.images]    # may be refused
     validation = held_out(saved, args.data)
     model, prepare = load(saved, args.device)
     if pictures:
@@ -42,7 +42,7 @@ def write(args, load, build):
         chosen = evenly(validation, PICTURES)
     walk = Walk(model, prepare, saved, chosen, evenly(validation, SEARCHED), args.workers)
     net = build(len(saved.classes), devices("cpu0,cpu1" if len(walk.towers) > 1 else "cpu"),
-                recipes.from_dict(saved.recipe, saved.path))
+                recipe)
     walk.measure(memory.without_weights(net))
     page.write(args.page, walk.page())
 
