@@ -17,6 +17,7 @@ import alexnet
 from command_line import NET, VAL, is_clean_error, log_of, numbers, weights
 from helpers import environment
 from tinynet.pages import activations, page
+from tinynet.pages.report import short
 from tinynet.pictures.batches import Loader
 from tinynet.store import Checkpoint
 from tinynet.store import save as save_arrays
@@ -276,6 +277,33 @@ def test_a_report_of_two_runs_says_what_differs(run, data, trained, tmp_path):
     for name, colour in ("run", svg.LINES[0]), ("other", svg.LINES[1]):
         assert curve.count(f'stroke="{colour}"') == 2  # of training and validation
         assert re.search(rf'fill="{colour}"[^>]*>{name}</text>', curve)
+
+
+def test_names_that_begin_alike_and_a_run_without_a_log_have_curves_of_their_own(run, trained,
+                                                                                 tmp_path):
+    folders = [tmp_path / f"2012-11-27-quickstart-{name}" for name in ("first", "none", "third")]
+    for folder in folders:
+        shutil.copytree(trained.folder, folder)
+    saved = Checkpoint(trained.folder / "best.npz")
+    meta = dict(saved.meta, history=[])
+    meta.pop("format")
+    save_arrays(folders[1] / "best.npz", saved.arrays(""), meta)
+    (folders[1] / "log.jsonl").unlink()
+    assert run("report", *folders, "-o", tmp_path / "the.html", *CPU).code == 0
+    text = (tmp_path / "the.html").read_text("utf-8")
+    for folder, colour, lines in zip(folders, svg.LINES, (2, 0, 2), strict=False):
+        assert f'<h3 style="color:{colour}">{folder.name}</h3>' in text
+        curve = re.search(r'aria-label="loss of [^"]*".*?</svg>', text, re.DOTALL)[0]
+        assert curve.count('<polyline') == 4 and curve.count(f'stroke="{colour}"') == lines
+        if lines:
+            assert re.search(rf'fill="{colour}"[^>]*>2012-11-2…tart-{folder.name[-5:]}<', curve)
+
+
+def test_names_are_cut_so_that_they_still_differ():
+    long = ["a" * 15 + "x" + "a" * 15, "a" * 15 + "y" + "a" * 15]
+    assert list(short(["paper", "a" * 40]).values()) == ["paper", "a" * 9 + "…" + "a" * 10]
+    assert list(short(long).values()) == ["1 " + "a" * 15 + "xaa", "2 " + "a" * 15 + "yaa"]
+    assert {len(name) for name in short(long).values()} == {20}
 
 
 def test_a_checkpoint_without_its_log_is_reported_by_its_history(run, trained, tmp_path):

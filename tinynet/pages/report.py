@@ -18,7 +18,7 @@ from .page import Album, escape, kernel_sheet
 CARDS, QUERIES = 6, 5                      # pictures of Figure 4, left and right
 SIDE = 112                                 # pixels of a small photograph
 MANY = 20                                  # classes: of more, a table would be too large
-POINTS, CURVE = 150, 400                   # of a curve; how wide it is drawn
+POINTS, CURVE, LABEL = 150, 400, 20        # of a curve; how wide it is; letters of its name
 
 
 def write(args, load):
@@ -152,26 +152,26 @@ class Report:
                 + "</header>")
 
     def curves(self):
-        parts = []
+        parts, names = [], short([run.name for run in self.runs])
         for field, words in ("top1_error", "top-1 error"), ("loss", "loss"):
             series, thin = {}, []
             for run in self.runs:
+                series[names[run.name]] = []           # has its colour even if it has no rows
                 for kind in "validation", "train":
                     points = means([(row["epochs"], row[field]) for row in run.rows
                                     if row["kind"] == kind])
                     if not points:
                         continue
-                    name = run.name[:20]
-                    if kind == "train" and name in series:
+                    name = names[run.name]
+                    if kind == "train" and series.get(name):
                         thin.append(name := f"{run.name} {kind}")
                     series[name] = points
-            if series:
+            if any(series.values()):
                 parts.append(svg.curves(series, f"{words} of {ends(series)}", "epochs", words,
                                         thin=thin, width=CURVE))
-        rates = {run.name[:20]: means([(row["epochs"], row["lr"]) for row in run.rows])
+        rates = {names[run.name]: means([(row["epochs"], row["lr"]) for row in run.rows])
                  for run in self.runs}
-        rates = {name: points for name, points in rates.items() if points}
-        if rates:
+        if any(rates.values()):
             all_rates = [rate for points in rates.values() for _, rate in points]
             log = "y" if 0 < 20 * min(all_rates) < max(all_rates) else ""
             parts.append(svg.curves(rates, f"rate of {ends(rates)}", "epochs", "rate", log,
@@ -283,10 +283,19 @@ def means(points):
     return [tuple(part.mean(axis=0).tolist()) for part in parts]
 
 
+def short(names):
+    """{name: at most LABEL letters of it}, numbered where these are not enough to tell them apart:
+    names of runs often begin alike, with a date or a recipe."""
+    cut = [name if len(name) <= LABEL else f"{name[:9]}…{name[-10:]}" for name in names]
+    if len(set(cut)) < len(cut):
+        cut = [f"{number} {name}"[:LABEL] for number, name in enumerate(names, 1)]
+    return dict(zip(names, cut, strict=True))
+
+
 def ends(series):
     """Where each curve begins and ends, in words."""
     return "; ".join(f"{name}: from {points[0][1]:.3g} to {points[-1][1]:.3g}"
-                     for name, points in series.items())
+                     for name, points in series.items() if points)
 
 
 def as_time(seconds):

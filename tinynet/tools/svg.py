@@ -129,13 +129,14 @@ def bars(values, alt, beside=None, titles=("", ""), log=False, form="{:,.4g}"):
 def curves(series, alt, x="", y="", log="", marks=False, width=460, height=230, thin=()):
     """Lines over two axes, each labelled at its end.
 
-    series: {name: points}, points (x, y). x, y: the names of the axes. log: "x", "y" or "xy",
-    whose axes count decades. marks: a dot at every point. thin: names of lines without a label,
-    in the colour of the one before.
+    series: {name: points}, points (x, y). A name without points keeps its colour from the
+    others, as on a second drawing beside this one; some must have points. x, y: the names of
+    the axes. log: "x", "y" or "xy", whose axes count decades. marks: a dot at every point. thin:
+    names of lines without a label, in the colour of the one before.
     """
     named, colour = [name for name in series if name not in thin], None
     left, right, top, bottom = 52, max(96, 12 + 6 * max(map(len, named))), 18, 34
-    points = np.concatenate([np.asarray(line, float) for line in series.values()])
+    points = np.concatenate([np.asarray(line, float) for line in series.values() if len(line)])
     scales = [_scale(points[:, axis], name in log) for axis, name in enumerate("xy")]
 
     def at(point):
@@ -151,12 +152,14 @@ def curves(series, alt, x="", y="", log="", marks=False, width=460, height=230, 
               for tick in scales[1][1]]
     parts += [text(at((tick, low[1]))[0], height - bottom + 14, f"{tick:.3g}", "middle")
               for tick in scales[0][1]]
-    ends = {name: at(series[name][-1]) for name in named}
+    ends = {name: at(series[name][-1]) for name in named if len(series[name])}
     heights = dict(zip(ends, _apart([end[1] + 4 for end in ends.values()]), strict=True))
     colours = iter(LINES * (1 + len(named) // len(LINES)))
     for name, line_of in series.items():
         colour, stroke = (colour, 0.8) if name in thin else (next(colours), 1.8)
         places = [at(point) for point in line_of]
+        if not places:
+            continue
         path = " ".join(f"{a:.4g},{b:.4g}" for a, b in places)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" '
                      f'stroke-width="{stroke}"/>')
