@@ -174,6 +174,15 @@ def test_the_maps_of_a_walk_are_those_of_the_net(walk, loaded):
         assert np.abs(sheet[top:top + height, left:left + width] - grey).max() <= 9
 
 
+def test_every_column_of_the_strongest_maps_has_a_name(walk):
+    section = walk.text[walk.text.index('<section id="conv3"'):walk.text.index('id="conv4"')]
+    lists = re.findall(r"<ol>(.*?)</ol>", section)
+    assert len(lists) == 4 * 2                         # pictures, towers
+    for rows in lists:
+        head, *rows = rows.split("</li>")[:-1]
+        assert len(rows) == 3 and {row.count("<svg") + 1 for row in rows} == {head.count("<span>")}
+
+
 def test_the_bars_of_a_walk_are_the_nets_answer_with_the_truth_marked(run, walk, trained, data):
     last = walk.text[walk.text.index('<section id="fc8"'):]
     first = last[:last.index('<div class="of p1"')]
@@ -297,6 +306,21 @@ def test_names_that_begin_alike_and_a_run_without_a_log_have_curves_of_their_own
         assert curve.count('<polyline') == 4 and curve.count(f'stroke="{colour}"') == lines
         if lines:
             assert re.search(rf'fill="{colour}"[^>]*>2012-11-2…tart-{folder.name[-5:]}<', curve)
+
+
+def test_a_net_without_a_mistake_is_reported_too(run, data, tmp_path):
+    for split in "train", "val":
+        shutil.copytree(data / split / "dots", tmp_path / "one" / split / "dots")
+    shutil.copytree(data / "train" / "dots", tmp_path / "one" / "val" / "dots",
+                    dirs_exist_ok=True)                # of one picture there is no report
+    done = run("train", tmp_path / "one", *NET, "--epochs", 1, "--output-dir", tmp_path / "run",
+               *CPU)
+    assert done.code == 0 and "top-1 error 0.0%" in done.out, done.err
+    for words in ["walk", tmp_path / "run", tmp_path / "walk.html"], [
+            "report", tmp_path / "run", "-o", tmp_path / "the.html"]:
+        done = run(*words, *CPU)
+        assert done.code == 0, done.err
+    assert "most frequent mistakes" not in (tmp_path / "the.html").read_text("utf-8")
 
 
 def test_names_are_cut_so_that_they_still_differ():

@@ -114,21 +114,27 @@ class Report:
             matrix = f'<div class="runs">{matrix}</div>'
         parts = [self.summary(), self.curves(), self.recipes(),
                  self.each("What conv1 looks for (the paper’s Figure 3)", self.kernels), matrix,
-                 self.each("Surest hits", lambda run: self.cards(run, 0)),
-                 self.each("Worst mistakes", lambda run: self.cards(run, 1)),
+                 self.each("Surest hits", lambda run: self.cards(run, 0),
+                           "Where what is right is most probable"),
+                 self.each("Worst mistakes", lambda run: self.cards(run, 1),
+                           "Where what is right is least probable"),
                  self.each("Which pictures are alike", self.neighbours)]
         own = Path(__file__).with_name("report.css").read_text("utf-8")
         names = ", ".join(run.name for run in self.runs)
         return page.document(f"What was learned: {names}", f"{self.album}{''.join(parts)}", own)
 
-    def each(self, title, show):
-        """A section with a part for each run, beside each other where there is room."""
+    def each(self, title, show, which=""):
+        """A section with a part for each run, beside each other where there is room. which: the
+        cards it has, in words."""
         parts = []
         for number, run in enumerate(self.runs):
             colour = svg.LINES[number % len(svg.LINES)]
             head = f'<h3 style="color:{colour}">{escape(run.name)}</h3>' * (len(self.runs) > 1)
             parts.append(f"<div>{head}{show(run)}</div>")
-        return f'<section><h2>{title}</h2><div class="runs">{"".join(parts)}</div></section>'
+        told = (f"<p class=facts>{which}, one picture of a class at most. Its class, and what the "
+                "net says.</p>") * bool(which)
+        return (f'<section><h2>{title}</h2>{told}<div class="runs">{"".join(parts)}</div>'
+                "</section>")
 
     def summary(self):
         told = []
@@ -210,8 +216,9 @@ class Report:
         if len(names) > MANY:
             picture = self.album.show(self.album.add(svg.stretched(np.sqrt(shares))),
                                       f"the confusion matrix of {len(names)} classes")
-            text = f"<figure>{picture}<figcaption>A row is a class, a column what was said." \
-                   "</figcaption></figure>"
+            text = (f"<figure>{picture}<figcaption>A row is a class, a column what its pictures "
+                    "were called: the more, the brighter. Right are those on the line from the "
+                    "upper left to the lower right.</figcaption></figure>")
         else:
             def cell(number, share, own):
                 return (f'<td class="{"own" if own else ""}" style="--share:{share:.2f}">'
@@ -227,7 +234,7 @@ class Report:
         wrong = Counter({(i, j): int(table[i, j]) for i, j in np.argwhere(table) if i != j})
         most = "".join(f"<li>{count} of {table[i].sum()} {escape(names[i])}: called "
                        f"{escape(names[j])}</li>" for (i, j), count in wrong.most_common(5))
-        return text + f"<p class=facts>Most frequent:</p><ul>{most}</ul>"
+        return text + f"<p class=facts>The most frequent mistakes:</p><ul>{most}</ul>" * bool(most)
 
     def classes(self, run):
         errors = run.errors()
@@ -267,10 +274,10 @@ class Report:
                 lines.append(f"<div><span>by {words}</span>{''.join(found)}</div>")
             rows.append(f'<div class="near"><div>{self.photo(run, place, name)}'
                         f"<span>{escape(name)}</span></div>{''.join(lines)}</div>")
-        return (f"<p>The first neighbour is of the same class for <b>"
-                f"{run.same_class(run.by_code):.0%}</b> of the pictures by fc7, for "
-                f"<b>{run.same_class(run.by_pixels):.0%}</b> by pixels; by lot for "
-                f"{run.chance():.0%}. The same class has a green frame.</p>{''.join(rows)}"
+        return (f"<p>The nearest other picture, by what fc7 puts out, is of the same class for "
+                f"<b>{run.same_class(run.by_code):.0%}</b> of the pictures, by pixels for "
+                f"<b>{run.same_class(run.by_pixels):.0%}</b>, by lot for {run.chance():.0%}. The "
+                f"same class has a green frame.</p>{''.join(rows)}"
                 f"<p class=facts>The {NEAREST} nearest of the other pictures, none of which the "
                 "net has learned from, by the sum of squared differences (the paper's Figure 4, "
                 "right, looks among the training pictures). Pixels: crops shrunk to an eighth."

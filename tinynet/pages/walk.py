@@ -23,6 +23,7 @@ PICTURES = 4                               # of the validation set, if nobody ch
 SEARCHED = 1000                            # of it for what each map likes best
 STRONGEST = 3                              # maps of each tower that are looked at closely
 FEW_MAPS = 500                             # of how many the patches may be large
+COLUMNS = "largest number", "the map", "what is framed", "best picture", "second", "third"
 TOWERS = ("top", svg.TOP), ("bottom", svg.BOTTOM)
 
 
@@ -145,7 +146,7 @@ class Walk:
 
     def about(self):
         saved, error = self.saved, self.saved.progress.lowest_error
-        known = f", lowest error {error:.1%}" if math.isfinite(error) else ""
+        known = f", lowest error of the run {error:.1%}" if math.isfinite(error) else ""
         towers = ("Each column is a tower, half of every layer. Dashed lines are where the towers "
                   "exchange what they have. " if len(self.towers) > 1 else "")
         return (f'<p class="promise">A photograph comes in at the top, and the names of '
@@ -190,15 +191,16 @@ class Walk:
         kept = self.kept[name] / sum(self.kept.values())
         costs = [("parameters", f"{row['parameters']:,}", row["parameters"] / total["parameters"]),
                  ("multiply-adds", f"{row['macs']:,}", row["macs"] / total["macs"]),
-                 ("puts out", as_size(row["bytes"]), row["bytes"] / total["bytes"]),
+                 ("its ops put out", as_size(row["bytes"]), row["bytes"] / total["bytes"]),
                  ("keeps for the backward pass", as_size(self.kept[name]), kept)]
         costs = "".join(f"<div><dt>{what}</dt><dd>{number} <small>{share:.1%} of the net</small>"
                         f"</dd></div>" for what, number, share in costs)
         *seen, count = row["weights"]
         each = f"{count:,} kernels of " if name in self.convs else f"{count:,} neurons, each with "
-        each += "×".join(map(str, seen)) + " weights"
+        each += "×".join(f"{size:,}" for size in seen) + " weights"
         parts = [f"<h2>{name}</h2><p class=facts>{'two towers, each with ' * (row['parts'] > 1)}"
-                 f"{each}</p><dl>{costs}</dl>"]
+                 f"{each}. The cost{' of both' * (row['parts'] > 1)} for one picture:</p>"
+                 f"<dl>{costs}</dl>"]
         for number in range(len(self.photos)):
             inner = (self.answer(number) if name == "fc8" else self.maps(name, number))
             parts.append(f'<div class="of p{number}">{inner}</div>')
@@ -220,8 +222,9 @@ class Walk:
                                                strict=True)]
         quiet = sum(int((y <= 0).sum()) for y in made) / sum(y.size for y in made)
         text = (f"<h3>What it makes of {escape(photo)}</h3>{self.side_by_side(sheets)}"
-                f"<p class=facts>{sum(y.shape[-1] for y in made):,} {what}. Bright is much, black "
-                f"is nothing: {quiet:.0%} of all numbers are 0.</p>")
+                f"<p class=facts>{sum(y.shape[-1] for y in made):,} {what}. Black is 0, white the "
+                f"largest number of {'each map' if name in self.convs else 'a tower'}. "
+                f"{quiet:.0%} of all numbers are 0.</p>")
         if name not in self.convs:
             return text
         field = self.fields[name]
@@ -230,7 +233,8 @@ class Walk:
             size += ", all there are"
         return (text + f"<h3>Its strongest maps</h3><p>A place of a map depends on {size}. Below "
                 "are the maps with the largest numbers, a frame around what that place sees, and "
-                "the three pictures of the validation set in which the map is largest.</p>"
+                "the three pictures of the validation set in which the map is largest. Maps are "
+                "counted from 0, row by row.</p>"
                 + self.side_by_side([self.strongest(name, number, row)
                                      for row in range(len(self.towers))]))
 
@@ -240,7 +244,7 @@ class Walk:
         values, places = activations.peaks(maps[None])
         order = np.argsort(-values[0], kind="stable")[:STRONGEST]
         colour, crop, album = self.towers[row][1], self.prepare.crop, self.album
-        frames, lines = [], []
+        frames, lines = [], [f"<li>{''.join(f'<span>{word}</span>' for word in COLUMNS)}</li>"]
         for rank, which in enumerate(order, 1):
             left, top, size = field.square(places[0, which], width)
             inside = min(max(left, 0), crop - 30), min(max(top, 0), crop - 20)
