@@ -112,6 +112,17 @@ def test_surest_hits_and_worst_mistakes_are_sorted_and_of_different_classes(load
         -np.sort(-np.exp(logs[0]))[:5])
 
 
+def test_a_net_that_says_the_same_of_every_class_is_always_wrong_here_as_well(loaded):
+    """As in the top-1 error of the same page, and in test --per-class."""
+    saved, *_ = loaded
+    logs, labels = np.log(np.full((20, 10), 0.1, np.float32)), np.arange(20) % 10
+    some = judged.Judged("a", saved, [], [], None, logs, labels, labels, np.eye(20), np.eye(20))
+    assert some.result["top1_error"] == 1 and (some.errors() == 1).all()
+    assert some.confusion().sum() == 20 and some.confusion().trace() == 0
+    hits, mistakes = some.surest(4)
+    assert len(hits) == 0 and len(mistakes) == 4
+
+
 @pytest.mark.parametrize("whole", [
     lambda folder: activations.evenly(packed.data_set(folder, "val"), 5),
     lambda folder: activations.Chosen([np.ones((256, 256, 3), np.uint8)] * 5, [-1] * 5,

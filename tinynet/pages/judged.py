@@ -42,14 +42,12 @@ class Judged:
 
     def __post_init__(self):
         self.by_code, self.by_pixels = nearest(self.codes), nearest(self.pixels)
-        self.said = self.logs.argmax(axis=1)
+        self.said = evaluation.answered(self.logs, self.labels)
         self.result = evaluation.result(self.logs, self.labels)
 
     def confusion(self):
         """(classes, classes): how many pictures of each class were called what."""
-        count = len(self.saved.classes)
-        pairs = np.bincount(self.labels * count + self.said, minlength=count * count)
-        return pairs.reshape(count, count)
+        return evaluation.confusion(self.labels, self.said, len(self.saved.classes))
 
     def errors(self):
         """The share of the pictures of each class that was wrong; NaN if there are none."""

@@ -175,6 +175,22 @@ def result(logs, labels):
                 top5_error=wrong(logs, labels, min(5, logs.shape[1])) / len(labels))
 
 
+def answered(logs, labels):
+    """The class that a net says every picture is of: its label only if no other is as probable,
+    so that errors of classes add up to the top-1 error.
+
+    logs: log probabilities (N, classes). labels (N,) -> (N,) integers.
+    """
+    others = logs.copy()
+    others[np.arange(len(labels)), labels] = -np.inf
+    return np.where(classes_above(logs, labels) > 0, others.argmax(axis=1), labels)
+
+
+def confusion(labels, said, count):
+    """How many pictures of each class are called what: labels, said (N,) -> (count, count)"""
+    return np.bincount(labels * count + said, minlength=count * count).reshape(count, count)
+
+
 def by_class(logs, labels, classes, words):
     """Lines that say the error of each class, worst first, and what its pictures are called most
     often instead.
@@ -182,11 +198,10 @@ def by_class(logs, labels, classes, words):
     logs: log probabilities (N, classes). labels (N,). classes: their names; words: what they are.
     A class without pictures has no line.
     """
-    above, instead = classes_above(logs, labels), logs.copy()
-    instead[np.arange(len(labels)), labels] = -np.inf
-    called = np.zeros((len(classes), len(classes)), int)
-    np.add.at(called, (labels, instead.argmax(axis=1)), above > 0)
-    pictures, wrong = np.bincount(labels, minlength=len(classes)), called.sum(axis=1)
+    called = confusion(labels, answered(logs, labels), len(classes))
+    pictures = called.sum(axis=1)
+    np.fill_diagonal(called, 0)
+    wrong = called.sum(axis=1)
     error = wrong / np.maximum(pictures, 1)
     names = [f"{name} {words.get(name, '').partition(',')[0]}".strip() for name in classes]
     widest = min(max(map(len, names)), 28)
