@@ -10,6 +10,7 @@ from tinynet import Parameter, Tensor, no_grad, ops
 from tinynet.device import devices
 from tinynet.engine import graph
 from tinynet.pages import activations, judged
+from tinynet.pages.report import short
 from tinynet.pictures import packed
 from tinynet.tools import memory
 from tinynet.training.recipes import RECIPES
@@ -133,3 +134,10 @@ def test_processes_that_read_pictures_beside_a_gpu_can_be_told_which(whole, data
     assert len(other) == 5 and [other.name(i) for i in range(5)] == [
         pictures.name(i) for i in range(5)]
     assert np.array_equal(other.read(3), pictures.read(3))
+
+
+def test_names_are_cut_so_that_they_still_differ():
+    long = ["a" * 15 + "x" + "a" * 15, "a" * 15 + "y" + "a" * 15]
+    assert list(short(["paper", "a" * 40]).values()) == ["paper", "a" * 9 + "…" + "a" * 10]
+    assert list(short(long).values()) == ["1 " + "a" * 15 + "xaa", "2 " + "a" * 15 + "yaa"]
+    assert {len(name) for name in short(long).values()} == {20}

@@ -244,16 +244,10 @@ class Walk:
         values, places = activations.peaks(maps[None])
         order = np.argsort(-values[0], kind="stable")[:STRONGEST]
         colour, crop, album = self.towers[row][1], self.prepare.crop, self.album
-        frames, lines = [], [f"<li>{''.join(f'<span>{word}</span>' for word in COLUMNS)}</li>"]
+        squares, lines = {}, [f"<li>{''.join(f'<span>{word}</span>' for word in COLUMNS)}</li>"]
         for rank, which in enumerate(order, 1):
             left, top, size = field.square(places[0, which], width)
-            inside = min(max(left, 0), crop - 30), min(max(top, 0), crop - 20)
-            frames.append(f'<rect x="{left}" y="{top}" width="{size}" height="{size}" fill="none" '
-                          f'stroke="#fff" stroke-width="4"/><rect x="{left}" y="{top}" '
-                          f'width="{size}" height="{size}" fill="none" stroke="{colour}" '
-                          f'stroke-width="2"/><text x="{inside[0] + 4}" y="{inside[1] + 16}" '
-                          'font-size="16" font-weight="700" fill="#fff" stroke="#000" '
-                          f'stroke-width="3" paint-order="stroke">{rank}</text>')
+            squares.setdefault((left, top, size), []).append(str(rank))
             what = f"map {which} of {name}{of(self.towers[row][0])}"
             cells = [album.show(self.sheets[number][name][row], what,
                                 place_of_tile(which, columns_for(count), height, width)),
@@ -261,6 +255,15 @@ class Walk:
                                 (left, top, size, size)), *self.best_of(name, row, which)]
             lines.append(f"<li><span>{rank}: map {which}<br>{values[0, which]:.3g}</span>"
                          f"{''.join(cells)}</li>")
+        frames = []
+        for (left, top, size), ranks in squares.items():       # several maps may see the same
+            x, y = min(max(left, 0), crop - 14 * len(ranks) - 6), min(max(top, 0), crop - 20)
+            frames.append(f'<rect x="{left}" y="{top}" width="{size}" height="{size}" fill="none" '
+                          f'stroke="#fff" stroke-width="4"/><rect x="{left}" y="{top}" '
+                          f'width="{size}" height="{size}" fill="none" stroke="{colour}" '
+                          f'stroke-width="2"/><text x="{x + 4}" y="{y + 16}" font-size="16" '
+                          'font-weight="700" fill="#fff" stroke="#000" stroke-width="3" '
+                          f'paint-order="stroke">{" ".join(ranks)}</text>')
         photo = album.show(self.photos[number], f"{self.names[number]}, with the receptive fields "
                            f"of the strongest places in {name}", over="".join(frames))
         return f'<div class="strong">{photo}<ol>{"".join(lines)}</ol></div>'
