@@ -62,6 +62,7 @@ def changed(folder, tmp_path, meta=(), arrays=()):
     ("progress", []), ("progress.step", -1), ("progress.step", 1.5), ("progress.epoch", "1"),
     ("progress.lr", math.nan), ("progress.lowest_error", "low"), ("progress.plateau", [1]),
     ("progress.plateau", {"drops": "three"}), ("recipe", "paper"), ("recipe.towers", 3),
+    ("progress.plateau", {"best": None, "bad": 1, "drops": 0}),
     ("recipe.kernels", [1, 2]), ("recipe.kernels", ["a"] * 5), ("recipe.kernels", 5),
     ("recipe.name", "mine"), ("recipe.lr", "fast"), ("recipe.bias", [math.inf] * 8),
     ("recipe.conv6", 1), ("recipe.crop", 10 ** 30), ("classes", None), ("classes", {}),

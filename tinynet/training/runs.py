@@ -141,7 +141,7 @@ class Run:
         with self._writing(self.best):
             self.at.lowest_error = self.ranks.share(lambda: lowest_error(saved, self.best))
         if self.plateau:
-            vars(self.plateau).update(self.at.plateau)
+            self.plateau.restore(self.at.plateau)
         here = self.ranks.first and saved.path.parent.samefile(self.folder)
         if here and self.at.logged is not None:
             self.log_file.cut(self.at.logged)         # what came after would stand there twice

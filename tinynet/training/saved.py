@@ -107,11 +107,12 @@ class Saved:
                 if name not in ("progress", "history", "unreported")}
 
 
-PLATEAU = dict(best=(None, math.inf, float), bad=(None, COUNT), drops=(None, COUNT))
+PLATEAU = dict(best=(math.inf, float), bad=COUNT, drops=COUNT)
 STATE = dict(epoch=COUNT, position=COUNT, step=COUNT)
 FORM = {
     "progress": dict(STATE, seconds=(None, float), lowest_error=(None, math.inf, float),
-                     lr=(None, float), plateau=(None, PLATEAU), logged=(None, COUNT)),
+                     lr=(None, float), plateau=(None, dict.fromkeys(PLATEAU), PLATEAU),
+                     logged=(None, COUNT)),
     "history": (None, [{"kind": str, "epochs": float, "top1_error": float}]),
     "settings": (None, {str: object}),
     "recipe": (None, {str: object}),           # recipes.from_dict looks closer

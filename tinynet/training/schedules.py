@@ -42,6 +42,12 @@ class Plateau:
         if recipe.schedule == "plateau":
             return cls(recipe.patience, recipe.threshold, most=recipe.drops)
 
+    def restore(self, state):
+        """Go on from what a checkpoint kept: STATE by name; of another schedule, nothing."""
+        for name, value in (state or {}).items():
+            if value is not None:
+                setattr(self, name, value)
+
     def multiplier(self, error):
         """What to multiply the rate by after a validation with this error: 1 or factor."""
         if error < self.best - self.threshold:
