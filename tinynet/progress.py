@@ -9,10 +9,28 @@ speaks = True              # of several ranks only the first does (ranks.py)
 
 def bar(total, what, done=0):
     """A tqdm bar on stderr; where that is no terminal, nothing (log lines suffice)."""
+    if not speaks or not sys.stderr.isatty():
+        return NoBar()
     from tqdm import tqdm  # late: it takes a third as long as NumPy, and few need it
     tqdm.monitor_interval = 0  # no thread that looks after bars: its stack counts under ulimit -v
-    return tqdm(total=total, initial=done, desc=what, disable=None if speaks else True,
-                leave=False, dynamic_ncols=True, smoothing=0.05)
+    return tqdm(total=total, initial=done, desc=what, leave=False, dynamic_ncols=True,
+                smoothing=0.05)
+
+
+class NoBar:
+    """What stands for a bar where nobody would see one."""
+    n = 0
+
+    def update(self, count=1):
+        self.n += count
+
+    def close(self, *ignored):
+        pass
+
+    set_description_str = set_postfix_str = __exit__ = close
+
+    def __enter__(self):
+        return self
 
 
 def say(line, stream="stdout"):
