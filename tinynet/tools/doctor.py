@@ -1,5 +1,6 @@
 """What is there to compute with, and what of it is broken?"""
 import importlib.metadata
+import importlib.util
 import math
 import os
 import platform
@@ -55,9 +56,9 @@ def lines(found):
 
 def report():
     """Look at this machine, its Python and its cards: a Report."""
+    asked = ask_mpi() if importlib.util.find_spec("mpi4py") else None  # while the rest is found
     installed = {found.metadata["Name"]: found.version
                  for found in importlib.metadata.distributions()}
-    asked = ask_mpi() if "mpi4py" in installed else None       # answers while the rest is found
     total, free = machine.host_memory()
     limit, own = machine.container_limit(), machine.process_limit()
     limited = limit is not None and limit < (total or math.inf)
@@ -91,7 +92,8 @@ def report():
 
 def ask_mpi():
     """A process that loads MPI and prints its name: an MPI may end the process that loads it."""
-    question = "from mpi4py import MPI; print(MPI.Get_library_version().splitlines()[0])"
+    question = ("import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; "
+                "print(MPI.Get_library_version().splitlines()[0])")
     alone = {name: value for name, value in os.environ.items()
              if not name.startswith(OF_LAUNCHERS)}
     return subprocess.Popen([sys.executable, "-c", question], env=alone, text=True,
@@ -112,7 +114,7 @@ def mpi(installed, asked):
         "no MPI that loads: " + " ".join(problem.split())[-200:])
     launcher = shutil.which("mpiexec", path=os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-    facts = [("MPI", f"mpi4py {installed['mpi4py']}, {found}"),
+    facts = [("MPI", f"mpi4py {installed.get('mpi4py', '')}, {found}"),
              ("", f"start with {launcher or 'the mpirun of this MPI'}")]
     if "Open MPI" in found and hasattr(os, "geteuid") and os.geteuid() == 0:
         facts.append(("", "as root, its mpirun wants --allow-run-as-root"))
