@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..errors import UserError
+from ..progress import NoBar, bar
 
 SPLITS = "train", "val"
 TURN = 2 * math.pi
@@ -193,15 +194,14 @@ def draw(folder, train=200, val=50, seed=0, size=256, progress=True):
     for parent in {path.parent for path in jobs}:
         parent.mkdir(parents=True, exist_ok=True)
 
-    from tqdm import tqdm  # late, as in progress.py
-
     def job(path):
         pixels = picture(*jobs[path], seed, size)
         write(path, lambda file: Image.fromarray(pixels).save(file, "JPEG", quality=90))
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(tqdm(pool.map(job, jobs), "drawing patterns", len(jobs), unit=" pictures",
-                  disable=None if progress else True))
+    shows = bar(len(jobs), "drawing patterns") if progress else NoBar()
+    with ThreadPoolExecutor(os.cpu_count()) as pool, shows:
+        for _ in pool.map(job, jobs):
+            shows.update()
     # Last of all: who finds it may rely on every picture.
     write(marker, lambda file: file.write(wanted.encode()))
 
