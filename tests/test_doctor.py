@@ -1,5 +1,6 @@
 """Does the doctor name what a machine has, and find what is broken, with every kind of CuPy?"""
 import importlib.metadata
+import importlib.util
 import math
 import re
 import subprocess
@@ -56,6 +57,7 @@ def told(monkeypatch, capsys):
         installed = [SimpleNamespace(metadata={"Name": name}, version="1")
                      for name in ("numpy", "cupy-xarray", *packages)]
         monkeypatch.setattr(importlib.metadata, "distributions", lambda: installed)
+        monkeypatch.setattr(doctor, "library_of_mpi4py", lambda: "MPICH Version: 5.0.2")
         if isinstance(cupy, Exception):
             def fail():
                 raise cupy
@@ -155,6 +157,24 @@ def test_the_version_is_that_of_our_own_package(told):
     """Not that of a stranger's `tinynet`."""
     assert re.search("^tinynet +not installed, in ", told(None, "tinynet")[1])
     assert re.search("^tinynet +1, in ", told(None, "tinynet", "tinynet-alexnet")[1])
+
+
+def test_all_else_is_said_before_mpi_is_loaded(monkeypatch, capsys):
+    """It may take long, or never answer."""
+    said = []
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(doctor, "library_of_mpi4py",
+                        lambda: said.append(capsys.readouterr().out) or "Open MPI v5.0.7")
+    assert alexnet.main(["doctor"]) == 0
+    assert said[0].startswith("tinynet ") and re.search("--device +cpu\n$", said[0])
+    assert re.match("MPI +mpi4py .*Open MPI v5.0.7\n +start with ", capsys.readouterr().out)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed")
+def test_the_mpi_is_named_that_mpi4py_loads(monkeypatch):
+    assert re.match("(MPICH Version: |Open MPI v|Intel)", doctor.library_of_mpi4py())
+    monkeypatch.setenv("MPI4PY_MPIABI", "none")
+    assert doctor.library_of_mpi4py().startswith("no MPI that loads: ")
 
 
 def test_it_runs_as_a_module_too():

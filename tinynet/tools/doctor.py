@@ -1,6 +1,7 @@
 """What is there to compute with, and what of it is broken?"""
 import importlib.metadata
 import importlib.util
+import itertools
 import math
 import os
 import platform
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +33,10 @@ CHECKPOINTS = 1.5e9            # bytes: last.npz and best.npz of the full net, a
 class Report(NamedTuple):
     """What there is to compute with.
 
-    facts: (name, fact) pairs. broken: what cannot work as it is. hints: what could be better.
-    Each of these says which command to run.
+    facts: (name, fact) pairs; of MPI the last ones, which come when it has loaded. broken: what
+    cannot work as it is. hints: what could be better. Each of these says which command to run.
     """
-    facts: list
+    facts: Iterable
     broken: list
     hints: list
 
@@ -42,7 +44,8 @@ class Report(NamedTuple):
 def main():
     """Print the report. Returns the exit status: 1 if something is broken."""
     found = report()
-    print(*lines(found), sep="\n")
+    for line in lines(found):
+        print(line, flush=True)        # nobody waits for MPI to read about the rest
     return 1 if found.broken else 0
 
 
@@ -56,7 +59,6 @@ def lines(found):
 
 def report():
     """Look at this machine, its Python and its cards: a Report."""
-    asked = ask_mpi() if importlib.util.find_spec("mpi4py") else None  # while the rest is found
     installed = {found.metadata["Name"]: found.version
                  for found in importlib.metadata.distributions()}
     total, free = machine.host_memory()
@@ -83,42 +85,42 @@ def report():
         ("disk", "; ".join(f"{_GB(free)} free in {name}" for name, free in disk.items()))]
     packages = sorted(name for name in installed if name and CUPY.fullmatch(name))
     cards = gpus(packages)
-    facts += mpi(installed, asked)
     hints = [] if disk["."] >= CHECKPOINTS else [
         f"a run of the full net keeps {_GB(CHECKPOINTS)} of checkpoints:\n"
         "  train with --output-dir on another disk"]
-    return Report(facts + cards.facts, cards.broken, hints + cards.hints)
+    facts = itertools.chain(facts, cards.facts, mpi(installed))
+    return Report(facts, cards.broken, hints + cards.hints)
 
 
-def ask_mpi():
-    """A process that loads MPI and prints its name: an MPI may end the process that loads it."""
+def mpi(installed):
+    """What there is for several processes (ranks.py), fact by fact."""
+    if not importlib.util.find_spec("mpi4py"):
+        yield "MPI", "mpi4py is not installed; for several processes:"
+        yield "", _pip("mpi-local")
+        return
+    found = library_of_mpi4py()
+    launcher = shutil.which("mpiexec", path=os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+    yield "MPI", f"mpi4py {installed.get('mpi4py', '')}, {found}"
+    yield "", f"start with {launcher or 'the mpirun of this MPI'}"
+    if "Open MPI" in found and hasattr(os, "geteuid") and os.geteuid() == 0:
+        yield "", "as root, its mpirun wants --allow-run-as-root"
+
+
+def library_of_mpi4py():
+    """The name of the MPI that it loads. A process of its own loads it: an MPI may end the
+    process, and MPICH takes 40 ms to measure a clock."""
     question = ("import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; "
                 "print(MPI.Get_library_version().splitlines()[0])")
     alone = {name: value for name, value in os.environ.items()
              if not name.startswith(OF_LAUNCHERS)}
-    return subprocess.Popen([sys.executable, "-c", question], env=alone, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def mpi(installed, asked):
-    """What there is for several processes (ranks.py), as facts. asked: by ask_mpi."""
-    if asked is None:
-        return [("MPI", "mpi4py is not installed; for several processes:"),
-                ("", _pip("mpi-local"))]
     try:
-        answer, problem = asked.communicate(timeout=60)
+        asked = subprocess.run([sys.executable, "-c", question], env=alone, text=True, timeout=60,
+                               capture_output=True)
     except subprocess.TimeoutExpired:
-        asked.kill()
-        answer, problem = "", "it does not answer"
-    found = " ".join(answer.replace("\0", "").split()).partition(",")[0] or (
-        "no MPI that loads: " + " ".join(problem.split())[-200:])
-    launcher = shutil.which("mpiexec", path=os.pathsep.join(
-        [str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
-    facts = [("MPI", f"mpi4py {installed.get('mpi4py', '')}, {found}"),
-             ("", f"start with {launcher or 'the mpirun of this MPI'}")]
-    if "Open MPI" in found and hasattr(os, "geteuid") and os.geteuid() == 0:
-        facts.append(("", "as root, its mpirun wants --allow-run-as-root"))
-    return facts
+        return "no MPI that loads: it does not answer"
+    name = " ".join(asked.stdout.replace("\0", "").split()).partition(",")[0]
+    return name or "no MPI that loads: " + " ".join(asked.stderr.split())[-200:]
 
 
 def gpus(packages):
