@@ -1,4 +1,4 @@
-"""Kill a training run at twenty random moments or more: does it always go on to the same bits?
+"""Kill a training run at twelve random moments or more: does it always go on to the same bits?
 
     python killer.py FOLDER train ...        prints how often it was killed half-way
 """
@@ -50,7 +50,7 @@ whole = child()                                # the first one has compiled and 
 expected, last, half = net(), step(), 0
 shutil.rmtree(folder)
 for number, share in enumerate(np.random.default_rng(0).random(60)):
-    if number >= 20 and half > 3:              # on a busy machine more kills come too early
+    if number >= 12 and half > 3:              # on a busy machine more kills come too early
         break
     child(share * whole)
     half += (folder / "last.npz").exists() and step() < last

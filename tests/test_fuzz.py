@@ -6,7 +6,7 @@ have been noticed), to be accepted (it is only unusual), or either. What fails i
 or less than one line with "error:", a hang, too much memory, a crash, a changed file, code that
 ran, and a wrong accept or refusal: the end that was not expected.
 
-The usual 60 inputs are always the same. `--fuzz N` tries N, in two processes.
+The usual 48 inputs are always the same. `--fuzz N` tries N, in two processes.
 """
 import json
 import subprocess
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(),
 
 def test_every_input_is_read_or_refused_with_one_sentence(request, tmp_path):
     wanted = request.config.getoption("--fuzz")
-    jobs, count = (2, wanted) if wanted else (1, 60)
+    jobs, count = (2, wanted) if wanted else (1, 48)
     paths, processes = [tmp_path / str(first) for first in range(jobs)], []
     for first, path in enumerate(paths):
         with open(path, "w") as file:
