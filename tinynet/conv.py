@@ -131,7 +131,7 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     out_sizes("conv2d", x.shape, (KH, KW), stride, pad)          # an error if none fits
     if form == "plain":
         return plain(x, W, b, stride, pad)
-    can = KH == KW and -(-KH // stride) in (3, 5)
+    can = KH == KW and -(-KH // stride) in (3, 5) and max(pad) < KH
     pays = x.dtype == "float32" and min(C * stride ** 2, O) >= 8 and not is_on_gpu(x)
     fast = can and (form == "winograd" or form == "auto" and pays)
     if kernels.suit(x) and not fast:

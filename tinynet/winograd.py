@@ -47,8 +47,13 @@ def in_both(M, x):
     """M (b, a) applied down and across: x, a * a times L numbers -> (b * b, L)"""
     b, a = M.shape
     L = x.size // (a * a)
-    inner = product(M, in_strips(x.reshape(a, a, L), b))
-    return product(M, in_strips(inner.reshape(a, b * L), b)).reshape(b * b, L)
+    inner = on_rows(M, x.reshape(a, a, L))
+    return on_rows(M, inner.reshape(a, b * L)).reshape(b * b, L)
+
+
+def on_rows(M, x):
+    """M (b, a) times every matrix in x: (..., a, columns) -> (..., b, columns)"""
+    return product(M, in_strips(x, len(M)))
 
 
 def in_strips(x, rows, least=16):
@@ -97,19 +102,22 @@ def winograd(x, W, b, stride, pad):
     TH, TW = -(-OH // m), -(-OW // m)
     inside = slice(None), slice(before, before + height), slice(before, before + width)
     A, B, G = (xp.asarray(M, x.dtype) for M in matrices(m, K))
+    as_strided = xp.lib.stride_tricks.as_strided
     U = in_both(G, W).reshape(t * t, C, O)
     strips = xp.ascontiguousarray(in_strips(U, ROWS))
     how = dict(scratch=2 * t * t * TH * TW * (C + O) * x.itemsize, least=ROWS // (TH * TW))
 
     def evaluate(x):
         """The tiles of x, which overlap, at the points: (n, H, W, C) -> (t^2, n TH TW, C)"""
-        n = len(x)
-        big = xp.zeros((n, TH * m + K - 1, TW * m + K - 1, C), x.dtype)
+        n, pixels = len(x), TW * m + K - 1
+        big = xp.zeros((n, TH * m + K - 1, pixels, C), x.dtype)
         big[inside] = x
         picture, h, w, c = big.strides
-        tiles = xp.lib.stride_tricks.as_strided(big, (t, t, n, TH, TW, C),
-                                                (h, w, picture, m * h, m * w, c))
-        return in_both(B.T, tiles).reshape(t * t, n * TH * TW, C)
+        # Down, while rows of pixels are whole: these overlap only above and below.
+        down = xp.matmul(B.T, as_strided(big, (n, TH, t, pixels * C), (picture, m * h, h, c)))
+        picture, row, h, c = down.strides
+        tiles = as_strided(down, (t, t, n, TH, TW, C), (h, w, picture, row, m * w, c))
+        return on_rows(B.T, tiles.reshape(t, t, n * TH * TW * C)).reshape(t * t, n * TH * TW, C)
 
     def mirror_of_interpolate(dy):
         """dy (n, OH, OW, O) -> (t^2, n TH TW, O)"""
@@ -121,26 +129,17 @@ def winograd(x, W, b, stride, pad):
 
     def forward(x, y):
         tiles = in_both(A.T, product(evaluate(x), strips)).reshape(m, m, len(x), TH, TW, O)
-        tiles = tiles.transpose(2, 3, 0, 4, 1, 5).reshape(len(x), TH * m, TW * m, O)
-        xp.add(tiles[:, :OH, :OW], b, out=y)
+        whole = y if y.shape[1:3] == (TH * m, TW * m) else xp.empty(
+            (len(x), TH * m, TW * m, O), y.dtype)
+        xp.add(tiles.transpose(2, 3, 0, 4, 1, 5), b, out=whole.reshape(len(x), TH, m, TW, m, O))
+        if whole is not y:
+            y[...] = whole[:, :OH, :OW]
 
     def dx(dy):
-        strips = xp.ascontiguousarray(in_strips(U.transpose(0, 2, 1), ROWS))
-
-        def backward(dy, dx):
-            d = in_both(B, product(mirror_of_interpolate(dy), strips))
-            d = d.reshape(t, t, len(dy), TH, TW, C).transpose(2, 3, 0, 4, 1, 5)
-            # A tile covers m x m pixels of its own, then some of its next neighbours'.
-            steps = range(-(-t // m))
-            big = xp.zeros((len(dy), TH + steps[-1], m, TW + steps[-1], m, C), dy.dtype)
-            for i in steps:
-                for j in steps:
-                    part = d[:, :, i * m:(i + 1) * m, :, j * m:(j + 1) * m]
-                    big[:, i:i + TH, :part.shape[2], j:j + TW, :part.shape[4]] += part
-            dx[...] = big.reshape(len(dy), m * big.shape[1], m * big.shape[3], C)[inside]
-
-        return over_batch(backward, dy, out=xp.empty((N, height, width, C), dy.dtype),
-                          **how)
+        """The mirrored kernels, slid over dy: over as many tiles as forward."""
+        mirrored = W[::-1, ::-1].swapaxes(2, 3)
+        zeros = xp.zeros(C, dy.dtype)
+        return winograd(dy, mirrored, zeros, 1, (K - 1 - before, K - 1 - after))[0]
 
     def dW(dy):
         def backward(x, dy):
