@@ -8,8 +8,10 @@
 The ops below compute just that. What they add is speed (first down, then across), windows that
 hang over the edge, and who gets the gradient.
 """
+from itertools import repeat
+
 from . import kernels
-from .conv import out_sizes, windows
+from .conv import out_sizes
 from .cores import over_batch
 from .device import get_array_module
 from .engine import op
@@ -31,32 +33,32 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
     if kernels.suit(x) and size <= kernels.LARGEST_WINDOW:
         return kernels.max_pool(x, size, stride, ties, (OH, OW))
 
-    def largest(x, count):
-        """The largest of every `size` rows, `count` times."""
-        first, *others = (x[:, i:i + stride * count:stride] for i in range(size))
-        y = first.copy(order="K")
-        for rows in others:
-            part = y[:, :rows.shape[1]]                # what hangs over has fewer rows
-            xp.maximum(part, rows, out=part)
-        return y
+    scratch = 4 * x[:1].nbytes             # of a picture, its gradient, and what lies between
 
-    def forward(x, y):                                 # first down, then across
-        rows = largest(x, OH)
-        y[...] = largest(rows.swapaxes(1, 2), OW).swapaxes(1, 2)
+    def largest(x, count): return reduced(xp.maximum, x, size, stride, count)
 
-    def backward(x, y, dy, dx):
-        dx[...] = 0
-        left = dy.copy()                               # of the gradient, to be given away
-        for view, dx_view in zip(windows(x, kernel, stride, ceil),
-                                 windows(dx, kernel, stride, ceil), strict=True):
-            rest = cropped(left, view)
-            share = rest * (view == cropped(y, view))
-            dx_view += share
+    def to_the_largest(dy, x, y):
+        """Of dy, the gradient of y = largest(x), the share of every place in the windows."""
+        left = dy.copy(order="K") if ties == "first" else dy
+        for view in rows(x, size, stride, y.shape[1]):
+            rest = left[:, :view.shape[1]]
+            share = rest * (view == y[:, :view.shape[1]])
+            yield share
             if ties == "first":
                 rest -= share
 
+    def forward(x, y):                                 # first down, then across
+        y[...] = across(largest(across(largest(x, OH)), OW))
+
+    def backward(x, y, dy, dx):                        # the other way: the first row comes first
+        of_columns = across(largest(across(x), OW))
+        d = xp.empty_like(of_columns)
+        give(to_the_largest(dy, of_columns, y), d, size, stride, OH)
+        give(to_the_largest(across(d), across(x), across(of_columns)), across(dx),
+             size, stride, OW)
+
     y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, x.shape[3]), x.dtype))
-    def dx(dy): return over_batch(backward, x, y, dy, out=xp.empty_like(x))
+    def dx(dy): return over_batch(backward, x, y, dy, out=xp.empty_like(x), scratch=scratch)
     return y, dx
 
 
@@ -70,26 +72,55 @@ def avg_pool(x, *, size=3, stride=2, ceil=False):
     kernel, shape, dtype = (size, size), x.shape, x.dtype
     OH, OW = out_sizes("avg_pool", shape, kernel, stride, ceil=ceil)
 
-    def sums(x, y):
-        y[...] = 0
-        for view in windows(x, kernel, stride, ceil):
-            cropped(y, view)[...] += view
-        return y
+    def sums(x):
+        down = reduced(xp.add, x, size, stride, OH)
+        return across(reduced(xp.add, across(down), size, stride, OW))
 
-    def forward(x, y): xp.divide(sums(x, y), pixels, out=y)
+    def forward(x, y): xp.divide(sums(x), pixels, out=y)
 
     def backward(dy, dx):
-        dx[...] = 0
-        share = dy / pixels
-        for view in windows(dx, kernel, stride, ceil):
-            view += cropped(share, view)
+        d = xp.empty((len(dy), shape[1], OW, shape[3]), dtype)
+        give(repeat(dy / pixels, size), d, size, stride, OH)
+        give(repeat(across(d), size), across(dx), size, stride, OW)
 
     # How many pixels every window has: fewer where it overhangs.
-    pixels = sums(xp.ones((1, *shape[1:3], 1), dtype), xp.empty((1, OH, OW, 1), dtype))
+    pixels = sums(xp.ones((1, *shape[1:3], 1), dtype))
     def dx(dy): return over_batch(backward, dy, out=xp.empty(shape, dtype))
     return over_batch(forward, x, out=xp.empty((len(x), OH, OW, shape[3]), dtype)), dx
 
 
-def cropped(y, view):
-    """The part of y (N, OH, OW, C) whose windows have a pixel in this view of `windows`."""
-    return y[:, :view.shape[1], :view.shape[2]]
+# --- windows of rows: both pools go down, then across ------------------------------------
+
+
+def across(x):
+    """Columns as rows: (N, H, W, C) -> (N, W, H, C), a view."""
+    return x.swapaxes(1, 2)
+
+
+def rows(x, size, stride, count):
+    """For every place in a window of `size` rows, the rows that it meets: `count`, or fewer
+    where the last window hangs over."""
+    return (x[:, i:i + stride * count:stride] for i in range(size))
+
+
+def reduced(f, x, size, stride, count):
+    """The f (maximum, add) of the rows of every window: (N, H, W, C) -> (N, count, W, C)"""
+    first, *others = rows(x, size, stride, count)
+    y = first.copy(order="K")
+    for view in others:
+        part = y[:, :view.shape[1]]
+        f(part, view, out=part)
+    return y
+
+
+def give(shares, dx, size, stride, count):
+    """Fill dx: the rows that a place in the windows meets get its share, in turn.
+
+    Where nothing was given before, it is written and not added, which is quicker.
+    """
+    dx[:, stride * count:] = 0
+    for i in range(size, stride):                      # rows between the windows
+        dx[:, i::stride] = 0
+    for i, (share, view) in enumerate(zip(shares, rows(dx, size, stride, count), strict=True)):
+        share = share[:, :view.shape[1]]
+        view[...] = share if i < stride else view + share
