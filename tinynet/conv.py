@@ -59,11 +59,12 @@ def windows(x, kernel, stride=1, ceil=False):
             yield x[:, i:i + stride * OH:stride, j:j + stride * OW:stride]
 
 
-def im2col(x, kernel, stride=1, pad=(0, 0)):
+def im2col(x, kernel, stride=1, pad=(0, 0), bias=False):
     """Every patch as a row: x (N, H, W, C) -> (N * OH * OW, KH * KW * C)
 
     One row of a patch (KW pixels of C channels) is contiguous in x, so it is read in one go:
-    a single copy is made, of a view with overlapping strides.
+    a single copy is made, of a view with overlapping strides. With bias a 1 follows in every
+    row: the input of which a bias is the weight.
     """
     xp = get_array_module(x)
     x = xp.ascontiguousarray(padded(x, pad))
@@ -71,9 +72,12 @@ def im2col(x, kernel, stride=1, pad=(0, 0)):
     N, H, W, C = x.shape
     OH, OW = out_sizes("im2col", x.shape, kernel, stride)
     n, h, w, _ = x.strides             # of a single channel it may be anything, as of x[..., None]
-    patches = xp.lib.stride_tricks.as_strided(
-        x, (N, OH, OW, KH, KW * C), (n, stride * h, stride * w, h, x.itemsize))
-    return patches.reshape(N * OH * OW, KH * KW * C)
+    as_strided, shape = xp.lib.stride_tricks.as_strided, (N, OH, OW, KH, KW * C)
+    cols = xp.empty((N, OH, OW, KH * KW * C + bias), x.dtype)
+    rows = as_strided(cols, shape, (*cols.strides[:3], KW * C * x.itemsize, x.itemsize))
+    rows[...] = as_strided(x, shape, (n, stride * h, stride * w, h, x.itemsize))
+    cols[..., KH * KW * C:] = 1
+    return cols.reshape(N * OH * OW, cols.shape[-1])
 
 
 def col2im(cols, shape, kernel, stride=1, pad=(0, 0)):
@@ -136,7 +140,9 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     fast = can and (form == "winograd" or form == "auto" and pays)
     if kernels.suit(x) and not fast:
         return columns.convolution(x, W, b, stride, pad)
-    y, dx, dW = (winograd if fast else as_columns)(x, W, b, stride, pad)
+    if not fast:
+        return as_columns(x, W, b, stride, pad)
+    y, dx, dW = winograd(x, W, b, stride, pad)
 
     def db(dy):
         def backward(dy):              # as a product, because a sum over columns is slow
@@ -148,7 +154,10 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
 
 
 def as_columns(x, W, b, stride, pad):
-    """The fast form of `plain`: y, dx, dW.
+    """The fast form of `plain`: y, dx, dW, db.
+
+    A bias is the weight of an input that is always 1. Appended to the columns, this input gives
+    b and its gradient by the products that are made anyway.
 
     The columns are 7 to 25 times larger than x. So they are made for a few pictures at a time,
     or for a strip of one, while they stay in cache; and dW makes them again instead of
@@ -158,8 +167,8 @@ def as_columns(x, W, b, stride, pad):
     KH, KW, C, O = W.shape
     kernel, shape = (KH, KW), x.shape
     OH, OW = out_sizes("conv2d", shape, kernel, stride, pad)
-    rows = W.reshape(-1, O)
-    scratch = OH * OW * len(rows) * x.itemsize
+    K, sums = KH * KW * C, []
+    scratch = OH * OW * (K + 1) * x.itemsize
 
     def strips(x, y):
         """(columns, rows of y), as many at a time as there is scratch for."""
@@ -169,16 +178,15 @@ def as_columns(x, W, b, stride, pad):
         for top in range(0, OH, step):
             y_rows = y[:, top:top + step]
             x_rows = x[:, stride * top:stride * (top + y_rows.shape[1] - 1) + KH]
-            yield blocks(im2col(x_rows, kernel, stride)), blocks(y_rows.reshape(-1, O))
+            yield blocks(im2col(x_rows, kernel, stride, bias=True)), blocks(y_rows.reshape(-1, O))
 
     def blocks(matrix):
-        size = part_of_product(matrix, len(matrix), rows.size, least=ROWS)
+        size = part_of_product(matrix, len(matrix), (K + 1) * O, least=ROWS)
         return matrix if size == len(matrix) else matrix.reshape(-1, size, matrix.shape[1])
 
     def forward(x, y):
         for cols, y_rows in strips(x, y):
-            xp.matmul(cols, rows, out=y_rows)
-            y_rows += b
+            xp.matmul(cols, weights, out=y_rows)
 
     def dx(dy):
         mirrored_pad = KH - 1 - pad[0], KH - 1 - pad[1]
@@ -188,18 +196,23 @@ def as_columns(x, W, b, stride, pad):
             return as_columns(dy, mirrored, xp.zeros(C, dy.dtype), 1, mirrored_pad)[0]
 
         def backward(dy, dx):
-            dx[...] = col2im(dy.reshape(-1, O) @ rows.T, dx.shape, kernel, stride, pad)
+            dx[...] = col2im(dy.reshape(-1, O) @ W.reshape(K, O).T, dx.shape, kernel, stride, pad)
         return over_batch(backward, dy, out=xp.empty(shape, dy.dtype), scratch=scratch)
 
-    def dW(dy):
+    def dW_and_db(dy):
         def backward(x, dy):
             products = (dy.swapaxes(-1, -2) @ cols for cols, dy in strips(x, dy))
             return sum(part if part.ndim == 2 else part.sum(axis=0) for part in products)
-        # Transposed: BLAS is quicker at few long rows than at many short ones.
-        return sum_over_batch(backward, x, dy, scratch=scratch).T.reshape(W.shape)
+        if not (sums and sums[0] is dy):               # not asked for by the other one before
+            # Transposed: BLAS is quicker at few long rows than at many short ones.
+            sums[:] = dy, sum_over_batch(backward, x, dy, scratch=scratch).T
+        return sums[1]
 
+    def dW(dy): return dW_and_db(dy)[:K].reshape(W.shape)
+    def db(dy): return dW_and_db(dy)[K]
+    weights = xp.concatenate([W.reshape(K, O), b[None]])
     y = over_batch(forward, x, out=xp.empty((len(x), OH, OW, O), x.dtype), scratch=scratch)
-    return y, dx, dW
+    return y, dx, dW, db
 
 
 # --- what fits, and what is said of the rest --------------------------------------------
