@@ -9,7 +9,8 @@ backwards (transposed), the same numbers give m outputs of a kernel of K taps:
 In two dimensions every matrix works on columns, then on rows: a tile of t x t pixels gives
 m x m outputs with t^2 products instead of m^2 K^2, 4.6 times fewer for K = 3 and m = 5.
 Over C channels the products add up, so at each of the t^2 points stands one matrix product
-(tiles x C) @ (C x O). The gradients are the same matrices transposed.
+(tiles x C) @ (C x O). The gradient of the kernels takes the same matrices transposed, that of
+the pixels the forward pass once more, with mirrored kernels.
 
 The price is rounding. Values at the points are larger than the pixels and cancel. In float32
 the outputs of a tile are good to about 1e-5 of the largest number in that tile, im2col's in

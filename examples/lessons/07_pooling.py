@@ -196,7 +196,9 @@ print(f"{100 * (apart - overlap):.2f} points: of 50,000 pictures",
 # each kind was measured, and the two runs also differ in padding. The paper does not say how
 # far apart two runs of the same net are.
 #
-# Open `pool.py` now, and read `max_pool`. It stores no places. Its `backward` compares each of
-# the nine views with y again. There `left` is the gradient that no pixel has taken yet.
+# Open `pool.py` now, and read `max_pool`. It stores no places. It goes down and then across: two
+# times three views instead of nine. Its `backward` finds the largest number of every row of a
+# window again. `to_the_largest` compares the views with what was the largest of them. There
+# `left` is the gradient that no pixel has taken yet.
 #
 # Then the exercises: `python examples/lessons/check.py 7.1 --show`, `7.2`, `7.3`.

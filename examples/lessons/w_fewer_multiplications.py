@@ -165,9 +165,10 @@ for layer, side, K in ("conv2", 27, 5), ("conv3", 13, 3):
 # 4 x 4 pixels become single pixels with more channels. Then the kernel is 3 x 3, and the stride
 # is 1.
 #
-# The gradients need nothing new: they use the same matrices transposed, as `col2im` is `im2col`
-# transposed. The idea is old (Toom and Cook in the sixties, Winograd in 1980). Lavin and Gray
-# brought it to nets, three years after the paper.
+# The gradients need nothing new. That of the kernels uses the same matrices transposed, as
+# `col2im` is `im2col` transposed. That of the picture slides the mirrored kernels over dy
+# (lesson 6), so it is the forward pass once more. The idea is old (Toom and Cook in the
+# sixties, Winograd in 1980). Lavin and Gray brought it to nets, three years after the paper.
 #
 # **The trap.** A plain output is computed from its own nine pixels. An output of a tile is
 # computed from *all* pixels of the tile, and the pixels that it does not need cancel. Ordinary
