@@ -10,7 +10,7 @@ channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is
 from numbers import Integral
 
 from . import columns, kernels
-from .cores import most_scratch, over_batch, part_of_product, sum_over_batch
+from .cores import for_two, most_scratch, over_batch, part_of_product, sum_over_batch
 from .device import get_array_module, is_on_gpu
 from .engine import op
 from .winograd import winograd
@@ -140,17 +140,7 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     fast = can and (form == "winograd" or form == "auto" and pays)
     if kernels.suit(x) and not fast:
         return columns.convolution(x, W, b, stride, pad)
-    if not fast:
-        return as_columns(x, W, b, stride, pad)
-    y, dx, dW = winograd(x, W, b, stride, pad)
-
-    def db(dy):
-        def backward(dy):              # as a product, because a sum over columns is slow
-            dy = dy.reshape(-1, O)
-            return get_array_module(dy).ones(len(dy), dy.dtype) @ dy
-        return sum_over_batch(backward, dy)
-
-    return y, dx, dW, db
+    return (winograd if fast else as_columns)(x, W, b, stride, pad)
 
 
 def as_columns(x, W, b, stride, pad):
@@ -167,7 +157,7 @@ def as_columns(x, W, b, stride, pad):
     KH, KW, C, O = W.shape
     kernel, shape = (KH, KW), x.shape
     OH, OW = out_sizes("conv2d", shape, kernel, stride, pad)
-    K, sums = KH * KW * C, []
+    K = KH * KW * C
     scratch = OH * OW * (K + 1) * x.itemsize
 
     def strips(x, y):
@@ -199,14 +189,13 @@ def as_columns(x, W, b, stride, pad):
             dx[...] = col2im(dy.reshape(-1, O) @ W.reshape(K, O).T, dx.shape, kernel, stride, pad)
         return over_batch(backward, dy, out=xp.empty(shape, dy.dtype), scratch=scratch)
 
+    @for_two
     def dW_and_db(dy):
         def backward(x, dy):
             products = (dy.swapaxes(-1, -2) @ cols for cols, dy in strips(x, dy))
             return sum(part if part.ndim == 2 else part.sum(axis=0) for part in products)
-        if not (sums and sums[0] is dy):               # not asked for by the other one before
-            # Transposed: BLAS is quicker at few long rows than at many short ones.
-            sums[:] = dy, sum_over_batch(backward, x, dy, scratch=scratch).T
-        return sums[1]
+        # Transposed: BLAS is quicker at few long rows than at many short ones.
+        return sum_over_batch(backward, x, dy, scratch=scratch).T
 
     def dW(dy): return dW_and_db(dy)[:K].reshape(W.shape)
     def db(dy): return dW_and_db(dy)[K]

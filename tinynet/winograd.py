@@ -24,10 +24,11 @@ from functools import cache
 
 import numpy as np
 
-from .cores import over_batch, part_of_product, sum_over_batch
+from .cores import for_two, over_batch, part_of_product, sum_over_batch
 from .device import get_array_module
 
 POINTS = 0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0      # an eighth would cost another digit
+ONE = POINTS.index(1.0)
 ROWS = 100               # so many tiles make it worth while to read all transformed weights
 
 
@@ -86,7 +87,7 @@ def tile_size(H, W, K):
 
 
 def winograd(x, W, b, stride, pad):
-    """conv2d for square kernels, of 3 or 5 pixels or blocks of stride x stride: y, dx, dW.
+    """conv2d for square kernels, of 3 or 5 pixels or blocks of stride x stride: y, dx, dW, db.
 
     x (N, H, W, C), W (K, K, C, O), b (O,); pad: (before, after). The transformed weights U
     are computed once for all slices. The transformed pixels are computed again in dW.
@@ -142,14 +143,21 @@ def winograd(x, W, b, stride, pad):
         zeros = xp.zeros(C, dy.dtype)
         return winograd(dy, mirrored, zeros, 1, (K - 1 - before, K - 1 - after))[0]
 
-    def dW(dy):
+    @for_two
+    def dW_and_db(dy):
         def backward(x, dy):
             dM = mirror_of_interpolate(dy)
-            return in_both(G.T, product(evaluate(x).transpose(0, 2, 1), in_strips(dM, C)))
-        return sum_over_batch(backward, x, dy, **how).reshape(W.shape)
+            dW = in_both(G.T, product(evaluate(x).transpose(0, 2, 1), in_strips(dM, C)))
+            # At the point 1 a polynomial is the sum of its coefficients: here of a tile of dy.
+            db = dM[ONE * t + ONE].sum(axis=0)
+            return xp.concatenate([dW.reshape(-1, O), db[None]])
+        return sum_over_batch(backward, x, dy, **how)
+
+    def dW(dy): return dW_and_db(dy)[:-1].reshape(W.shape)
+    def db(dy): return dW_and_db(dy)[-1]
 
     y = over_batch(forward, x, out=xp.empty((N, OH, OW, O), x.dtype), **how)
-    return y, dx, dW
+    return y, dx, dW, db
 
 
 def winograd_in_blocks(x, W, b, stride, pad):
@@ -180,9 +188,9 @@ def winograd_in_blocks(x, W, b, stride, pad):
 
     kernel = xp.zeros((k * s, k * s, C, O), W.dtype)
     kernel[:K, :K] = W
-    kernel = kernel.reshape(k, s, k, s, C, O).transpose(0, 2, 1, 3, 4, 5)
+    kernel = kernel.reshape(k, s, k, s, C, O).transpose(0, 2, 1, 3, 4, 5).reshape(k, k, -1, O)
     blocks = over_batch(in_blocks, x, out=xp.empty((N, BH, BW, s * s * C), x.dtype))
-    y, blocks_dx, blocks_dW = winograd(blocks, kernel.reshape(k, k, s * s * C, O), b, 1, (0, 0))
+    y, blocks_dx, blocks_dW, db = winograd(blocks, kernel, b, 1, (0, 0))
 
     def dx(dy):
         d = blocks_dx(dy)
@@ -192,4 +200,4 @@ def winograd_in_blocks(x, W, b, stride, pad):
         d = blocks_dW(dy).reshape(k, k, s, s, C, O).transpose(0, 2, 1, 3, 4, 5)
         return d.reshape(k * s, k * s, C, O)[:K, :K]
 
-    return y, dx, dW
+    return y, dx, dW, db
