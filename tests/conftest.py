@@ -74,7 +74,7 @@ def gpus(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", strict_nccl.Nccl())
     monkeypatch.setattr(cores, "GPU_SCRATCH", 32 << 10)
     monkeypatch.setattr(readers, "beside_a_gpu", readers.Threads)
-    strict_cupy.copies.clear()
+    strict_cupy.forget()
     return strict_cupy.copies
 
 

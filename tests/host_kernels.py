@@ -64,7 +64,12 @@ class HostKernel:
         parameters = re.search(rf"void {name}\((.*?)\)", text, re.DOTALL)[1].split(",")
         self.types = [re.sub(r"\b(const|__restrict__|\w+$)\s*", "", parameter.strip()).strip()
                       for parameter in parameters]
+        self.reads = ["const" in parameter for parameter in parameters]
         self.run = compiled(text, name, tuple(names), kinds, tuple(self.types))
+
+    def written(self, args):
+        """Those of the arguments that the kernel may write to."""
+        return [x for x, reads in zip(args, self.reads, strict=False) if not reads]
 
     def __call__(self, grid, block, args):
         if len(args) != len(self.types):

@@ -12,20 +12,23 @@ as several cards guard theirs, and some things that CuPy forgives it refuses as 
 Every copy is noted in `copies`; so is every wait of the host for a device (`.get()`, `float(x)`,
 `if x:`). Memory that was never written reads as NaN. What it cannot show: the rounding of a GPU,
 its memory layout where that differs from NumPy's, and speed. Kernels are compiled by g++
-(host_kernels.py); copies in streams of their own are late (strict_streams.py).
+(host_kernels.py); copies in streams of their own are late, and who uses what must be in an order
+(strict_streams.py).
 """
+import ctypes
 import functools
 import operator
-import threading
 import weakref
 from collections import namedtuple
 from types import SimpleNamespace
 
 import numpy as np
 
+import strict_streams
 from cupy_names import check, listed
 from host_kernels import HostKernel
-from strict_streams import NULL, Event, Stream
+from strict_streams import NULL, Event, Memory, Refused, Stream, WrongDevice, null_of, stack
+from strict_streams import here as _here
 
 DEVICES = 2
 DOUBLE = np.dtype("float64")
@@ -33,20 +36,11 @@ MODULES = "linalg", "lib", "lib.stride_tricks"
 
 Copy = namedtuple("Copy", "source target bytes")       # source, target: "host", "gpu0", "gpu1"
 copies = []                                            # in the order in which they were made
-used = {}                                              # id of memory -> when last, see Stream
+memories = {}                                          # Memory, by the id of who owns it
 memory = weakref.WeakValueDictionary()                 # arrays that were pointed to, by place
-_thread = threading.local()
-
-
-class Refused(Exception):
-    """What CuPy refuses, or does silently and slowly, or does wrong."""
 
 
 class Mixed(Refused, TypeError):
-    pass
-
-
-class WrongDevice(Refused, ValueError):
     pass
 
 
@@ -61,21 +55,15 @@ class Strided(Refused, ValueError):
 # --- devices ----------------------------------------------------------------------------
 
 
-def _stack():
-    if not hasattr(_thread, "devices"):
-        _thread.devices = []
-    return _thread.devices
-
-
-def _here():
-    """The current device. CuPy begins with gpu0, where a forgotten `with` does not show."""
-    if not _stack():
-        raise WrongDevice("work for a GPU, and no `with device:` says for which")
-    return _stack()[-1]
-
-
 def _note(source, target, size):
     copies.append(Copy(source, target, size))
+
+
+def forget():
+    """Begin anew, for another test."""
+    for each in copies, memories:
+        each.clear()
+    strict_streams.forget()
 
 
 class Device:
@@ -86,11 +74,11 @@ class Device:
         self.name = f"gpu{self.id}"
 
     def __enter__(self):
-        _stack().append(self.name)
+        stack().append(self.name)
         return self
 
     def __exit__(self, *error):
-        _stack().pop()
+        stack().pop()
 
     def __eq__(self, other):
         return isinstance(other, Device) and self.id == other.id
@@ -99,6 +87,7 @@ class Device:
         return self.id
 
     def synchronize(self):
+        strict_streams.synchronize(self.name)
         _note(self.name, "host", 0)                    # the host waits, and learns nothing
 
 
@@ -114,14 +103,30 @@ def _run(function, args, kwargs):
         if x._home != here:
             raise WrongDevice(f"{function.__name__}: an operand on {x._home}, while the current "
                               f"device is {here}")
-    NULL.work += 1
-    used.update((id(_base(x._numbers)), NULL.work) for x in operands)
+    null = null_of(here)
+    null.begin()
+    known = {id(_base(x._numbers)) for x in operands}
+    written = [*getattr(function, "written", ()), kwargs.get("out")]
+    if function.__name__ in ("setitem", "at", "set"):
+        written += operands[:1]
+    for x in operands:
+        _memory(x).use(null, writes=any(x is y for y in written))
     result = function(*opened_args, **opened_kwargs)
     floats = {x.dtype for x in operands if x.dtype.kind == "f"}
     may_double = (DOUBLE in floats or kwargs.get("dtype") is not None
                   or any(isinstance(a, (type, np.dtype)) and DOUBLE == a for a in args)
                   or not floats and any(isinstance(a, np.float64) for a in args))
-    return _closed(result, here, operands, may_double)
+    closed = _closed(result, here, operands, may_double)
+    for x in closed if isinstance(closed, (list, tuple)) else [closed]:
+        if any(x is y for y in operands):              # in place
+            _memory(x).use(null, writes=True)
+        elif isinstance(x, ndarray) and id(_base(x._numbers)) not in known:
+            memories[id(_base(x._numbers))] = Memory(here, null.count)
+    return closed
+
+
+def _memory(x):
+    return memories.setdefault(id(_base(x._numbers)), Memory(x._home, 0))
 
 
 def _base(numbers):
@@ -218,11 +223,9 @@ class ndarray:
 
     @property
     def data(self):                                    # for kernels, and for NCCL
-        if not self._numbers.flags.c_contiguous or self._home != _here():
-            raise Strided(f"a pointer to a strided array, or one of {self._home} on {_here()}")
-        place = self._numbers.ctypes.data
-        memory[place] = self._numbers
-        return SimpleNamespace(ptr=place)
+        if not self._numbers.flags.c_contiguous:
+            raise Strided("a pointer to a strided array")
+        return MemoryPointer(self)
 
     def __getattr__(self, name):
         path = listed(f"ndarray.{name}")
@@ -245,6 +248,7 @@ class ndarray:
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         numbers = _run(np.copy, (self,), dict(order=order))._numbers
+        strict_streams.HOST.meet(null_of(self._home).clock)
         _note(self._home, "host", self.nbytes)
         if out is None:
             return numbers
@@ -256,9 +260,10 @@ class ndarray:
             raise Mixed(f"set: {self.dtype} {self.shape} from {arr.dtype} {arr.shape}")
         _note("host", self._home, self.nbytes)
         if stream is None:
-            return _run(lambda x: np.copyto(x, arr), (self,), {})
-        stream.copy(lambda: np.copyto(self._numbers, arr), used.get(id(_base(self._numbers)), 0),
-                    arr.ctypes.data)
+            def set(x):
+                np.copyto(x, arr)
+            return _run(set, (self,), {})
+        stream.copy(lambda: np.copyto(self._numbers, arr), _memory(self), arr.ctypes.data)
 
     def item(self):
         return self.get().item()
@@ -274,6 +279,35 @@ class ndarray:
 
     def __float__(self):
         return float(self.get())
+
+
+class MemoryPointer:
+    """Where the numbers of an array are. It keeps them."""
+
+    def __init__(self, array):
+        self._array = array
+
+    @property
+    def ptr(self):
+        if self._array._home != _here():
+            raise WrongDevice(f"a pointer to an array of {self._array._home} on {_here()}")
+        numbers = self._array._numbers
+        memory[numbers.ctypes.data] = numbers
+        return numbers.ctypes.data
+
+    def copy_from_device_async(self, src, size, stream):
+        """Without a stream CuPy takes that of the current device, which waits for both cards."""
+        pair = target, source = self._array, src._array
+        _note(source._home, target._home, size)
+        owners = [weakref.ref(_base(x._numbers)) for x in pair]    # who frees one, frees it
+        places = [x._numbers.ctypes.data for x in pair]
+
+        def job():
+            if all(owner() is not None for owner in owners):
+                ctypes.memmove(*places, size)
+        for x in pair:
+            weakref.finalize(_base(x._numbers), _memory(x).end).atexit = False
+        stream.copy(job, *map(_memory, pair))
 
 
 def _operator(function, swapped=False):
@@ -303,7 +337,7 @@ class Cupy(Function):
         COMPUTE_TYPE_TF32="tf32", COMPUTE_TYPE_DEFAULT="fp32",
         set_compute_type=lambda dtype, kind, set=_precisions: set.append(kind)))
     cuda = SimpleNamespace(Device=Device, Stream=Stream, Event=Event, is_available=lambda: True,
-                           get_current_stream=lambda: NULL.on(_here()),
+                           get_current_stream=lambda: NULL,
                            runtime=SimpleNamespace(
                                getDeviceCount=lambda: DEVICES, hostRegister=lambda *args: None,
                                hostUnregister=lambda address: None))
@@ -320,6 +354,7 @@ class Cupy(Function):
         def __call__(self, grid, block, args):
             def kernel(*args):
                 self._kernel(grid, block, args)
+            kernel.written = self._kernel.written(args)
             _run(kernel, args, {})
 
     def array(self, obj, dtype=None, *, order="K"):
@@ -329,8 +364,12 @@ class Cupy(Function):
             source = obj._home
             if source != here and not obj.flags.c_contiguous:
                 raise Strided(f"a strided array of {source} cannot be copied to {here}")
+            null_of(source).begin()
+            strict_streams.both(here, source)
+            _memory(obj).use(null_of(source), writes=False)
             obj = obj._numbers
         x = _array(np.array(obj, dtype=dtype, order=order), here)
+        memories[id(_base(x._numbers))] = Memory(here, null_of(here).begin())
         _note(source, here, x.nbytes)
         return x
 

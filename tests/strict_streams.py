@@ -1,82 +1,248 @@
 """The streams and events of the stand-in for CuPy, lazy where a GPU may be.
 
-The null stream computes at once. A copy in another stream is made as late as it may be: when
-somebody waits for an event behind it. So who reads too early finds what was there before, and who
-overwrites the source too early has another copied; and to copy a source once more is refused where
-the host has not waited for the copy before. A copy into an array that was used after the
-last event that its stream waits for is refused (`Unordered`): a GPU might overwrite it in use.
+What is computed is computed at once, in the null stream of its card. A copy in another stream is
+made as late as it may be: when somebody waits for an event behind it. So who reads too early finds
+what was there before, and who overwrites the source too early has another copied.
+
+Nobody knows when a GPU does what. So it is not enough that the numbers come out right: whatever
+happens, events must say who is first. Each stream counts its work, and has a `Clock`: the work of
+every stream that is done before its own next. Two streams that use the same memory, one of
+them to write, are refused (`Unordered`) unless the later one's clock knows of the earlier work;
+and so is the use of memory that was just handed out, since its owner before may still need it, and
+the end of memory that is still to be copied. A copy in the null stream between two cards waits for
+both, and both for it. Every request is noted in `log`.
 """
-from collections import deque
+import threading
+import weakref
+from collections import deque, namedtuple
+
+Request = namedtuple("Request", "what stream clock")   # "copy", "record" or "wait"
+log = []                                               # of Requests, in order
+
+
+class Refused(Exception):
+    """What CuPy refuses, or does silently and slowly, or does wrong."""
+
+
+class WrongDevice(Refused, ValueError):
+    pass
 
 
 class Unordered(Exception):
     """Two streams use an array, and no event says who is first."""
 
 
-class Stream:
-    """knows: the work of the null stream, as a number, up to which this one has waited.
-    host_knows: the number of the copy up to which the host has."""
+# --- the current device -----------------------------------------------------------------
 
-    host_knows = 0
 
-    def __init__(self, non_blocking=False):
-        if not non_blocking:
-            raise Unordered("a stream that waits for the null stream overlaps with nothing")
-        self.work, self.issued, self.knows, self.sources = deque(), 0, 0, {}
+_thread = threading.local()
 
-    def copy(self, job, last_use, source):
-        """Do a job some time. last_use: of the array that it writes to; source: the address that
-        it reads from."""
-        if last_use > self.knows:
-            raise Unordered("an array is overwritten that may still be in use")
-        if self.sources.get(source, 0) > self.host_knows:
-            raise Unordered("the host may have overwritten what was still to be copied")
-        self.issued += 1
-        self.sources[source] = self.issued
-        self.work.append((self.issued, job))
+
+def stack():
+    if not hasattr(_thread, "devices"):
+        _thread.devices = []
+    return _thread.devices
+
+
+def here():
+    """The current device. CuPy begins with gpu0, where a forgotten `with` does not show."""
+    if not stack():
+        raise WrongDevice("work for a GPU, and no `with device:` says for which")
+    return stack()[-1]
+
+
+# --- who knows what is done -------------------------------------------------------------
+
+
+class Clock(dict):
+    """{stream: the number of its work up to which all is done}"""
+
+    def knows(self, stream, number):
+        return self.get(stream, 0) >= number
+
+    def meet(self, other):
+        """Know what the other knows as well."""
+        for stream, number in list(other.items()):
+            self[stream] = max(self.get(stream, 0), number)
+
+
+HOST = Clock()                 # what the host asks for comes after what it knows to be done
+
+
+class Memory:
+    """Who uses the memory of an array: its card, last at this number of its null stream; and
+    `copies` in other streams, (stream, number, whether it is written)."""
+
+    def __init__(self, card, last):
+        self.null, self.last, self.copies = null_of(card), last, []
+
+    def use(self, stream, writes):
+        """A stream uses it for its newest work."""
+        if not stream.clock.knows(self.null, self.last):
+            raise Unordered(f"{stream} {'overwrites' if writes else 'reads'} what {self.null} may "
+                            "still be writing or reading")
+        self.copies = [copy for copy in self.copies if not stream.clock.knows(*copy[:2])]
+        if any(writes or written for _, _, written in self.copies):
+            raise Unordered(f"{stream} uses an array that {self.copies[0][0]} may still copy")
+        if stream is self.null:
+            self.last = stream.count
+        else:
+            self.copies.append((stream, stream.count, writes))
+
+    def end(self):
+        """Its array is gone, and the card takes it for another one."""
+        after = Clock(self.null.clock)
+        after.meet(HOST)
+        self.null.freed.extend(
+            f"{stream} was still to copy an array that is gone: keep it"
+            for stream, number, _ in self.copies if not after.knows(stream, number))
+
+
+# --- streams ----------------------------------------------------------------------------
+
+
+class Queue:
+    """What Streams and null streams have: a name, a clock, the number of their newest work.
+
+    host_knows: the number of the copy up to which the host has waited by `synchronize`. freed:
+    what is wrong with memory of this null stream's card that has ended.
+    """
+
+    def __init__(self, name, card):
+        self.name, self.card, self.count, self.work = name, card, 0, deque()
+        self.clock, self.host_knows, self.freed = Clock(), 0, []
+
+    def __repr__(self):
+        return self.name
+
+    def begin(self):
+        """One more piece of work: its number."""
+        if null_of(self.card).freed:
+            raise Unordered(null_of(self.card).freed[0])
+        self.clock.meet(HOST)
+        self.count += 1
+        self.clock[self] = self.count
+        return self.count
 
     def wait_event(self, event):
-        event.stream.until(event.number)               # what it is behind is done before ours
-        self.knows = max(self.knows, event.work)
+        event.make()
+        self.clock.meet(event.clock)
+        self.note("wait")
+
+    def note(self, what):
+        log.append(Request(what, self, Clock(self.clock)))
 
     def until(self, number):
         while self.work and self.work[0][0] <= number:
             self.work.popleft()[1]()
 
 
-class Null(Stream):
-    """The stream in which everything is computed, of every card. ptr: the card's name."""
+class Stream(Queue):
+    """sources: {address on the host: the number of the last copy from there}"""
 
-    work = 0                                           # pieces of work so far
+    def __init__(self, non_blocking=False):
+        if not non_blocking:
+            raise Unordered("a stream that waits for the null stream overlaps with nothing")
+        super().__init__(f"a stream of {here()}", here())
+        self.sources = {}
+        streams.add(self)
 
-    def __init__(self):
-        pass
+    def copy(self, job, target, source):
+        """Do a job some time. target: the Memory that it writes to; source: that it reads from,
+        or its address on the host."""
+        number = self.begin()
+        self.note("copy")
+        target.use(self, writes=True)
+        if isinstance(source, Memory):
+            source.use(self, writes=False)
+        elif self.sources.get(source, 0) > self.host_knows:
+            raise Unordered("the host may have overwritten what was still to be copied")
+        else:
+            self.sources[source] = number
+        self.work.append((number, job))
 
-    def on(self, card):
-        self.ptr = card
-        return self
+    def record(self, event=None):
+        event = event or Event()
+        event.record(self)
+        return event
+
+
+class Null:
+    """The stream in which everything is computed: of whichever card is the current one."""
+
+    ptr = property(lambda self: here())
 
     def wait_event(self, event):
-        event.stream.until(event.number)
+        null_of(here()).wait_event(event)
 
-    def until(self, number):
-        pass
+    def record(self, event=None):
+        event = event or Event()
+        event.record()
+        return event
 
 
 class Event:
-    """stream, number: behind which work of which stream; work: of the null stream."""
+    """stream, number: behind which work of which stream; clock: what that stream knew."""
 
-    def __init__(self, block=True, disable_timing=False, interprocess=False):
-        self.stream, self.number, self.work = NULL, 0, 0
+    def __init__(self, block=False, disable_timing=False, interprocess=False):
+        self.card, self.stream, self.number, self.clock = here(), None, 0, Clock()
 
     def record(self, stream=None):
-        self.stream = stream or NULL
-        self.number = getattr(self.stream, "issued", 0)
-        self.work = NULL.work if self.stream is NULL else self.stream.knows
+        if stream is None or stream is NULL:
+            stream = null_of(here())
+        if stream.card != self.card:                   # cudaErrorInvalidResourceHandle
+            raise WrongDevice(f"an event of {self.card} is recorded in {stream}")
+        stream.note("record")
+        self.stream, self.number, self.clock = stream, stream.count, Clock(stream.clock)
+
+    def make(self):
+        """Do now all that it is behind."""
+        if self.stream:
+            self.stream.until(self.number)
+
+    @property
+    def done(self):
+        """As late as may be: once somebody has waited for it."""
+        if self.stream and self.stream.work and self.stream.work[0][0] <= self.number:
+            return False
+        HOST.meet(self.clock)
+        return True
 
     def synchronize(self):
-        self.stream.until(self.number)
-        self.stream.host_knows = max(self.stream.host_knows, self.number)
+        self.make()
+        HOST.meet(self.clock)
+        if self.stream:
+            self.stream.host_knows = max(self.stream.host_knows, self.number)
 
 
 NULL = Null()
+_nulls = {}
+streams = weakref.WeakSet()
+
+
+def null_of(card):
+    """The null stream of a card."""
+    if card not in _nulls:
+        _nulls[card] = Queue(card, card)
+    return _nulls[card]
+
+
+def synchronize(*cards):
+    """The host waits for all streams of a card."""
+    for stream in [*map(null_of, cards), *(s for s in list(streams) if s.card in cards)]:
+        stream.until(stream.count)
+        HOST.meet(stream.clock)
+
+
+def both(one, other):
+    """The null streams of two cards wait for each other, as around a copy of theirs."""
+    clock = Clock(null_of(one).clock)
+    clock.meet(null_of(other).clock)
+    for card in one, other:
+        null_of(card).clock.meet(clock)
+
+
+def forget():
+    """Begin anew: what tests before have left undone is no matter."""
+    for each in log, HOST, _nulls:
+        each.clear()
