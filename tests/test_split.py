@@ -8,7 +8,7 @@ from tinynet.device import Device, devices, to_host
 from tinynet.engine import Tensor, graph
 from tinynet.optim import SGD
 from tinynet.split import copy_to, exchange, gather, send_to_both
-from tinynet.tools.anatomy import crossings
+from tinynet.tools.anatomy import crossings, layer_table
 
 
 def losses_and_net(places, steps=3):
@@ -50,6 +50,14 @@ def test_there_are_seven_crossings_where_the_figure_has_them(pair):
         ("fc6", bottom, top, n * c5 * 4), ("fc6", top, bottom, n * c5 * 4),
         ("fc7", bottom, top, n * f6 * 4), ("fc7", top, bottom, n * f6 * 4),
         ("fc8", bottom, top, n * f7 * 4)]
+
+
+def test_the_layer_table_counts_what_crosses_once():
+    bytes_of = []
+    for places in "cpu,cpu", "cpu0,cpu1":
+        output = net(devices(places))(Tensor(IMAGES, places.partition(",")[0]))
+        bytes_of.append(sum(row["bytes"] for row in layer_table(output).values()))
+    assert bytes_of[1] - bytes_of[0] == sum(crossing.bytes for crossing in crossings(output))
 
 
 def test_nothing_crosses_on_one_device(place):

@@ -9,11 +9,11 @@ import pytest
 from helpers import PACKAGE, ROOT, code_lines
 
 # In the order in which they are read; imports go up this list.
-ENGINE = ["errors", "device", "cores", "kernels", "rng", "engine", "gradcheck", "ops", "winograd",
-          "columns", "conv", "pool", "norm", "schema", "store", "layers", "split", "optim",
-          "progress", "ranks", "mpi"]
-# Other forms of what stands plainly elsewhere, and what only several processes need.
-APART = "winograd", "kernels", "columns", "ranks", "mpi"
+ENGINE = ["errors", "cards", "device", "cores", "kernels", "rng", "engine", "gradcheck", "ops",
+          "winograd", "columns", "conv", "pool", "norm", "schema", "store", "layers", "split",
+          "optim", "progress", "ranks", "mpi"]
+# Other forms of what stands plainly elsewhere, and what only several cards or processes need.
+APART = "cards", "winograd", "kernels", "columns", "ranks", "mpi"
 WINGS = {"formats": ["protobuf", "plan", "pickles", "torch_file", "safetensors", "numpy_file",
                      "caffe", "onnx", "known", "reading"],
          "pictures": ["patterns", "images", "readers", "upload", "dataset", "packed", "batches"],
@@ -23,7 +23,7 @@ WINGS = {"formats": ["protobuf", "plan", "pickles", "torch_file", "safetensors",
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"],
          "pages": ["page", "activations", "walk", "judged", "report"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1640, "formats": 940, "pictures": 995, "training": 2195, "tools": 950,
+BUDGETS = {"engine": 1660, "formats": 940, "pictures": 995, "training": 2195, "tools": 950,
            "pages": 850}
 
 

@@ -14,6 +14,7 @@ import sys
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from . import cards
 from .errors import UserError
 
 PRECISIONS = "tf32", "fp32"
@@ -66,6 +67,16 @@ class Device:
     def __exit__(self, *error):
         pass
 
+    def begin_put(self, array, home):
+        """Begin to put an array of the device `home` here. The copy that it returns is on its way:
+        nobody may touch it before end_put. Other copies may begin, and others end, meanwhile."""
+        return self.put(array)
+
+    def end_put(self, copy, home):
+        """The copy that begin_put has returned. What is asked of this device from now on waits
+        for it; the host does not."""
+        return copy
+
     def synchronize(self):
         """Wait until everything asked of this device is done (before reading a clock)."""
 
@@ -111,6 +122,7 @@ class Gpu(Device):
                 f"{name}: GPUs need CuPy, which does not load here ({error}); use cpu, or type in "
                 'the folder of tinynet\n  pip install -e ".[gpu-cuda13]"      (or gpu-cuda12)'
             ) from None
+        # A put from card to card needs the null stream for its order; cards.py would not.
         if os.environ.get("CUPY_CUDA_PER_THREAD_DEFAULT_STREAM", "0") != "0":
             raise UserError(f"{name}: unset CUPY_CUDA_PER_THREAD_DEFAULT_STREAM: copies between "
                             "cards are in order only in the stream that all threads share")
@@ -130,12 +142,28 @@ class Gpu(Device):
 
     def put(self, array):
         # The array is made contiguous on its own card first: CuPy refuses to copy a strided
-        # one between two cards, and the gradient of a concatenation is just that.
+        # one between two cards. The copy is in the null stream, and so it waits for all that
+        # both cards were asked, and all that they are asked later waits for it.
         if is_on_gpu(array):
             with array.device:
                 array = self.xp.ascontiguousarray(array)
         with self:
             return self.xp.array(array, order="C")
+
+    def begin_put(self, array, home):
+        way = self._way_from(home)
+        return way.send(array) if way else self.put(array)
+
+    def end_put(self, copy, home):
+        way = self._way_from(home)
+        if way:
+            way.wait()
+        return copy
+
+    def _way_from(self, home):
+        """Nothing if `home` is on this card as well, or is no card."""
+        if home.is_gpu and home.cuda != self.cuda:
+            return cards.way(self.xp, home.cuda.id, self.cuda.id)
 
     def synchronize(self):
         self.cuda.synchronize()

@@ -22,10 +22,22 @@ def copy_to(x, device):
     It is the one op whose output lives elsewhere than its input. To the same device it is the
     tensor itself.
     """
+    return depart(x, device)()
+
+
+def depart(x, device):
+    """Begin copy_to, and return the function that ends it: arrive() -> the tensor over there.
+
+    Copies that all depart before one arrives go side by side. Backward it is the other way round:
+    the gradient departs where x arrived, and is waited for where x departed.
+    """
     home, device = x.device, as_device(device)
     if device == home:
-        return x
-    return record("copy_to", device.put(x.data), device, (x,), (lambda dy: home.put(dy),))
+        return lambda: x
+    on_its_way = record("depart", device.begin_put(x.data, home), home, (x,),
+                        (lambda dx: home.end_put(dx, device),))
+    return lambda: record("copy_to", device.end_put(on_its_way.data, home), device, (on_its_way,),
+                          (lambda dy: home.begin_put(dy, device),))
 
 
 def send_to_both(image, top, bottom):
@@ -40,8 +52,13 @@ def exchange(top, bottom, every=None, ranks=None, *count):
     """
     if ranks and ranks.size > 1:
         return (every(gather(top, bottom), ranks, *count),) * 2
-    return (concat(top, copy_to(bottom, top.device)),
-            concat(copy_to(top, bottom.device), bottom))
+    return swap(top, bottom, top, bottom)
+
+
+def swap(top, bottom, to_bottom, to_top):
+    """Each tower's maps, and beside them what comes from the other: in both directions at once."""
+    from_bottom, from_top = depart(to_top, top.device), depart(to_bottom, bottom.device)
+    return concat(top, from_bottom()), concat(from_top(), bottom)
 
 
 class AcrossLRN(LRN):
@@ -58,8 +75,7 @@ def side_by_side(one, other, top, bottom):
         if isinstance(step, AcrossLRN):
             maps, reach = top.shape[-1], min(step.n // 2, top.shape[-1])
             seam = top[..., maps - reach:], bottom[..., :reach]
-            top, bottom = (concat(top, copy_to(seam[1], top.device)),
-                           concat(copy_to(seam[0], bottom.device), bottom))
+            top, bottom = swap(top, bottom, *seam)
             top, bottom = step(top)[..., :maps], beside(bottom)[..., reach:]
         else:
             top, bottom = step(top), beside(bottom)

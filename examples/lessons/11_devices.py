@@ -137,8 +137,11 @@ assert np.allclose(a.grad, dA) and np.allclose(b.grad, dB)
 # The third copy brings the loss of the bottom tower up. In AlexNet that is a **gather**: before
 # fc8 the bottom half of fc7 is copied to the top device, and the softmax is computed there.
 #
-# The `exchange` of tinynet is our two lines. Its `copy_to` differs in one thing: from a device
-# to itself it copies nothing. So the same code also runs the net on one device.
+# The `exchange` of tinynet computes what our two lines do. Its `copy_to` differs in two things.
+# From a device to itself it copies nothing, so the same code also runs the net on one device.
+# And it has two halves. `depart` begins a copy, and the function that it returns ends it. In an
+# exchange both copies begin before one ends, so between two cards they are made at the same
+# time, one in each direction. In the backward pass the gradients are copied in the same way.
 #
 # ## Groups
 #
