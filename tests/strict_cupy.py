@@ -248,7 +248,6 @@ class ndarray:
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         numbers = _run(np.copy, (self,), dict(order=order))._numbers
-        strict_streams.HOST.meet(null_of(self._home).clock)
         _note(self._home, "host", self.nbytes)
         if out is None:
             return numbers

@@ -66,7 +66,9 @@ class Clock(dict):
             self[stream] = max(self.get(stream, 0), number)
 
 
-HOST = Clock()                 # what the host asks for comes after what it knows to be done
+# What the host asks for comes after what it knows to be done, by an event or by `synchronize`.
+# That it waits for a number that it reads is no order to rely on: between reports it reads none.
+HOST = Clock()
 
 
 class Memory:
