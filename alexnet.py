@@ -31,7 +31,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from tinynet import SGD, Layer, Sequential, Tensor, UserError, ops, split
+from tinynet import SGD, Layer, Sequential, UserError, ops, split
 from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
@@ -85,7 +85,8 @@ class Tower(Layer):
 class AlexNet(Layer):
     """The whole figure: (N, 227, 227, 3) images -> (N, classes), before the softmax.
 
-    devices: one Device for each tower; the same one twice is not a special case.
+    devices: one Device for each tower; the same one twice is not a special case. A Loader may
+    have made the images on both: then their twin on the second is given as well.
     """
 
     def __init__(self, classes, devices, recipe, ranks=ALONE):
@@ -96,9 +97,9 @@ class AlexNet(Layer):
         self.crop, self.ranks = recipe.crop, ranks
         self.outputs = 2 * recipe.neurons[0], 2 * recipe.neurons[1], classes
 
-    def forward(self, image):
+    def forward(self, image, *twin):
         (t, b), ranks = self.towers, self.ranks
-        top, bottom = send_to_both(image, *self.devices)         # both see every image
+        top, bottom = send_to_both(image, *self.devices, *twin)  # both see every image
         top, bottom = split.side_by_side(t.conv1, b.conv1, top, bottom)
         top, bottom = split.side_by_side(t.conv2, b.conv2, top, bottom)
         top, bottom = exchange(top, bottom)                      # the towers meet: layer 3
@@ -177,8 +178,8 @@ def train(args):
     statistics = ranks.share(lambda: known_statistics(saved, pictures)
                              or measure(pictures, args.workers))
     prepare = Preparation(recipe, statistics, seed)
-    loader, validation = (Loader(part, prepare, recipe.batch_size, args.workers, top, ranks)
-                          for part in (pictures, held_out))
+    loader, validation = (Loader(part, prepare, recipe.batch_size, args.workers, model.devices,
+                                 ranks) for part in (pictures, held_out))
     optimizer = SGD(model.initialize(seed).parameters(), recipe.lr, recipe.momentum, recipe.wd,
                     recipe.bias_lr, recipe.bias_wd)
     about = Saved(recipe=asdict(recipe), seed=seed, classes=pictures.classes,
@@ -196,7 +197,7 @@ def train(args):
                 set_rates(optimizer, recipe, run.epoch, run.done)
                 model.train(run.step)
                 labels = top.put(batch.labels)
-                logits = model(Tensor(batch.images, top))
+                logits = model(*batch.tensors(top))
                 loss = ops.softmax_cross_entropy(logits, labels=labels)
                 optimizer.zero_grad()
                 loss.backward()
@@ -275,7 +276,7 @@ def test(args):
     def opened(net):
         model, prepare = load(net, args.device)
         loader = Loader(pictures.fitted(prepare.fit), prepare, args.batch_size, args.workers,
-                        model.devices[0])
+                        model.devices)
         return model, loader
 
     return answers.test(args, nets, pictures, opened, images.FITS)
@@ -286,8 +287,8 @@ def predict(args):
     saved, pictures = Saved.of_alexnet(args.checkpoint), dataset.files(args.images)
     model, prepare = load(saved, args.device)
     # Beside a GPU processes read, which take a second to begin: not for a few pictures.
-    place = model.devices[0] if len(pictures) > FEW else None
-    loader = Loader(pictures.fitted(prepare.fit), prepare, args.batch_size, args.workers, place,
+    places = model.devices if len(pictures) > FEW else ()
+    loader = Loader(pictures.fitted(prepare.fit), prepare, args.batch_size, args.workers, places,
                     tells=False)
     return answers.predict(args, saved, model, loader)
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 import alexnet
 from tinynet.device import devices
-from tinynet.engine import graph
+from tinynet.engine import Tensor, graph
 from tinynet.layers import Conv2D
 from tinynet.optim import SGD
 from tinynet.pictures import dataset
@@ -53,7 +53,7 @@ def test_operations_are_two_a_multiply_add_of_both_towers(result, layer, op, mul
 
 def test_a_step_of_the_paper_has_the_operations_of_its_table():
     model = memory.without_weights(alexnet.AlexNet(1000, devices("cpu"), RECIPES["paper"]))
-    output = model(alexnet.Tensor(np.zeros((1, 227, 227, 3), np.float32)))
+    output = model(Tensor(np.zeros((1, 227, 227, 3), np.float32)))
     forward = sum(bench.gflop(node)[0] for node in graph(output))
     assert forward == pytest.approx(2 * 724_406_816 / 1e9)
 

@@ -20,7 +20,7 @@ from command_line import (
     same_net,
 )
 from helpers import ROOT, environment
-from tinynet import store
+from tinynet import Tensor, store
 from tinynet.pictures import dataset, images
 from tinynet.store import Checkpoint
 
@@ -112,7 +112,7 @@ def test_ten_views_are_the_mean_over_the_views_of_each_picture(run, trained, dat
     for path, label in zip(pictures.paths, pictures.labels, strict=True):
         for view, place in zip(views, prepare.views(10), strict=True):
             prepare.fill(images.read(path), view, place)
-        logits = model(alexnet.Tensor(views)).numpy().astype(float)
+        logits = model(Tensor(views)).numpy().astype(float)
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
         losses.append(-np.log(p.mean(axis=0)[label]))
     printed = float(re.search(r"loss ([\d.]+)", done.out)[1])

@@ -19,12 +19,14 @@ import pytest
 import alexnet
 import strict_cupy
 import strict_streams
-from helpers import NO_GPU, ROOT
-from tinynet.device import Device, to_host
+from helpers import NO_GPU, ROOT, SMALL, net
+from tinynet import ops
+from tinynet.device import devices, to_host
 from tinynet.errors import UserError
 from tinynet.pictures import images, readers, upload
 from tinynet.pictures.batches import Loader
 from tinynet.pictures.dataset import DataSet
+from tinynet.tools.anatomy import crossings
 from tinynet.training.recipes import RECIPES
 
 COUNT = 25
@@ -55,7 +57,7 @@ def about():
 
 def loader(device, recipe="paper", broken=(), **changes):
     recipe = RECIPES[recipe].changed(changes)
-    return Loader(Noise(broken), images.Preparation(recipe, about(), 5), 4, 2, Device(device))
+    return Loader(Noise(broken), images.Preparation(recipe, about(), 5), 4, 2, devices(device))
 
 
 def equal(ours, theirs):
@@ -90,6 +92,58 @@ def same_batches(recipe, changes):
     assert equal(ours.training(1, start=9), theirs.training(1, start=9)) == 4
     assert equal(ours.testing(), theirs.testing()) == 7
     assert equal(ours.testing(views=10), theirs.testing(views=10)) == 7
+
+
+@pytest.mark.parametrize("places, twins", [
+    ("gpu0,gpu1", ["gpu1"]), ("gpu1,gpu0", ["gpu0"]), ("gpu0:a,gpu1:b", ["gpu1:b"]),
+    ("gpu0:a,gpu0:b", []), ("gpu0,gpu0", []), ("gpu0,cpu", []), ("cpu,gpu0", [])])
+def test_two_cards_cut_the_same_crops_each_of_the_bytes_that_it_fetches(gpus, places, twins):
+    ours, theirs = (loader(place, "2012", broken={3, 7}) for place in (places, "cpu"))
+    first = places.partition(",")[0].partition(":")[0]
+    for job in (lambda it: it.training(0)), (lambda it: it.testing(views=10)):
+        gpus.clear()
+        for one, other in zip(job(ours), job(theirs), strict=True):
+            assert [str(device) for device in one.twins] == twins
+            for device, twin in one.twins.items():
+                assert twin.device == device.cuda
+                np.testing.assert_array_equal(to_host(twin), other.images, strict=True)
+            np.testing.assert_array_equal(to_host(one.images), other.images, strict=True)
+            tensors = one.tensors(devices(places)[0])
+            assert [str(t.device) for t in tensors] == [places.partition(",")[0], *twins]
+        fetched = [copy.target for copy in gpus if copy.source == "host"]
+        cards = [] if first == "cpu" else [first, *(name.partition(":")[0] for name in twins)]
+        assert set(fetched) - {first} == set(cards) - {first}
+        assert all(copy.source in ("host", copy.target) or copy.target == "host" for copy in gpus)
+
+
+def test_a_net_on_two_cards_gets_its_twin_and_copies_no_image(gpus):
+    recipe = SMALL.changed({"crop": 67})
+    two, one = net(devices("gpu0,gpu1"), recipe), net(devices("cpu,cpu"), recipe)
+    batches = [next(iter(loader(place, "paper", crop=67).training(0)))
+               for place in ("gpu0,gpu1", "cpu")]
+    gpus.clear()
+    loss = ops.softmax_cross_entropy(two(*batches[0].tensors(two.devices[0])),
+                                     labels=batches[0].labels)
+    assert len(crossings(loss)) == 7
+    loss.backward()
+    assert loss.item() == pytest.approx(ops.softmax_cross_entropy(
+        one(*batches[1].tensors("cpu")), labels=batches[1].labels).item(), rel=1e-5)
+    between = [copy for copy in gpus if {copy.source, copy.target} == {"gpu0", "gpu1"}]
+    assert len(between) == 2 * 7                       # the crossings and their mirrors
+    assert max(copy.bytes for copy in between) < batches[0].images.nbytes / 10
+
+
+def test_the_host_waits_for_both_cards_before_it_writes_to_a_slot(gpus, monkeypatch):
+    """The second card may be late with a batch that the first has long since fetched."""
+    ours = loader("gpu0,gpu1")
+    _, late = ours.place.cards
+    batches, copied = ours.training(0), late.rooms[0].copied
+    waited = []
+    monkeypatch.setattr(copied, "synchronize", lambda: waited.append(1))
+    [next(batches) for _ in range(2)]                  # and two more in the making: all slots
+    before = len(waited)
+    next(batches)
+    assert len(waited) == before + 1
 
 
 def test_pictures_that_cannot_be_read_are_left_out_there_as_well(gpus, capsys):
@@ -293,11 +347,12 @@ def test_two_epochs_at_a_time_are_refused(gpus):
     assert equal(ours.training(3), theirs.training(3)) == 7
 
 
+@pytest.mark.parametrize("places", ["gpu0", "gpu0,gpu1"])
 @pytest.mark.parametrize("class_, wait", [
     (strict_streams.Null, "wait_event"), (strict_streams.Stream, "wait_event"),
     (strict_streams.Event, "record"), (strict_streams.Event, "synchronize")])
-def test_who_leaves_out_a_wait_is_found(gpus, monkeypatch, class_, wait):
-    ours, theirs = loader("gpu0"), loader("cpu")
+def test_who_leaves_out_a_wait_is_found(gpus, monkeypatch, class_, wait, places):
+    ours, theirs = loader(places), loader("cpu")
     monkeypatch.setattr(class_, wait, lambda *args: None)
     with pytest.raises((AssertionError, strict_streams.Unordered)):
         equal(ours.training(0), theirs.training(0))

@@ -40,9 +40,10 @@ def depart(x, device):
                           (lambda dy: home.begin_put(dy, device),))
 
 
-def send_to_both(image, top, bottom):
-    """The images, on both devices: each GPU of the paper sees all of them."""
-    return copy_to(image, top), copy_to(image, bottom)
+def send_to_both(image, top, bottom, twin=None):
+    """The images, on both devices: each GPU of the paper sees all of them. twin: the same images,
+    made on the second device."""
+    return copy_to(image, top), copy_to(image if twin is None else twin, bottom)
 
 
 def exchange(top, bottom, every=None, ranks=None, *count):

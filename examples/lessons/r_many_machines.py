@@ -117,7 +117,7 @@ print(len(sent), "bytes came;", np.array_equal(total, tree(lanes)))
 
 # %%
 import alexnet
-from tinynet import Device
+from tinynet import Device, Tensor
 from tinynet.ranks import Pretended
 from tinynet.tools import anatomy, memory
 from tinynet.training.recipes import RECIPES
@@ -126,7 +126,7 @@ def net(ranks):
     return memory.without_weights(alexnet.build(
         1000, [Device("cpu")] * 2, RECIPES["paper"], Pretended(ranks)))
 
-image = alexnet.Tensor(np.zeros((1, 227, 227, 3), np.float32))
+image = Tensor(np.zeros((1, 227, 227, 3), np.float32))
 table = anatomy.layer_table(net(1).eval()(image))
 svg.bars({name: row["parameters"] / 1e6 for name, row in table.items()},
          "weights of each layer: nearly all in fc6, fc7 and fc8; "

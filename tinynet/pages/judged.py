@@ -98,7 +98,7 @@ def judge(path, name, args, load):
     pictures = evenly(held_out(saved, args.data), args.pictures)
     model, prepare = load(saved, args.device)
     logs, labels, indices, codes, pixels = [], [], [], [], []
-    loader = Loader(pictures, prepare, 32, args.workers, model.devices[0])
+    loader = Loader(pictures, prepare, 32, args.workers, model.devices)
     for batch, logits, found in watching(model, loader, ["fc7"]):
         logs.append(log_softmax(logits))
         labels.append(batch.labels)

@@ -57,7 +57,7 @@ class Walk:
             model.towers[0])
         self.towers = TOWERS if len(model.towers) > 1 else (("", svg.TOP),)
         self.convs, self.album = list(self.fields), Album()
-        loader = Loader(chosen, prepare, 1, workers, model.devices[0])
+        loader = Loader(chosen, prepare, 1, workers, model.devices)
         seen = list(activations.watching(model, loader, self.rows))
         self.labels = [int(batch.labels[0]) for batch, _, _ in seen]
         self.indices = [int(batch.indices[0]) for batch, _, _ in seen]
@@ -70,7 +70,7 @@ class Walk:
             self.offset:self.offset + crop, self.offset:self.offset + crop], photograph=True)
             for index in self.indices]
         self.best = activations.best_pictures(
-            model, Loader(searched, prepare, 32, workers, model.devices[0]))
+            model, Loader(searched, prepare, 32, workers, model.devices))
         self.sheets = [{name: [self.sheet(maps) for maps in arrays]
                         for name, arrays in made.items() if name != "fc8"} for made in self.made]
         self.patches = {name: [self.patches_of(name, row) for row in range(len(self.towers))]

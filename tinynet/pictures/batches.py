@@ -8,11 +8,12 @@ nothing but the speed.
 import itertools
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..cores import edges
+from ..engine import Tensor
 from ..errors import UserError
 from ..progress import bar, warn
 from ..ranks import ALONE
@@ -27,7 +28,7 @@ class Batch:
     indices: which pictures of the data set they are, (N,). end: how many pictures of the epoch
     are behind us after this batch. waited: how many seconds somebody waited for it. lanes: how
     many pictures each lane has, as cores.lanes takes them. Of several ranks each has only the
-    images of its own lanes; all else is of all.
+    images of its own lanes; all else is of all. twins: the images on other cards, {device: array}.
     """
     images: np.ndarray
     labels: np.ndarray
@@ -35,20 +36,27 @@ class Batch:
     end: int
     waited: float
     lanes: list = None
+    twins: dict = field(default_factory=dict)
+
+    def tensors(self, device):
+        """What a net with its first layer on this device takes: the images, and their twins."""
+        return [Tensor(images, place)
+                for place, images in ((device, self.images), *self.twins.items())]
 
 
 class Loader:
     """Makes the batches of a data set.
 
     pictures: a dataset.DataSet. prepare: an images.Preparation. workers: threads that read, or
-    processes beside a GPU. device: where the images are to be; a GPU crops them itself, of one
+    processes beside a GPU. devices: where the images are to be, as model.devices says it: on the
+    first of them, and on the other as well if both are cards. A GPU crops them itself, of one
     epoch at a time. ranks: each reads the pictures of its own lanes. ahead: how many batches are
     in the making while one is used. Files that cannot be read are left out of their batch, named
     once on stderr, and kept in `skipped`, {index: why}. Raises UserError when nothing at all can
     be read. tells: False for who looks into `skipped` himself: then nothing is said or raised.
     """
 
-    def __init__(self, pictures, prepare, batch_size, workers=2, device=None, ranks=ALONE,
+    def __init__(self, pictures, prepare, batch_size, workers=2, devices=(), ranks=ALONE,
                  ahead=2, tells=True):
         if batch_size < 1 or workers < 1:
             raise UserError("the batch size and the number of workers must be at least 1, "
@@ -56,8 +64,9 @@ class Loader:
         self.pictures, self.prepare = pictures, prepare
         self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
         self.skipped, self.tells, self.ranks = {}, tells, ranks
-        self.place = (upload.Gpu(pictures, prepare, workers, device, batch_size, ahead + 2)
-                      if device and device.is_gpu else upload.Host(pictures, prepare, workers))
+        self.cards = upload.cards_of(devices)
+        self.place = (upload.Gpu(pictures, prepare, workers, self.cards, batch_size, ahead + 2)
+                      if self.cards else upload.Host(pictures, prepare, workers))
 
     def length(self, epoch):
         """How many pictures an epoch has: always the same."""
@@ -116,8 +125,9 @@ class Loader:
                 if self.tells:
                     warn(f"skipped: {problem}")
         lanes = [int(whole[i:j].sum()) for i, j in itertools.pairwise(edges(len(indices)))]
-        out, indices = self.place.finish(batch, whole[own]), indices[whole]
-        return Batch(out, self.pictures.labels[indices], indices, end, waited, lanes)
+        images, *twins = self.place.finish(batch, whole[own])
+        indices, twins = indices[whole], dict(zip(self.cards[1:], twins, strict=True))
+        return Batch(images, self.pictures.labels[indices], indices, end, waited, lanes, twins)
 
 
 def read_all(pictures, workers):

@@ -3,7 +3,8 @@
 To a CPU as crops, prepared by the threads that read them. To a GPU as bytes, which are a quarter
 of what their crops are as numbers. Readers write them into page-locked memory. From there the
 card fetches them by itself, in a stream of its own, while it still computes the step before. Then
-a kernel cuts out the crops.
+a kernel cuts out the crops. If each tower has its card, both fetch the bytes and cut out the same
+crops: to copy the crops from one to the other would take three times as many bytes.
 
 Two streams know nothing of each other but by events. Here each waits for the other in one place:
 no crop is cut before its pictures have come, and no picture overwrites one that is still needed.
@@ -22,6 +23,13 @@ from . import readers
 from .images import SIDE, BrokenPicture
 
 MOST_VIEWS = 10
+
+
+def cards_of(devices):
+    """The devices that a net on these takes images from: of those on one card the first. None if
+    the first of all is no card."""
+    first = {d.cuda.id: d for d in reversed(devices) if d.is_gpu and devices[0].is_gpu}
+    return sorted(first.values(), key=devices.index)
 
 
 class Host:
@@ -63,25 +71,23 @@ class Host:
             self.prepare.fill(picture, view, place)
 
     def finish(self, batch, whole):
-        """The images of a batch, (N, crop, crop, 3), or (N, views, crop, crop, 3) of several.
-        whole: (N,) booleans; the others are left out."""
+        """The images of a batch, (N, crop, crop, 3), or (N, views, crop, crop, 3) of several, in
+        a list. whole: (N,) booleans; the others are left out."""
         images = batch if whole.all() else batch[whole]
-        return images[:, 0] if images.shape[1] == 1 else images
+        return [images[:, 0] if images.shape[1] == 1 else images]
 
 
 class Gpu:
-    """Where they are made if a GPU takes them; images, in the end, are there.
+    """Where they are made if a GPU takes them, or two; images, in the end, are there.
 
     slots: for how many batches there is room. A batch takes that of the batch `slots` before it.
     """
 
-    def __init__(self, pictures, prepare, workers, device, batch_size, slots):
+    def __init__(self, pictures, prepare, workers, devices, batch_size, slots):
         self.pictures, self.prepare, self.workers = pictures, prepare, workers
-        self.device, self.readers, self.is_reading = device, None, False
-        with device:
-            self.copying = device.xp.cuda.Stream(non_blocking=True)
-            self.mean = device.put(prepare.statistics.mean)
-            self.slots = [Slot(device, batch_size, number) for number in range(slots)]
+        self.readers, self.is_reading = None, False
+        self.slots = [Slot(devices[0].xp.cuda, batch_size, number) for number in range(slots)]
+        self.cards = [Card(device, prepare, self.slots) for device in devices]
         if not all(slot.is_locked for slot in self.slots):
             warn("the system locks no more memory, so pictures get to the GPU more slowly; it may "
                  "want a larger /dev/shm (of a container: --shm-size) or ulimit -l")
@@ -98,7 +104,7 @@ class Gpu:
 
         def start(indices, seen):
             slot = next(self.next)
-            slot.copied.synchronize()  # long since; else this batch would mix with one before
+            self._wait(slot)           # long since; else this batch would mix with one before
             slot.see(seen)
             return slot, self.readers.read(slot.number, indices)
 
@@ -108,54 +114,81 @@ class Gpu:
         finally:
             self.readers.stop()        # before a slot is written to again, or freed
             for slot in self.slots:
-                slot.copied.synchronize()
+                self._wait(slot)
             self.is_reading = False
 
+    def _wait(self, slot):
+        """Wait until the slot may be written to: every card has copied what was in it."""
+        for card in self.cards:
+            card.rooms[slot.number].copied.synchronize()
+
     def finish(self, slot, whole):
+        """The images of a batch, as Host makes them, on each card."""
         kept = np.flatnonzero(np.repeat(whole, slot.views))
         for table in slot.on_host["places"], slot.on_host["shifts"]:
             table[:len(kept)] = table[kept]
+        return [card.crops(slot, len(kept)) for card in self.cards]
+
+
+class Card:
+    """A GPU that fetches the bytes of every slot, and cuts crops out of them."""
+
+    def __init__(self, device, prepare, slots):
+        self.device, self.prepare = device, prepare
+        with device:
+            self.copying = device.xp.cuda.Stream(non_blocking=True)
+            self.mean = device.put(prepare.statistics.mean)
+            self.rooms = [Room(device, slot) for slot in slots]
+
+    def crops(self, slot, count):
+        room = self.rooms[slot.number]
         with self.device as device:
             computing = device.xp.cuda.get_current_stream()
-            self.copying.wait_event(slot.cropped)
-            slot.device_bytes.set(slot.host_bytes, stream=self.copying)
-            slot.copied.record(self.copying)
-            computing.wait_event(slot.copied)
+            self.copying.wait_event(room.cropped)
+            room.bytes.set(slot.host_bytes, stream=self.copying)
+            room.copied.record(self.copying)
+            computing.wait_event(room.copied)
             images = kernels.crop(
-                slot.on_device["pictures"], self.mean, slot.on_device["places"][:len(kept)],
-                slot.on_device["shifts"][:len(kept)], self.prepare.factor(slot.is_shifted),
+                room.parts["pictures"], self.mean, room.parts["places"][:count],
+                room.parts["shifts"][:count], self.prepare.factor(slot.is_shifted),
                 self.prepare.crop, self.prepare.aligned)
-            slot.cropped.record(computing)
+            room.cropped.record(computing)
             views = [slot.views] if slot.views > 1 else []
             return images.reshape(-1, *views, *images.shape[1:])
 
 
+class Room:
+    """Room for what is in a slot, on a card. copied: the event after which the host may write into
+    the slot again, as far as this card is concerned. cropped: the one after which what is here may
+    be overwritten."""
+
+    def __init__(self, device, slot):
+        cuda = device.xp.cuda
+        self.bytes = device.xp.empty(slot.host_bytes.size, np.uint8)
+        self.parts = slot.split(self.bytes)
+        self.copied, self.cropped = (cuda.Event(disable_timing=True) for _ in range(2))
+        self.cropped.record(cuda.get_current_stream())     # the memory may have been another's
+
+
 class Slot:
-    """Room for the pictures of a batch and the places of their crops, on the host and on a GPU.
+    """Room for the pictures of a batch and the places of their crops, on the host."""
 
-    copied: the event after which the host may write into it again. cropped: the one after which
-    what is on the GPU may be overwritten.
-    """
-
-    def __init__(self, device, batch_size, number):
+    def __init__(self, cuda, batch_size, number):
         crops = batch_size * MOST_VIEWS
         self.parts = dict(pictures=((batch_size, SIDE, SIDE, 3), np.uint8),
                           places=((crops, 4), np.int32), shifts=((crops, 3), np.float32))
         size = sum(np.dtype(kind).itemsize * math.prod(shape)
                    for shape, kind in self.parts.values())
-        cuda, self.number, self.memory = device.xp.cuda, number, readers.shared(size)
+        self.number, self.memory = number, readers.shared(size)
         self.host_bytes = np.frombuffer(self.memory, np.uint8)
+        self.on_host = self.split(self.host_bytes)
         address = self.host_bytes.ctypes.data
-        try:
-            cuda.runtime.hostRegister(address, size, 0)    # page-locked: the card reads it itself
+        try:                           # page-locked, for all cards (1): they read it themselves
+            cuda.runtime.hostRegister(address, size, 1)
             weakref.finalize(self.memory, cuda.runtime.hostUnregister, address)
             self.is_locked = True
         except RuntimeError:           # of CUDA
             self.is_locked = False
-        self.device_bytes = device.xp.empty(size, np.uint8)
-        self.on_host, self.on_device = map(self.split, (self.host_bytes, self.device_bytes))
-        self.copied, self.cropped = (cuda.Event(disable_timing=True) for _ in range(2))
-        self.cropped.record(cuda.get_current_stream())     # the memory may have been another's
 
     def split(self, memory):
         """The parts of this memory, one behind the other: {name: array}"""

@@ -129,8 +129,9 @@ class Crossing:
 def crossings(output):
     """The crossings in the graph behind a tensor, in the order in which they were made.
 
-    A crossing is named after the first layer with weights that reads it. The image is copied
-    to both devices as well; it is not listed, since no gradient comes back for it.
+    A crossing is named after the first layer with weights that reads it. The image, which both
+    devices need as well, is not listed: no gradient comes back for it, and a Loader makes it on
+    both cards.
     """
     nodes = graph(output)
     reader = {}

@@ -18,6 +18,7 @@ from ..engine import Tensor, graph, no_grad
 from ..layers import watched
 from ..ops import softmax_cross_entropy
 from ..optim import SGD
+from ..pictures import upload
 from ..pictures.batches import Loader, measure
 from ..pictures.dataset import DataSet
 from ..pictures.images import KINDS, Preparation
@@ -174,28 +175,31 @@ def timed(f, devices, repeat=1):
 
 
 class Work:
-    """A batch of noise, and what is done with it. On a GPU it is there already: the Loader brings
-    a batch while the one before is computed."""
+    """A batch of noise, and what is done with it. On a GPU, or on both, it is there already: the
+    Loader brings a batch while the one before is computed."""
 
     def __init__(self, model, optimizer, shape, classes):
         self.model, self.optimizer, self.devices = model, optimizer, model.devices
         self.ranks = getattr(model, "ranks", ALONE)
         self.lanes = np.diff(edges(shape[0])).tolist()
         draw = np.random.default_rng(0)
-        self.images = draw.standard_normal(shape, np.float32)[self.ranks.own(shape[0])]
-        if self.devices[0].is_gpu:
-            self.images = self.devices[0].put(self.images)
+        images = draw.standard_normal(shape, np.float32)[self.ranks.own(shape[0])]
+        self.images = {device: device.put(images)
+                       for device in upload.cards_of(self.devices) or self.devices[:1]}
         self.labels = self.devices[0].put(draw.integers(0, classes, shape[0]))
 
     def infer(self):
         self.model.eval()
         with no_grad(), self.ranks.batch(self.lanes):
-            self.model(Tensor(self.images, self.devices[0]))
+            self.model(*self.tensors())
+
+    def tensors(self):
+        return [Tensor(images, device) for device, images in self.images.items()]
 
     def loss(self):
         self.model.train()
         with self.ranks.batch(self.lanes):
-            logits = self.model(Tensor(self.images, self.devices[0]))
+            logits = self.model(*self.tensors())
         return softmax_cross_entropy(logits, labels=self.labels)
 
     def learn_from(self, loss):

@@ -119,8 +119,8 @@ def answers(model, loader, device, views=1, what="testing"):
     with bar(len(loader), what) if what else nullcontext() as progress:
         for batch in loader.testing(views):
             with no_grad(), getattr(model, "ranks", ALONE).batch(batch.lanes):
-                images = Tensor(batch.images, device)
-                logits = model(images.reshape(-1, *images.shape[-3:]))
+                logits = model(*[images.reshape(-1, *images.shape[-3:])
+                                 for images in batch.tensors(device)])
             if views > 1:
                 with logits.device:
                     logits = Tensor(mean_over_views(logits.data, views), logits.device)
