@@ -338,7 +338,7 @@ class Cupy(Function):
     cuda = SimpleNamespace(Device=Device, Stream=Stream, Event=Event, is_available=lambda: True,
                            get_current_stream=lambda: NULL,
                            runtime=SimpleNamespace(
-                               getDeviceCount=lambda: DEVICES, hostRegister=lambda *args: None,
+                               getDeviceCount=lambda: DEVICES, hostRegister=lambda *args: _here(),
                                hostUnregister=lambda address: None))
 
     def __init__(self):

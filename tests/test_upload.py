@@ -19,7 +19,7 @@ import pytest
 import alexnet
 import strict_cupy
 import strict_streams
-from helpers import NO_GPU, ROOT, SMALL, net
+from helpers import GPUS, NO_GPU, ROOT, SMALL, net
 from tinynet import ops
 from tinynet.device import devices, to_host
 from tinynet.errors import UserError
@@ -64,7 +64,8 @@ def equal(ours, theirs):
     """Whether two loaders give the same batches, to the bit. How many there were."""
     count = 0
     for one, other in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(to_host(one.images), other.images, strict=True)
+        for images_there in one.images, *one.twins.values():
+            np.testing.assert_array_equal(to_host(images_there), other.images, strict=True)
         np.testing.assert_array_equal(one.labels, other.labels)
         assert one.end == other.end
         count += 1
@@ -80,13 +81,15 @@ def test_the_batches_of_a_gpu_are_those_of_the_host(gpus, recipe, changes):
 
 @pytest.mark.gpu
 @NO_GPU
+@pytest.mark.parametrize("places", ["gpu0", pytest.param("gpu0,gpu1", marks=[
+    pytest.mark.two_gpus, pytest.mark.skipif(GPUS < 2, reason="needs two GPUs")])])
 @pytest.mark.parametrize("recipe", ["paper", "2012"])
-def test_they_are_on_a_gpu_as_well(recipe):
-    same_batches(recipe, {})
+def test_they_are_on_a_gpu_as_well(recipe, places):
+    same_batches(recipe, {}, places)
 
 
-def same_batches(recipe, changes):
-    ours, theirs = (loader(device, recipe, **changes) for device in ("gpu0", "cpu"))
+def same_batches(recipe, changes, places="gpu0"):
+    ours, theirs = (loader(place, recipe, **changes) for place in (places, "cpu"))
     for epoch in 0, 3:                                 # the last has no colour noise in some
         assert equal(ours.training(epoch), theirs.training(epoch)) == 7
     assert equal(ours.training(1, start=9), theirs.training(1, start=9)) == 4

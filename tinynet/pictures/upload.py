@@ -26,8 +26,8 @@ MOST_VIEWS = 10
 
 
 def cards_of(devices):
-    """The devices that a net on these takes images from: of those on one card the first. None if
-    the first of all is no card."""
+    """The devices whose cards make the images of a net on `devices`: of those on one card the
+    first, and none at all if the first device is no card."""
     first = {d.cuda.id: d for d in reversed(devices) if d.is_gpu and devices[0].is_gpu}
     return sorted(first.values(), key=devices.index)
 
@@ -86,7 +86,8 @@ class Gpu:
     def __init__(self, pictures, prepare, workers, devices, batch_size, slots):
         self.pictures, self.prepare, self.workers = pictures, prepare, workers
         self.readers, self.is_reading = None, False
-        self.slots = [Slot(devices[0].xp.cuda, batch_size, number) for number in range(slots)]
+        with devices[0] as device:     # else CUDA would wake gpu0 to lock the slots
+            self.slots = [Slot(device.xp.cuda, batch_size, number) for number in range(slots)]
         self.cards = [Card(device, prepare, self.slots) for device in devices]
         if not all(slot.is_locked for slot in self.slots):
             warn("the system locks no more memory, so pictures get to the GPU more slowly; it may "
