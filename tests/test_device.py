@@ -112,6 +112,12 @@ def test_put_takes_a_strided_array_from_the_other_device(pair):
     assert np.array_equal(dev.to_host(there), np.arange(24.0).reshape(4, 6)[:, 1:4])
 
 
+def test_put_keeps_a_single_number_as_it_is(pair):
+    one, other = pair
+    there = other.put(one.put(np.array(2.5)))          # of it CuPy's ascontiguousarray makes a row
+    assert there.shape == () and dev.to_host(there) == 2.5
+
+
 def plus_one(x):
     return cores.over_batch(lambda x, y: np.add(x, 1, out=y), x, out=np.empty_like(x))
 

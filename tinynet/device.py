@@ -144,7 +144,7 @@ class Gpu(Device):
         # The array is made contiguous on its own card first: CuPy refuses to copy a strided
         # one between two cards. The copy is in the null stream, and so it waits for all that
         # both cards were asked, and all that they are asked later waits for it.
-        if is_on_gpu(array):
+        if is_on_gpu(array) and not array.flags.c_contiguous:
             with array.device:
                 array = self.xp.ascontiguousarray(array)
         with self:
