@@ -1,4 +1,5 @@
 """A run whose disk, folder or twin fails keeps what was learned, and says where it is."""
+import fcntl
 import json
 import os
 import re
@@ -6,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from command_line import (
 )
 from helpers import ROOT, environment
 from tinynet import store
+from tinynet.errors import UserError
 from tinynet.training.claim import Claim
 from tinynet.training.runs import Run
 
@@ -243,6 +246,19 @@ def test_a_folder_in_use_is_refused_before_anything_is_read(run, data, tmp_path)
     assert is_clean_error(done, f"run is in use by process {os.getpid()} on ")
     claim.close()
     assert run("train", data, *SMALL, "--steps", 1, "--output-dir", tmp_path / "run").code == 0
+
+
+def test_who_has_just_locked_a_folder_is_given_time_to_say_its_name(tmp_path):
+    with open(tmp_path / ".lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        late = threading.Timer(0.02, lambda: print("process 7 on n01", file=file, flush=True))
+        late.start()
+        with pytest.raises(UserError, match="is in use by process 7 on n01: wait"):
+            Claim(tmp_path)
+        late.join()
+        file.truncate(0)
+        with pytest.raises(UserError, match="is in use by another process: wait"):
+            Claim(tmp_path)
 
 
 def test_the_lock_dies_with_its_process(run, data, tmp_path):

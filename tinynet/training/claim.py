@@ -1,5 +1,6 @@
 """Whose is a folder? Two programs that write into one folder spoil it for each other."""
 import os
+import time
 import weakref
 from contextlib import suppress
 from pathlib import Path
@@ -39,7 +40,7 @@ class Claim:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                who = file.read(200).strip() or "another process"
+                who = _owner(file)
                 file.close()
                 raise UserError(f"{shown(self.folder)} is in use by {who}: wait for it to "
                                 "end, or choose another folder") from None
@@ -60,6 +61,16 @@ class Claim:
         """Whether the folder of this name is still the one that was taken: somebody may have
         removed or renamed it, and somebody else have made another."""
         return not self.file or self._is_there(self.file)
+
+
+def _owner(file):
+    """What stands in the file of a lock. Who has locked it this very moment has yet to write."""
+    for _ in range(50):
+        if who := file.read(200).strip():
+            return who
+        time.sleep(0.002)
+        file.seek(0)
+    return "another process"
 
 
 def _give_back(file, path, made):
