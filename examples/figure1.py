@@ -128,8 +128,8 @@ def start(args):
     lines = [(name, [(0, 0.9), *figures.errors(history, "train")], ("black", stroke))
              for (name, history), stroke in zip(histories.items(), ("solid", "dashed"),
                                                 strict=True)]
-    figures.draw_curves(picture, lines, "Four convolutional layers on CIFAR-10; first weights: "
-                        + args.first_weights, up="Training error")
+    title = f"A four-layer convolutional net on CIFAR-10; first weights: {args.first_weights}"
+    figures.draw_curves(picture, lines, title, up="Training error")
     print(f"figure: {shown(picture)} and .csv")
     relu, tanh = map(needed, histories.values())
     if relu:

@@ -37,8 +37,8 @@ class Way:
             copy.data.copy_from_device_async(array.data, array.nbytes, self.stream)
             self.done = self.stream.record(self._event())
         # Memory that is let go is handed out again at once, and whoever computes in it then does
-        # not wait for our stream. So we hold the array until it is copied. (Nobody changes it
-        # meanwhile: ops write only to what they have made, and weights are not sent this way.)
+        # not wait for our stream. So we hold the array until a later send finds it copied. (Nobody
+        # changes it: ops write only to what they have made, and weights are not sent this way.)
         self.sent.append((self.done, array))
         while self.sent and self.sent[0][0].done:
             self.sent.popleft()

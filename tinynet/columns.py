@@ -88,7 +88,7 @@ extern "C" __global__ void rows(const float* __restrict__ W, const float* __rest
 
 
 def convolution(x, W, b, stride, pad):
-    """conv.as_columns with these kernels, and the gradient of b: y, dx, dW, db.
+    """conv.as_columns with these kernels: y, dx, dW, db.
 
     A bias is the weight of an input that is always 1. Appended to the columns, this input gives
     b and its gradient by the products that are made anyway. b may be None.

@@ -2,7 +2,7 @@
 
 Write every patch of the picture that a kernel sees as a row (`im2col`). A kernel is then a
 column, and all outputs are one product (`plain`). `col2im` is the mirror of `im2col`: it adds
-the rows back where they came from. Pools and norms need only views of the same windows.
+the rows back where they came from. Pools need no rows: views of the same windows do.
 
 Letters: N pictures, H x W pixels, C channels; KH x KW kernel; OH x OW output pixels, O output
 channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is the output.
@@ -47,13 +47,12 @@ def padded(x, pad):
     return y
 
 
-def windows(x, kernel, stride=1, ceil=False):
+def windows(x, kernel, stride=1):
     """For every place in the kernel, row by row, the pixels of x that it meets.
 
-    x (N, H, W, C) -> KH * KW views (N, OH, OW, C). Nothing is copied. With ceil, as in
-    out_size, a view lacks the rows and columns in which its place overhangs.
+    x (N, H, W, C) -> KH * KW views (N, OH, OW, C). Nothing is copied.
     """
-    OH, OW = out_sizes("windows", x.shape, kernel, stride, ceil=ceil)
+    OH, OW = out_sizes("windows", x.shape, kernel, stride)
     for i in range(kernel[0]):
         for j in range(kernel[1]):
             yield x[:, i:i + stride * OH:stride, j:j + stride * OW:stride]

@@ -35,7 +35,7 @@ def over_batch(f, *arrays, out, scratch=None, least=1):
 
     f: takes the same rows of every array, and of `out` last, into which it writes.
     scratch: bytes of work memory that f needs for one row. Without it f makes every number by
-    itself, and where it is cut changes nothing. With it, f is a matrix product, which rounds
+    itself, and where it is cut changes nothing. With it, f may be a matrix product, which rounds
     otherwise with fewer rows: then no slice holds rows of two lanes.
     least: rows that make a slice worth what it costs by itself, whatever their scratch.
     """
@@ -69,7 +69,8 @@ def sum_over_batch(f, *arrays, scratch=None, least=1):
 
 
 def for_two(f):
-    """f(dy), which holds two gradients, made once: the second one asks with the same dy."""
+    """f(dy), which holds two gradients, made once: the second one asks with the same dy, to which
+    nobody has written meanwhile. The two share memory."""
     last = []
 
     def made(dy):

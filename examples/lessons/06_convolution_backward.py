@@ -241,11 +241,11 @@ print(f"forward {forward:,}, a step {step:,}: {step / forward:.2f} times")
 # `conv2d` chooses the form. On a CPU, in float32, it takes `winograd` for every convolution of
 # AlexNet: the same sums, to rounding, with fewer multiplications (the last lesson, "Fewer
 # multiplications"). `as_columns` serves float64 and all other sizes, and `columns.py` does the
-# same on a GPU. There a row of the columns ends in a 1, whose weight is the bias. `over_batch`
-# cuts the batch into slices whose `scratch`, the memory for their columns, stays in the cache,
-# and any free core takes the next slice. `sum_over_batch` does the same for dW, and adds up in
-# a fixed order. If even one picture is too large, `strips` cuts it by rows. `blocks` cuts the
-# product for small kernels only; AlexNet's are too large for it. NumPy leaves `@` to a library
-# called BLAS, whose speed depends on the shapes: that is what the remark on dW means.
+# same on a GPU. In both, a 1 is appended to every row of the columns: its weight is the bias.
+# `over_batch` cuts the batch into slices whose `scratch`, the memory for their columns, stays in
+# the cache, and any free core takes the next slice. `sum_over_batch` does the same for dW, and
+# adds up in a fixed order. If even one picture is too large, `strips` cuts it by rows. `blocks`
+# cuts the product for small kernels only; AlexNet's are too large for it. NumPy leaves `@` to a
+# library called BLAS, whose speed depends on the shapes: that is what the remark on dW means.
 #
 # Then the exercises: `python examples/lessons/check.py 6.1 --show`, `6.2`, `6.3`.

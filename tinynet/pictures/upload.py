@@ -1,6 +1,6 @@
 """How do pictures get to a device while it computes?
 
-To a CPU as crops, prepared by the threads that read them. To a GPU as bytes, which are a quarter
+To a CPU as crops, prepared by the threads that read them. To a GPU as bytes, which are a third
 of what their crops are as numbers. Readers write them into page-locked memory. From there the
 card fetches them by itself, in a stream of its own, while it still computes the step before. Then
 a kernel cuts out the crops. If each tower has its card, both fetch the bytes and cut out the same

@@ -45,7 +45,7 @@ def main():
     """Print the report. Returns the exit status: 1 if something is broken."""
     found = report()
     for line in lines(found):
-        print(line, flush=True)        # nobody waits for MPI to read about the rest
+        print(line, flush=True)        # nobody waits for MPI to read the other facts
     return 1 if found.broken else 0
 
 
@@ -108,8 +108,8 @@ def mpi(installed):
 
 
 def library_of_mpi4py():
-    """The name of the MPI that it loads. A process of its own loads it: an MPI may end the
-    process, and MPICH takes 40 ms to measure a clock."""
+    """The name of the MPI that it loads. A process of its own loads it: an MPI may end the process
+    that does. (MPICH takes 40 ms for it, to measure a clock.)"""
     question = ("import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; "
                 "print(MPI.Get_library_version().splitlines()[0])")
     alone = {name: value for name, value in os.environ.items()

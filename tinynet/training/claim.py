@@ -64,7 +64,8 @@ class Claim:
 
 
 def _owner(file):
-    """What stands in the file of a lock. Who has locked it this very moment has yet to write."""
+    """What stands in the file of a lock. Who has locked it this very moment has yet to write (and
+    may have found there what a killed one wrote)."""
     for _ in range(50):
         if who := file.read(200).strip():
             return who
