@@ -41,7 +41,7 @@ GOAL = 0.25                    # training error
 # less their mean); the rates to choose from. The authors' are those of their layers-19pct.
 FIRST = {"he": (("he", "he", "he", 0.01), 1 / 64, (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)),
          "authors": ((0.0001, 0.01, 0.01, 0.01), 1.0,
-                     (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02))}
+                     (0.001, 0.002, 0.005, 0.01, 0.02, 0.05))}
 SEARCH = 2                     # epochs that every rate is given
 POINTS = 4                     # of the curve, in an epoch
 
