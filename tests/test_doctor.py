@@ -57,7 +57,7 @@ def told(monkeypatch, capsys):
         installed = [SimpleNamespace(metadata={"Name": name}, version="1")
                      for name in ("numpy", "cupy-xarray", *packages)]
         monkeypatch.setattr(importlib.metadata, "distributions", lambda: installed)
-        monkeypatch.setattr(doctor, "library_of_mpi4py", lambda: "MPICH Version: 5.0.2")
+        monkeypatch.setattr(doctor, "loaded_mpi", lambda: "MPICH Version: 5.0.2")
         if isinstance(cupy, Exception):
             def fail():
                 raise cupy
@@ -163,7 +163,7 @@ def test_all_else_is_said_before_mpi_is_loaded(monkeypatch, capsys):
     """It may take long, or never answer."""
     said = []
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: name)
-    monkeypatch.setattr(doctor, "library_of_mpi4py",
+    monkeypatch.setattr(doctor, "loaded_mpi",
                         lambda: said.append(capsys.readouterr().out) or "Open MPI v5.0.7")
     assert alexnet.main(["doctor"]) == 0
     assert said[0].startswith("tinynet ") and re.search("--device +cpu\n$", said[0])
@@ -172,9 +172,9 @@ def test_all_else_is_said_before_mpi_is_loaded(monkeypatch, capsys):
 
 @pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed")
 def test_the_mpi_is_named_that_mpi4py_loads(monkeypatch):
-    assert re.match("(MPICH Version: |Open MPI v|Intel)", doctor.library_of_mpi4py())
+    assert re.match("(MPICH Version: |Open MPI v|Intel)", doctor.loaded_mpi())
     monkeypatch.setenv("MPI4PY_MPIABI", "none")
-    assert doctor.library_of_mpi4py().startswith("no MPI that loads: ")
+    assert doctor.loaded_mpi().startswith("no MPI that loads: ")
 
 
 def test_it_runs_as_a_module_too():

@@ -47,8 +47,8 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
             if ties == "first":
                 rest -= share
 
-    def forward(x, y):                                 # first down, then across
-        y[...] = across(largest(across(largest(x, OH)), OW))
+    def forward(x, y):
+        y[...] = over_windows(xp.maximum, x, size, stride, (OH, OW))
 
     def backward(x, y, dy, dx):                        # the other way: the first row comes first
         of_columns = across(largest(across(x), OW))
@@ -72,10 +72,7 @@ def avg_pool(x, *, size=3, stride=2, ceil=False):
     kernel, shape, dtype = (size, size), x.shape, x.dtype
     OH, OW = out_sizes("avg_pool", shape, kernel, stride, ceil=ceil)
 
-    def sums(x):
-        down = reduced(xp.add, x, size, stride, OH)
-        return across(reduced(xp.add, across(down), size, stride, OW))
-
+    def sums(x): return over_windows(xp.add, x, size, stride, (OH, OW))
     def forward(x, y): xp.divide(sums(x), pixels, out=y)
 
     def backward(dy, dx):
@@ -111,6 +108,14 @@ def reduced(f, x, size, stride, count):
         part = y[:, :view.shape[1]]
         f(part, view, out=part)
     return y
+
+
+def over_windows(f, x, size, stride, counts):
+    """The f of all pixels of every window, first down, then across: (N, H, W, C) -> (N, OH, OW, C)
+
+    counts: (OH, OW)."""
+    down = reduced(f, x, size, stride, counts[0])
+    return across(reduced(f, across(down), size, stride, counts[1]))
 
 
 def give(shares, dx, size, stride, count):

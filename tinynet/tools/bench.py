@@ -184,22 +184,19 @@ class Work:
         self.lanes = np.diff(edges(shape[0])).tolist()
         draw = np.random.default_rng(0)
         images = draw.standard_normal(shape, np.float32)[self.ranks.own(shape[0])]
-        self.images = {device: device.put(images)
-                       for device in upload.cards_of(self.devices) or self.devices[:1]}
+        self.images = [Tensor(device.put(images), device)
+                       for device in upload.cards_of(self.devices) or self.devices[:1]]
         self.labels = self.devices[0].put(draw.integers(0, classes, shape[0]))
 
     def infer(self):
         self.model.eval()
         with no_grad(), self.ranks.batch(self.lanes):
-            self.model(*self.tensors())
-
-    def tensors(self):
-        return [Tensor(images, device) for device, images in self.images.items()]
+            self.model(*self.images)
 
     def loss(self):
         self.model.train()
         with self.ranks.batch(self.lanes):
-            logits = self.model(*self.tensors())
+            logits = self.model(*self.images)
         return softmax_cross_entropy(logits, labels=self.labels)
 
     def learn_from(self, loss):

@@ -98,7 +98,7 @@ def mpi(installed):
         yield "MPI", "mpi4py is not installed; for several processes:"
         yield "", _pip("mpi-local")
         return
-    found = library_of_mpi4py()
+    found = loaded_mpi()
     launcher = shutil.which("mpiexec", path=os.pathsep.join(
         [str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
     yield "MPI", f"mpi4py {installed.get('mpi4py', '')}, {found}"
@@ -107,9 +107,9 @@ def mpi(installed):
         yield "", "as root, its mpirun wants --allow-run-as-root"
 
 
-def library_of_mpi4py():
-    """The name of the MPI that it loads. A process of its own loads it: an MPI may end the process
-    that does. (MPICH takes 40 ms for it, to measure a clock.)"""
+def loaded_mpi():
+    """The name of the MPI that mpi4py loads. A process of its own loads it: an MPI may end the
+    process that does. (MPICH takes 40 ms for it, to measure a clock.)"""
     question = ("import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; "
                 "print(MPI.Get_library_version().splitlines()[0])")
     alone = {name: value for name, value in os.environ.items()
