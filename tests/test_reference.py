@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from helpers import distinct, grouped_conv2d, naive_conv2d, naive_windows
-from tinynet import cores, layers, ops
+from tinynet import conv, cores, layers, ops
 from tinynet.conv import FORMS, conv2d, im2col, out_size, padded, windows
 from tinynet.device import to_host
 from tinynet.engine import Tensor
@@ -81,6 +81,7 @@ def test_conv2d_is_the_sum_over_every_window(place, stride, pad, form):
 @pytest.mark.parametrize("scratch", [1, 5000, 1 << 20])
 def test_conv2d_in_strips_is_conv2d(monkeypatch, count, scratch):
     monkeypatch.setattr(cores, "CPU_SCRATCH", scratch)
+    monkeypatch.setattr(conv, "KEPT", 0)
     x, W, b = distinct(count, 12, 9, 3), distinct(4, 3, 3, 5, seed=1), distinct(5, seed=2)
     tensors = [Tensor(array, requires_grad=True) for array in (x, W, b)]
     y = conv2d(*tensors, stride=2, pad=(1, 0))
@@ -89,6 +90,31 @@ def test_conv2d_in_strips_is_conv2d(monkeypatch, count, scratch):
     contract(y, u=u).backward()
     cols = im2col(x, (4, 3), 2, (1, 0))
     assert tensors[1].grad.reshape(-1, 5) == pytest.approx(cols.T @ u.reshape(-1, 5), abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 37])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_columns_that_are_kept_are_those_that_would_be_made_again(monkeypatch, count, stride):
+    """To the bit, and so are all gradients. Those of a larger picture are made again."""
+    draw = np.random.default_rng(0).standard_normal
+    x, W, b = (draw(shape, np.float32) for shape in ((count, 14, 13, 3), (5, 5, 3, 32), (32,)))
+    largest = conv.out_size(14, 5, stride) * conv.out_size(13, 5, stride) * 76 * 4
+
+    def run(limit):
+        made = []
+        monkeypatch.setattr(conv, "KEPT", limit)
+        monkeypatch.setattr(conv, "im2col", lambda *how, **more: made.append(how) or im2col(
+            *how, **more))
+        tensors = [Tensor(array, requires_grad=True) for array in (x, W, b)]
+        y = conv2d(*tensors, stride=stride, form="im2col")
+        forward = len(made)
+        contract(y, u=np.float32(1) / (1 + np.arange(y.size).reshape(y.shape))).backward()
+        return len(made) > forward, [y.numpy(), *(tensor.grad for tensor in tensors)]
+
+    again, numbers = run(largest - 1)
+    kept_again, kept = run(largest)
+    assert again and not kept_again
+    assert all(map(np.array_equal, numbers, kept))
 
 
 def test_conv2d_of_columns_that_are_cut_is_conv2d():

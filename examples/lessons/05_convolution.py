@@ -162,6 +162,6 @@ print(f"a picture, at 400 ns each: {724_406_816 * 400e-9:.0f} seconds")
 # them takes about 400 nanoseconds, so a picture takes about five minutes. As matrix products
 # all of them together take about ten milliseconds. (Both are round numbers, for one core.)
 # Open `conv.py` now, and read `im2col` and `plain`. (`plain` is there to be read: its `dW`
-# keeps the whole matrix. The forms that train make it again.)
+# keeps the whole matrix. The forms that train make it again, unless the pictures are small.)
 #
 # Then the exercises: `python examples/lessons/check.py 5.1 --show`, `5.2`, `5.3`.
