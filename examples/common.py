@@ -21,6 +21,7 @@ from tinynet.training.program import Parser, at_least, exit_status, typed
 RUNS = Path(__file__).resolve().parent.parent / "runs"
 BATCH = 128                    # training pictures in a step
 TOGETHER = 500                 # views of test pictures that a net sees at a time
+VIEWS = {1: "the central view", 9: "the mean of nine views", 10: "the mean of ten views"}
 
 
 # --- pictures ---------------------------------------------------------------------------
@@ -71,7 +72,7 @@ class Pictures:
         return -(-len(self.test.labels) // TOGETHER)
 
     def testing(self, views=1):
-        """The test pictures in their order: 1 or 9 views of each, TOGETHER views at a time."""
+        """The test pictures in their order: `views` of each, TOGETHER views at a time."""
         indices = np.arange(len(self.test.labels))
         for first in range(0, len(indices), TOGETHER // views):
             rows = indices[first:first + TOGETHER // views]
@@ -88,23 +89,28 @@ class Pictures:
             images = self.train.images[chosen[:, None, None], rows[:, :, None],
                                        columns[:, None, :]]
         else:
-            images = self.view(self.train.images[chosen], *self.places(1)[0])
+            images = self.view(self.train.images[chosen], *self.cuts(1)[0])
         return self.shifted(images), self.train.labels[chosen]
 
     def views(self, rows, count):
-        """Test pictures: `count` (1 or 9) views of each, (N * count, crop, crop, 3)."""
+        """Test pictures: `count` (of VIEWS) views of each, (N * count, crop, crop, 3)."""
         images = self.test.images[rows]
-        views = [self.view(images, *place) for place in self.places(count)]
+        views = [self.view(images, *cut) for cut in self.cuts(count)]
         return self.shifted(np.stack(views, axis=1)).reshape(-1, self.crop, self.crop, 3)
 
-    def places(self, count):
-        """(top, left) of the central crop, or of a 3 x 3 grid of crops."""
-        room = 32 - self.crop
-        steps = (room // 2,) if count == 1 else (0, room // 2, room)
-        return [(top, left) for top in steps for left in steps]
+    def cuts(self, count):
+        """(top, left, step) of `count` views; step is -1 where columns are read backwards.
 
-    def view(self, images, top, left):
-        return images[:, top:top + self.crop, left:left + self.crop]
+        1: the central crop. 9: a grid of 3 x 3 crops, the authors' test until March 2012. 10: its
+        corners and its centre, and the mirror images of these, their test from then on.
+        """
+        room = 32 - self.crop
+        grid = [(top, left) for top in (0, room // 2, room) for left in (0, room // 2, room)]
+        places = {1: grid[4:5], 9: grid, 10: grid[::2]}[count]
+        return [(*place, step) for step in ((1, -1) if count == 10 else (1,)) for place in places]
+
+    def view(self, images, top, left, step):
+        return images[:, top:top + self.crop, left:left + self.crop][:, :, ::step]
 
     def shifted(self, images):
         images = images - self.mean

@@ -86,6 +86,14 @@ def test_nine_views_are_a_grid_and_one_is_its_centre():
     assert np.array_equal(pictures.batch(np.array([0]), 0)[0], views[4:5])
 
 
+def test_ten_views_are_the_corners_and_the_centre_and_their_mirror_images():
+    pictures = common.Pictures(numbered(), numbered(), crop=24)
+    pictures.mean = np.float32(0)
+    nine, ten = pictures.views(slice(0, 2), 9), pictures.views(slice(0, 2), 10)
+    assert np.array_equal(ten[:5], nine[[0, 2, 4, 6, 8]])
+    assert np.array_equal(ten[5:10], ten[:5, :, ::-1]) and np.array_equal(ten[10], nine[9])
+
+
 def test_the_mean_of_the_training_pictures_is_subtracted_before_they_are_scaled():
     dark, light = (Labelled(np.full((2, 32, 32, 3), value, np.uint8), np.zeros(2, np.int64))
                    for value in (100, 164))
@@ -226,6 +234,16 @@ def test_a_wrong_device_is_noticed_before_pictures_are_read(example, words, monk
     monkeypatch.setattr(common, "load", None)
     assert start(example, *words, "--device", "tpu0") == 1
     assert "'tpu0' is no device" in capsys.readouterr().err
+
+
+def test_a_finished_run_is_tested_again_on_other_views(tmp_path, few, capsys):
+    words = "13pct", "--epochs", 1, "--from", few, "--output-dir", tmp_path
+    for more, seen in (((), "the mean of nine views"), (("--views", 10), "the mean of ten views"),
+                       (("--views", 1), "the central view")):
+        assert start(cifar10, *words, *more) == 0
+        assert f"({seen}; the authors: 13 % after 160)" in capsys.readouterr().out
+    assert start(cifar10, "80sec", "--views", 9) == 1
+    assert "80sec sees whole pictures" in capsys.readouterr().err
 
 
 def test_ctrl_c_in_a_test_is_heard(tmp_path, few, monkeypatch, capsys):
