@@ -183,7 +183,7 @@ def train(args):
     optimizer = SGD(model.initialize(seed).parameters(), recipe.lr, recipe.momentum, recipe.wd,
                     recipe.bias_lr, recipe.bias_wd)
     about = Saved(recipe=asdict(recipe), seed=seed, classes=pictures.classes,
-                  words=pictures.descriptions, data=str(folder.resolve()))
+                  words=pictures.words, data=str(folder.resolve()))
     run = new_run(args, claim, saved, recipe, about, model, optimizer, loader)
     if not run.goes_on():
         say(f"nothing to do: step {run.step} of {run.last_step} is taken")
@@ -227,7 +227,8 @@ def both_splits(folder, saved, ranks):
     held_out = packed.data_set(folder, "val", pictures.classes)
     ranks.compare(shown(folder), pictures, held_out)
     if saved and saved.classes != pictures.classes:
-        raise UserError(f"{shown(saved.path)} knows other classes than those in {folder}")
+        raise UserError(f"{shown(saved.path)} knows other classes than those in {folder}: to learn "
+                        f"these, start anew with --init-from {shown(saved.path)}")
     say(f"{len(pictures):,} pictures to learn from and {len(held_out):,} to test with, of "
         f"{len(pictures.classes)} classes:\n  {shown(folder)}")
     return pictures, held_out
@@ -279,7 +280,7 @@ def test(args):
                         model.devices)
         return model, loader
 
-    return answers.test(args, nets, pictures, opened, images.FITS)
+    return answers.test(args, nets, pictures, opened)
 
 
 def predict(args):

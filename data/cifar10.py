@@ -34,6 +34,7 @@ HOME = HERE / "cifar10"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
            "truck")
 ARCHIVE = "cifar-10-python.tar.gz"
+AGAIN = "remove it and run  python data/cifar10.py,  or name another copy with --from"
 SIZE = 170_498_071             # bytes
 DIGESTS = {"md5": "c58f30108f718f92721af3b95e74349a",           # as the author's page has it
            "sha256": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"}
@@ -142,7 +143,7 @@ def files(place):
         raise
     except Exception as error:         # a damaged archive can fail in any way
         why = " ".join(str(error).split())
-        raise UserError(f"{place} is damaged or no archive ({why})") from error
+        raise UserError(f"{place} is damaged or no archive ({why}); {AGAIN}") from error
 
 
 def fits(where, size, most):
@@ -156,7 +157,7 @@ def decode(content, where):
     """One file, python or binary, as Labelled. where: how to name it in an error."""
     if where.endswith(".bin"):
         if not content or len(content) % 3073:
-            raise UserError(f"{where} is damaged: it is not made of rows of 3,073 bytes")
+            raise UserError(f"{where} is damaged: it is not made of rows of 3,073 bytes; {AGAIN}")
         rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
         labels, pixels = rows[:, 0], rows[:, 1:]
     else:
@@ -166,7 +167,7 @@ def decode(content, where):
             and pixels.shape[1:] == (3072,) and labels.shape == pixels.shape[:1]
             and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < 10)
     if not good:
-        raise UserError(f"{where} does not hold rows of 3,072 pixels with labels 0 ... 9")
+        raise UserError(f"{where} does not hold rows of 3,072 pixels with labels 0 ... 9; {AGAIN}")
     planes = np.split(pixels, 3, axis=1)               # R, G, B
     images = np.stack(planes, axis=-1).reshape(-1, 32, 32, 3)      # faster than a transpose
     return Labelled(images, labels.astype(np.int64))

@@ -32,7 +32,7 @@ try:
     from tinynet.pictures import batches, images, packed
     from tinynet.progress import bar, say, shown
     from tinynet.training.claim import Claim
-    from tinynet.training.program import Parser, at_least, exit_status, typed
+    from tinynet.training.program import Parser, at_least, exit_status, os_error, typed
 except ModuleNotFoundError as error:
     sys.exit(f"imagenet.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")
@@ -65,7 +65,7 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
     settings = dict(side=images.SIDE, quality=quality, per_file=per_file, val_share=val_share,
                     fit=fit, layout=found.layout, source={split: fingerprint(pictures)
                                                  for split, pictures in found.splits.items()},
-                    classes=found.classes, words=found.descriptions)
+                    classes=found.classes, words=found.words)
     settings = json.loads(json.dumps(settings))        # as they will be read
     with closing(Claim(target)) as claim:
         if begin(target, settings, claim.path.name):
@@ -262,8 +262,8 @@ def start(args):
         about = prepare(args.source, args.target, quality=args.quality, per_file=args.per_file,
                         workers=args.workers, val_share=args.val_share, fit=args.fit)
     except OSError as error:
-        raise UserError(f"{error}; what is finished stays in {shown(args.target)}: when that is "
-                        "mended, run the same command again") from error
+        raise UserError(f"{os_error(error)}; what is finished stays in {shown(args.target)}: when "
+                        "that is mended, run the same command again") from error
     report(args.target, about)
     if len(about["splits"]) == 2:
         say(f"train with\n  python alexnet.py train {shown(args.target)}")

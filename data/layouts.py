@@ -37,14 +37,13 @@ LINE, CLASSES = 1 << 16, 1 << 20
 class Found:
     """What a source holds.
 
-    layout: its name. splits: "train", "val" or both, with their Originals. descriptions: class
+    layout: its name. splits: "train", "val" or both, with their Originals. words: class
     -> what it is. missing: lines that say what else there might have been.
     """
 
-    def __init__(self, layout, splits, classes, descriptions, missing=()):
+    def __init__(self, layout, splits, classes, words, missing=()):
         self.layout, self.classes, self.missing = layout, classes, missing
-        self.descriptions = {name: descriptions[name] for name in classes
-                             if name in descriptions}
+        self.words = {name: words[name] for name in classes if name in words}
         self.splits = {split: pictures for split, pictures in splits.items()
                        if pictures is not None and pictures.names}
 
@@ -88,12 +87,15 @@ def look(source, val_share=0.0):
     """
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; it should be one of\n{TREES}")
+    missing = []
     for layout in tars, kaggle, lists, image_folders, class_folders:
         found = layout(source)
         if found and found.splits:
             break
+        missing += found.missing if found else []
     else:
-        raise UserError(f"{source} has no layout that is known here. Found there:\n"
+        why = f" ({'; '.join(missing)})" if missing else ""
+        raise UserError(f"{source} has no layout that is known here{why}. Found there:\n"
                         f"{dataset.listing(source)}\nIt should be one of\n{TREES}")
     if val_share:
         hold_back(found, val_share)
@@ -118,7 +120,8 @@ def hold_back(found, fraction):
     order = rng.permutation(count, seed=1, purpose=rng.PACKING)
     held = round(fraction * count)
     if not 0 < held < count:
-        raise UserError(f"--val-share {fraction} of {count} pictures leaves one side empty")
+        raise UserError(f"--val-share {fraction} of {count} pictures leaves one side empty; 0.1 "
+                        "holds a tenth back")
     found.splits = {"train": everything.only(np.sort(order[held:])),
                     "val": everything.only(np.sort(order[:held]))}
 
@@ -184,7 +187,7 @@ def kaggle(source):
         val = Originals(root, [f"val/{name}.JPEG" for name, _ in rows],
                         labels_of([wnid for _, wnid in rows], classes, table))
     return Found("Kaggle's tree", {"train": train and train[0], "val": val}, classes,
-                 dataset.descriptions(source), missing)
+                 dataset.words_in(source), missing)
 
 
 def read_table(path):
@@ -221,7 +224,7 @@ def lists(source):
     if not found:
         return None
     count = 1 + max(int(pictures.labels.max()) for pictures in found.values())
-    described = dataset.descriptions(source)
+    described = dataset.words_in(source)
     classes = classes_by_folder(found.get("train") or found["val"], count) or list(described)
     if len(classes) != count:
         classes = [f"{label:04d}" for label in range(count)]
@@ -271,7 +274,7 @@ def image_folders(source):
         pictures, val_classes = found["val"]
         pictures.labels = labels_of(val_classes, classes, source / "val")[pictures.labels]
     return Found("folders of classes", {split: pictures for split, (pictures, _) in found.items()},
-                 classes, dataset.descriptions(source))
+                 classes, dataset.words_in(source))
 
 
 def class_folders(source):
@@ -280,7 +283,7 @@ def class_folders(source):
         return None                                # these are no classes
     found = folder_of_classes(source, "")
     return found and Found("one folder of classes", {"train": found[0]}, found[1],
-                           dataset.descriptions(source))
+                           dataset.words_in(source))
 
 
 def folder_of_classes(root, split):

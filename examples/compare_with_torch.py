@@ -363,8 +363,8 @@ def parser():
                         help="measurements of each, in turn (default: %(default)s)")
     parser.add_argument("--lrn", action=argparse.BooleanOptionalAction,
                         help="with LRN only, or without only (default: both)")
-    parser.add_argument("--recipe", choices=recipes.RECIPES, default="paper",
-                        help="default: %(default)s")
+    parser.add_argument("--recipe", choices=("paper", "small", "quickstart"), default="paper",
+                        help="those whose net TorchAlexNet is (default: %(default)s)")
     parser.add_argument("--classes", type=common.positive, default=1000, metavar="N",
                         help="default: %(default)s")
     parser.add_argument("--conv", metavar="C",

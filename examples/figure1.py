@@ -38,10 +38,9 @@ from tinynet.training.saved import Saved
 
 GOAL = 0.25                    # training error
 # First weights: the standard deviation of conv1 ... fc4; what multiplies the pixels (0 ... 255
-# less their mean); the rates to choose from. The authors' are those of their layers-19pct.
-FIRST = {"he": (("he", "he", "he", 0.01), 1 / 64, (0.001, 0.002, 0.005, 0.01, 0.02, 0.05)),
-         "authors": ((0.0001, 0.01, 0.01, 0.01), 1.0,
-                     (0.001, 0.002, 0.005, 0.01, 0.02, 0.05))}
+# less their mean). The authors' are those of their layers-19pct.
+FIRST = {"he": (("he", "he", "he", 0.01), 1 / 64), "authors": ((0.0001, 0.01, 0.01, 0.01), 1.0)}
+RATES = 0.001, 0.002, 0.005, 0.01, 0.02, 0.05          # to choose from
 SEARCH = 2                     # epochs that every rate is given
 POINTS = 4                     # of the curve, in an epoch
 
@@ -100,7 +99,7 @@ def start(args):
     name = "figure1" + f"-{args.first_weights}" * (args.first_weights != "he")
     args.output_dir = args.output_dir or common.RUNS / name
     Device(args.device)                                # before anything long: is it there?
-    _, scale, rates = FIRST[args.first_weights]
+    _, scale = FIRST[args.first_weights]
     pictures = Pictures(*common.load(args.source), scale=scale, seed=args.seed)
     histories, search = {}, min(SEARCH, args.epochs)
     for unit in ReLU, Tanh:
@@ -112,7 +111,7 @@ def start(args):
                 return np.inf, np.inf
             early = [row for row in history if row["epochs"] <= search]
             return needed(early) or np.inf, early[-1]["top1_error"]
-        best = min(args.rates or rates, key=after_search)
+        best = min(args.rates or RATES, key=after_search)
         history = train(unit, best, args.epochs, pictures, args)
         histories[f"{unit.__name__}, rate {best:g}"] = history
         if needed(history):
@@ -148,7 +147,7 @@ def parser():
                         help="he: sqrt(2 / inputs); authors: 0.0001 in conv1, 0.01 elsewhere, for "
                              "pixels of 0 ... 255 (default: %(default)s)")
     parser.add_argument("--rates", type=common.numbers, metavar="R,R",
-                        help="to choose from (default: six that suit the first weights)")
+                        help=f"to choose from (default: {', '.join(map(str, RATES))})")
     parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     return common.add_options(parser)
 

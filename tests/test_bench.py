@@ -177,7 +177,7 @@ def pictures(tmp_path_factory):
 
 def test_pictures_are_repeated_until_they_suffice(pictures):
     few = dataset.image_folder(pictures, "train")
-    many = bench.Repeated(few, 13)
+    many = bench.repeated(few, 13)
     assert len(many) == len(many.labels) == 13
     assert (many.classes, many.root) == (few.classes, few.root)
     assert many.bytes(8) == few.paths[2].read_bytes() and many.labels[8] == few.labels[2]

@@ -177,7 +177,8 @@ def prepared(tmp_path):
 
 @pytest.mark.parametrize("field, value", [
     ("classes", None), ("classes", [1]), ("words", None), ("words", {"a": 1}), ("splits", None),
-    ("splits", {"train": 3}), ("splits", {"train": {"files": -1}})], ids=str)
+    ("splits", {"train": 3}), ("splits", {"train": {"files": -1}}),
+    ("splits", {"train": {"files": 0}})], ids=str)
 def test_a_field_of_prepared_json_is_named(prepared, field, value):
     path = prepared / packed.PREPARED
     path.write_text(json.dumps(dict(json.loads(path.read_text()), **{field: value})))

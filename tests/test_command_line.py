@@ -159,6 +159,7 @@ def test_resume_auto_goes_on_with_the_newest_run(run, data, tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "quickstart").mkdir(parents=True)         # of a run that never began
     words = ["train", data, *SMALL, "--resume", "auto"]
+    assert run(*words[:-2], "--steps", 1, "--output-dir", "runs/quickstart2").code == 0
     first = run(*words, "--steps", 2).out
     assert "no run called quickstart is in runs, so this is the first" in first
     assert "resumed" not in first

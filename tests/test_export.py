@@ -53,7 +53,7 @@ def probabilities(path, pictures):
     model, prepare = alexnet.load(Saved.of_alexnet(path), "cpu")
     x = np.empty((len(pictures), prepare.crop, prepare.crop, 3), np.float32)
     for picture, row in zip(pictures, x, strict=True):
-        prepare.for_testing(picture, row)
+        prepare.fill(picture, row, prepare.centre)
     with no_grad():
         return ops.softmax(model(Tensor(x))).numpy(), prepare
 

@@ -71,6 +71,7 @@ def test_an_error_in_the_middle_of_a_run_costs_no_step(run, data, tmp_path, at_s
     at_step(EPOCH + 1, fault)
     done = run("train", data, *SMALL, "-p", 1, "--output-dir", tmp_path / "run")
     assert is_clean_error(done, "cannot write", "log.jsonl", "saved", "--resume")
+    assert fault is remove or "log.jsonl: it is no file: remove or rename it" in done.err
     assert progress(tmp_path / "run")["step"] == EPOCH + 1
 
 

@@ -86,10 +86,10 @@ def test_without_val_the_way_to_hold_pictures_back_is_said(tmp_path):
                                          ("LOC_synset_mapping.txt", " ")])
 def test_what_classes_are_is_read_beside_them(tmp_path, name, space):
     touch(tmp_path, "train/n1/1.jpg", "train/n2/1.jpg")
-    assert dataset.image_folder(tmp_path, "train").descriptions == {}
+    assert dataset.image_folder(tmp_path, "train").words == {}
     (tmp_path / name).write_text(f"n1{space}tench, Tinca tinca\n\nn9{space}none of ours\n")
     pictures = dataset.image_folder(tmp_path, "train")
-    assert pictures.descriptions == {"n1": "tench, Tinca tinca"}
+    assert pictures.words == {"n1": "tench, Tinca tinca"}
 
 
 def test_a_hidden_folder_is_no_class(tmp_path):
@@ -169,4 +169,4 @@ def test_a_byte_order_mark_is_no_part_of_the_first_class(tmp_path):
     """As Windows puts it before the text of a file."""
     touch(tmp_path, "train/n1/1.jpg")
     (tmp_path / "words.txt").write_bytes("\ufeffn1\ttench\n".encode())
-    assert dataset.image_folder(tmp_path, "train").descriptions == {"n1": "tench"}
+    assert dataset.image_folder(tmp_path, "train").words == {"n1": "tench"}

@@ -202,7 +202,7 @@ def preparation(seed=0, **options):
 def prepared(prepare, place=None):
     out = np.full((prepare.crop, prepare.crop, 3), np.nan, np.float32)
     if place is None:
-        prepare.for_testing(NOISE, out)
+        prepare.fill(NOISE, out, prepare.centre)
     else:
         prepare.fill(NOISE, out, images.Place(*place))
     return out

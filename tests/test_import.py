@@ -50,7 +50,7 @@ def ours(path):
     model, prepare = alexnet.load(Saved.of_alexnet(path), "cpu")
     x = np.empty((len(PICTURES), prepare.crop, prepare.crop, 3), np.float32)
     for picture, row in zip(PICTURES, x, strict=True):
-        prepare.for_testing(picture, row)
+        prepare.fill(picture, row, prepare.centre)
     with no_grad():
         return model(Tensor(x)).numpy()
 

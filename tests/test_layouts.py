@@ -34,7 +34,7 @@ from tinynet.pictures import images, packed
 def test_the_ilsvrc_tars_are_prepared_with_the_devkits_labels(tmp_path, year):
     prepare(ilsvrc(tmp_path / "source", year), tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == val.classes == WNIDS and train.descriptions == WORDS
+    assert train.classes == val.classes == WNIDS and train.words == WORDS
     assert sorted(names(train)) == sorted(f"{wnid}.tar/{wnid}_{n}.JPEG"
                                           for wnid in WNIDS for n in range(3))
     assert names(val) == [val_name(number, year) for number in range(1, 6)]
@@ -51,6 +51,15 @@ def test_a_tar_that_is_missing_is_named_and_the_rest_prepared(tmp_path, capsys, 
     assert list(about["splits"]) == left and about["classes"] == WNIDS
     assert f"{layouts.TARS[0][part]} is missing" in capsys.readouterr().out
     assert are_of_their_classes(packed.data_set(tmp_path / "target", left[0]))
+
+
+def test_tars_of_which_nothing_can_be_made_say_what_is_missing(tmp_path):
+    source = ilsvrc(tmp_path / "source")
+    for part in "train", "devkit":
+        (source / layouts.TARS[0][part]).unlink()
+    with pytest.raises(UserError, match="no layout that is known here .*train.tar is missing.*"
+                                        "have no labels"):
+        prepare(source, tmp_path / "target")
 
 
 @pytest.mark.parametrize("part", ["train", "val", "devkit"])
@@ -96,7 +105,7 @@ def test_check_compares_md5(tmp_path, monkeypatch, capsys):
 def test_kaggles_tree_is_prepared(tmp_path):
     prepare(kaggle(tmp_path / "source"), tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == WNIDS and train.descriptions == WORDS
+    assert train.classes == WNIDS and train.words == WORDS
     assert [val.classes[label] for label in val.labels] == VAL
     assert len(train) == 9 and are_of_their_classes(train) and are_of_their_classes(val)
 
@@ -122,7 +131,7 @@ def test_caffes_lists_keep_their_numbers(tmp_path, capsys, inside):
     files["synset_words.txt"] = "".join(f"{w} {WORDS[w]}\n" for w in WNIDS).encode()
     prepare(lay_out(tmp_path / "source", files), tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == list(numbers) and train.descriptions == WORDS
+    assert train.classes == list(numbers) and train.words == WORDS
     assert are_of_their_classes(train) and are_of_their_classes(val)
     assert [val.classes[label] for label in val.labels] == VAL
     assert "in the order of their numbers (not sorted)" in capsys.readouterr().out
@@ -152,7 +161,7 @@ def test_folders_of_classes_are_prepared(tmp_path, file):
     lay_out(source, {file: "".join(f"{w}{space}{WORDS[w]}\n" for w in WORDS).encode()})
     prepare(source, tmp_path / "target")
     train, val = splits(tmp_path / "target")
-    assert train.classes == val.classes == WNIDS and train.descriptions == WORDS
+    assert train.classes == val.classes == WNIDS and train.words == WORDS
     assert (len(train), len(val)) == (9, 5)
     expected = images.statistics(train.read(index) for index in range(9))
     assert np.array_equal(train.statistics.mean, expected.mean)

@@ -51,7 +51,7 @@ def test_every_picture_comes_back_with_its_label_and_name(folder):
     pictures = packed.data_set(folder, "train")
     assert len(pictures) == 8 and pictures.classes == CLASSES
     assert pictures.labels.tolist() == [index % 3 for index in range(8)]
-    assert pictures.descriptions == {"bee": "bee, buzzer"}
+    assert pictures.words == {"bee": "bee, buzzer"}
     for index in range(8):
         read = pictures.read(index)
         assert read.shape == (256, 256, 3) and read.dtype == np.uint8
@@ -83,7 +83,7 @@ def test_classes_without_pictures_are_named(folder, capsys):
 
 
 def test_a_class_that_the_net_does_not_know_is_named(folder):
-    with pytest.raises(UserError, match="classes that the net does not know: bee"):
+    with pytest.raises(UserError, match="classes that the net does not know: bee; move "):
         packed.data_set(folder, "train", ["ant", "cow"])
 
 

@@ -384,6 +384,7 @@ def test_a_data_set_that_has_moved_is_told_and_can_be_given(run, trained, data, 
             "report", tmp_path / "net.npz", "-o", tmp_path / "b.html"]:
         assert is_clean_error(run(*words, *CPU), "gone", "give --data DIR")
         assert run(*words, "--data", data, *CPU).code == 0
+    assert is_clean_error(run("test", tmp_path / "net.npz", *CPU), "gone", "give DIR")
 
 
 def test_a_net_that_says_nan_is_a_clean_error(run, trained, tmp_path):

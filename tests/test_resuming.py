@@ -184,7 +184,8 @@ def test_resume_with_other_classes_is_refused(run, half, data, tmp_path):
     for split in "train", "val":
         (other / split / "rays").rename(other / split / "beams")
     done = run("train", other, "--resume", half, "--device", "cpu")
-    assert is_clean_error(done, "other classes")
+    assert is_clean_error(done, "other classes",
+                          f"start anew with --init-from {half / 'last.npz'}")
 
 
 def test_resume_with_fewer_pictures_comes_to_an_end(run, half, data, tmp_path):
@@ -208,6 +209,17 @@ def test_an_output_folder_that_holds_a_run_is_refused_and_untouched(run, data, h
     done = run("train", data, *SMALL, "--output-dir", half)
     assert is_clean_error(done, half / "last.npz", "--resume", "--output-dir")
     assert contents(half) == before
+
+
+def test_a_typo_in_resume_leaves_the_folder_alone(run, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    unfinished = tmp_path / "net.onnx.0123abcd.part"               # of somebody else
+    unfinished.write_bytes(b"half")
+    (tmp_path / "empty").mkdir()
+    for word in "typo", "typo.npz", "empty":
+        assert is_clean_error(run("train", data, *SMALL, "--resume", word), word)
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "empty", unfinished]
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_a_resumed_run_does_not_overwrite_another_one(run, trained, half):

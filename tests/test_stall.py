@@ -190,6 +190,14 @@ def test_pictures_that_are_all_alike_are_told(after_a_step):
     assert "look at train/: the pictures" in advice(blank)
 
 
+@pytest.mark.parametrize("count", [0, 1])
+def test_of_fewer_than_two_pictures_nothing_is_said_to_vary(after_a_step, count):
+    net = after_a_step()
+    net.batch.images, net.batch.labels = net.batch.images[:count], net.batch.labels[:count]
+    assert said(net) == ["the loss does not fall below that of guessing; with a larger "
+                         "--batch-size it could be said why"]
+
+
 def test_pixels_and_labels_are_described(after_a_step):
     net = after_a_step(labels=np.array([3] * 9 + [5] * 7))
     text = "\n".join(said(net))

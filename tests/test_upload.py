@@ -139,7 +139,7 @@ def test_a_net_on_two_cards_gets_its_twin_and_copies_no_image(gpus):
 def test_the_host_waits_for_both_cards_before_it_writes_to_a_slot(gpus, monkeypatch):
     """The second card may be late with a batch that the first has long since fetched."""
     ours = loader("gpu0,gpu1")
-    _, late = ours.place.cards
+    _, late = ours.maker.cards
     batches, copied = ours.training(0), late.rooms[0].copied
     waited = []
     monkeypatch.setattr(copied, "synchronize", lambda: waited.append(1))
@@ -295,7 +295,7 @@ def test_what_cannot_be_sent_to_a_process_is_read_by_threads(processes, capsys):
         pass
 
     ours, theirs = loader("gpu0"), loader("cpu")
-    ours.pictures = ours.place.pictures = Local()
+    ours.pictures = ours.maker.pictures = Local()
     assert equal(ours.training(0), theirs.training(0)) == 7
     assert "a Local cannot be sent to other processes" in capsys.readouterr().err
 

@@ -10,7 +10,7 @@ errors, cards, device, cores, kernels, rng, engine, gradcheck, ops, winograd, co
 norm, schema, store, layers, split, optim, progress, ranks, mpi. To begin with engine is as good:
 device, cores and rng say how arrays are placed, cut and drawn. cards, kernels, winograd and
 columns are other forms of what stands plainly elsewhere. Then follow alexnet.py and the wings,
-pictures/, training/, tools/ and pages/.
+formats/, pictures/, training/, tools/ and pages/.
 """
 from . import ops
 from .device import Device

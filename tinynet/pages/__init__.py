@@ -1,1 +1,4 @@
-"""What does a net do? Pages that show it. They read all other wings, and nothing reads them."""
+"""What does a net do? Pages that show it.
+
+They read pictures/, training/ and tools/, and nothing reads them.
+"""

@@ -8,27 +8,12 @@ from PIL import Image
 from ..errors import UserError
 from ..layers import Conv2D, MaxPool, watched
 from ..pictures import packed
-from ..pictures.dataset import DataSet
+from ..pictures.dataset import DataSet, Some
 from ..progress import shown
 from ..training import recipes
 from ..training.evaluation import answers
 
 BEST = 3                                   # pictures of each map
-
-
-class Some(DataSet):
-    """A few pictures of a data set, in the order of their indices."""
-
-    def __init__(self, whole, indices):
-        self.whole, self.indices = whole, np.asarray(indices)
-        self.root, self.classes = whole.root, whole.classes
-        self.labels, self.descriptions = np.asarray(whole.labels)[self.indices], whole.descriptions
-
-    def read(self, index):
-        return self.whole.read(self.indices[index])
-
-    def name(self, index):
-        return self.whole.name(self.indices[index])
 
 
 def evenly(whole, most):
@@ -42,10 +27,7 @@ def held_out(saved, folder=None):
     it is given. Raises UserError."""
     if folder and not Path(folder).is_dir():
         raise UserError(f"{shown(folder)} is no folder: --data is one that holds val/<class>/*")
-    if not folder and not Path(saved.data).is_dir():
-        raise UserError(f"{shown(saved.path)}: the pictures it was trained on are not in "
-                        f"{saved.data} any more: give --data DIR")
-    pictures = packed.data_set(folder or saved.data, "val", saved.classes)
+    pictures = packed.data_set(folder or saved.pictures("--data DIR"), "val", saved.classes)
     return pictures.fitted(recipe_of(saved).fit)
 
 

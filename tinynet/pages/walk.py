@@ -22,7 +22,7 @@ from .page import Album, columns_for, escape, place_of_tile
 PICTURES = 4                               # of the validation set, if nobody chose any
 SEARCHED = 1000                            # of it for what each map likes best
 STRONGEST = 3                              # maps of each tower that are looked at closely
-FEW_MAPS = 500                             # of how many the patches may be large
+FEW_MAPS = 500                             # in all: up to so many, their patches are large
 COLUMNS = "largest number", "the map", "what is framed", "best picture", "second", "third"
 TOWERS = ("top", svg.TOP), ("bottom", svg.BOTTOM)
 

@@ -65,7 +65,7 @@ class Loader:
         self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
         self.skipped, self.tells, self.ranks = {}, tells, ranks
         self.cards = upload.cards_of(devices)
-        self.place = (upload.Gpu(pictures, prepare, workers, self.cards, batch_size, ahead + 2)
+        self.maker = (upload.Gpu(pictures, prepare, workers, self.cards, batch_size, ahead + 2)
                       if self.cards else upload.Host(pictures, prepare, workers))
 
     def length(self, epoch):
@@ -97,7 +97,7 @@ class Loader:
         """
         starts = iter(range(start, len(order), self.batch_size))
         making = deque()
-        with self.place.reading() as begin:
+        with self.maker.reading() as begin:
             while True:
                 for first in itertools.islice(starts, self.ahead + 1 - len(making)):
                     indices = order[first:first + self.batch_size]
@@ -118,14 +118,14 @@ class Loader:
         waited = time.perf_counter() - start
         own, whole = self.ranks.own(len(indices)), np.ones(len(indices), bool)
         broken = [(own.start + i, str(problem)) for i, problem in enumerate(problems) if problem]
-        for place, problem in itertools.chain(*self.ranks.agree(broken)):
-            whole[place] = False
-            if indices[place] not in self.skipped:
-                self.skipped[int(indices[place])] = problem
+        for row, problem in itertools.chain(*self.ranks.agree(broken)):
+            whole[row] = False
+            if indices[row] not in self.skipped:
+                self.skipped[int(indices[row])] = problem
                 if self.tells:
                     warn(f"skipped: {problem}")
         lanes = [int(whole[i:j].sum()) for i, j in itertools.pairwise(edges(len(indices)))]
-        images, *twins = self.place.finish(batch, whole[own])
+        images, *twins = self.maker.finish(batch, whole[own])
         indices, twins = indices[whole], dict(zip(self.cards[1:], twins, strict=True))
         return Batch(images, self.pictures.labels[indices], indices, end, waited, lanes, twins)
 

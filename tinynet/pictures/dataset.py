@@ -25,12 +25,12 @@ class DataSet:
     A subclass has labels, an array of N integers; classes, a list of their names; and read. The
     rest has defaults. root: where the pictures are, for messages. shuffled: whether they are
     stored in random order. statistics: their images.Statistics, if somebody has measured them.
-    descriptions: class -> what it is, where that is known ("n01440764": "tench, Tinca tinca").
+    words: class -> what it is, where that is known ("n01440764": "tench, Tinca tinca").
     """
     root = "the data set"
     shuffled = False
     statistics = None
-    descriptions = {}
+    words = {}
 
     def __len__(self):
         return len(self.labels)
@@ -52,6 +52,24 @@ class DataSet:
         raise NotImplementedError(f"{type(self).__name__}.bytes(index) -> what Pillow can open")
 
 
+class Some(DataSet):
+    """Pictures of a data set by their indices, in that order; one may come several times."""
+
+    def __init__(self, whole, indices):
+        self.whole, self.indices = whole, np.asarray(indices)
+        self.root, self.classes, self.words = whole.root, whole.classes, whole.words
+        self.labels, self.shuffled = np.asarray(whole.labels)[self.indices], whole.shuffled
+
+    def read(self, index):
+        return self.whole.read(self.indices[index])
+
+    def name(self, index):
+        return self.whole.name(self.indices[index])
+
+    def bytes(self, index):
+        return self.whole.bytes(self.indices[index])
+
+
 @dataclass
 class Pictures(DataSet):
     """Files of pictures with their labels; classes[label] is a folder's name."""
@@ -59,7 +77,7 @@ class Pictures(DataSet):
     paths: list
     labels: np.ndarray
     classes: list
-    descriptions: dict = field(default_factory=dict)
+    words: dict = field(default_factory=dict)
     fit: str = "crop"
 
     def __len__(self):
@@ -98,7 +116,7 @@ def image_folder(folder, split, classes=None):
     classes = list(found if classes is None else classes)
     compare_classes(root, found, classes)
     label = {name: number for number, name in enumerate(classes)}
-    described = descriptions(folder)
+    described = words_in(folder)
     return Pictures(root, [inside / file for name, files in found.items()
                            for inside in [root / name] for file in files],
                     np.array([label[name] for name, files in found.items() for _ in files]),
@@ -227,13 +245,14 @@ def compare_classes(root, found, classes):
     unknown, absent = set(found) - set(classes), [name for name in classes if name not in found]
     if unknown:
         raise UserError(f"{root} has classes that the net does not know: "
-                        + _first(sorted(unknown)))
+                        f"{_first(sorted(unknown))}; move their folders away, or take a net that "
+                        "was trained on them")
     if absent:
         warn(f"{root} has no pictures of {len(absent):,} of the {len(classes):,} classes:\n  "
              + _first(absent))
 
 
-def descriptions(folder):
+def words_in(folder):
     """class -> what it is, in the order of the file, from whichever of DESCRIPTIONS there is."""
     for name in DESCRIPTIONS:
         if (Path(folder) / name).is_file():

@@ -19,7 +19,7 @@ from .. import rng
 from ..errors import UserError
 
 SIDE = 256
-FITS = {"crop": f"shorter side to {SIDE}, central square", "squeeze": f"both sides to {SIDE}"}
+FITS = "crop", "squeeze"
 # Of Pillow's forty kinds: for some of the others it starts another program.
 KINDS = "JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF"
 MOST_PIXELS = 1 << 26              # the largest picture of ILSVRC has 61 million
@@ -59,7 +59,7 @@ def read(path, name=None, fit="crop", side=SIDE):
     """A picture file as (256, 256, 3) uint8: shorter side to 256, the central square.
 
     path: where it is, or the open file; `name` then tells in messages which one it is. fit:
-    "squeeze" makes both sides 256, whatever the picture's shape. side: what is 256 else.
+    "squeeze" makes both sides 256, whatever the picture's shape. side: another number than 256.
     Grey, palette, CMYK, transparent and 16-bit pictures become RGB. A photograph is turned as
     its EXIF orientation says, so that it is seen as its viewer sees it; the pipelines that were
     published for ImageNet (Caffe's, torchvision's) take it as it is stored.
@@ -279,10 +279,6 @@ class Preparation:
         five = (0, 0), (0, far), (far // 2, far // 2), (far, 0), (far, far)
         ten = [Place(top, left, mirrored) for mirrored in (False, True) for top, left in five]
         return {1: [self.centre], 10: ten}[count]
-
-    def for_testing(self, picture, out):
-        """Fill out (crop, crop, 3) float32, contiguous, with the central crop."""
-        self.fill(picture, out, self.centre)
 
     def fill(self, picture, out, place):
         """Fill out (crop, crop, 3) float32, contiguous, with what is at a Place of a

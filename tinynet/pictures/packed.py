@@ -32,7 +32,7 @@ from .dataset import DataSet, compare_classes, image_folder
 
 FORMAT = "tinynet pictures 1"
 # What is read of prepared.json.
-ABOUT = {"classes": [str], "words": {str: str}, "splits": {str: {"files": COUNT}},
+ABOUT = {"classes": [str], "words": {str: str}, "splits": {str: {"files": COUNT[1:]}},
          "fit": (None, str)}
 PREPARED, PREPARING, STATISTICS = "prepared.json", "preparing.json", "statistics.npz"
 AGAIN = "prepare the pictures again, into a new folder, with data/imagenet.py"
@@ -62,7 +62,7 @@ class Packed(DataSet):
         if split not in about["splits"]:
             raise UserError(f"{folder} was prepared without {split!r} pictures: its source had "
                             "none (of a folder of classes, --val-share holds some back)")
-        self.descriptions, stored = about["words"], about["classes"]
+        self.words, stored = about["words"], about["classes"]
         self.fit = about.get("fit", "crop")
         self.classes = stored if classes is None else list(classes)
         if "train" in about["splits"]:

@@ -20,7 +20,7 @@ from ..ops import softmax_cross_entropy
 from ..optim import SGD
 from ..pictures import upload
 from ..pictures.batches import Loader, measure
-from ..pictures.dataset import DataSet
+from ..pictures.dataset import Some
 from ..pictures.images import KINDS, Preparation
 from ..ranks import ALONE
 from . import machine, memory
@@ -35,21 +35,9 @@ def interval(values):
 # --- the input pipeline -----------------------------------------------------------------
 
 
-class Repeated(DataSet):
+def repeated(pictures, count):
     """`count` pictures: those of a data set, over and over if it has fewer."""
-
-    def __init__(self, pictures, count):
-        self.pictures, self.root, self.shuffled = pictures, pictures.root, pictures.shuffled
-        self.labels, self.classes = np.resize(pictures.labels, count), pictures.classes
-
-    def read(self, index):
-        return self.pictures.read(index % len(self.pictures))
-
-    def name(self, index):
-        return self.pictures.name(index % len(self.pictures))
-
-    def bytes(self, index):
-        return self.pictures.bytes(index % len(self.pictures))
+    return Some(pictures, np.arange(count) % len(pictures))
 
 
 def input_speed(pictures, recipe, workers, rounds=5):
@@ -61,10 +49,10 @@ def input_speed(pictures, recipe, workers, rounds=5):
     """
     Device("cpu")                                      # as in training: keeps freed memory
     about = pictures.statistics                        # else those of some will do for their speed
-    about = about or measure(Repeated(pictures, min(100, len(pictures))), workers)
+    about = about or measure(repeated(pictures, min(100, len(pictures))), workers)
     batch = recipe.batch_size
     warm_up = 4 * batch                # of three batches in the making and one in use
-    pictures = Repeated(pictures, warm_up + max(1024, 4 * batch))
+    pictures = repeated(pictures, warm_up + max(1024, 4 * batch))
     loader = Loader(pictures, Preparation(recipe, about), batch, workers)
     made, decoded = [], []
     for epoch in range(rounds):

@@ -35,27 +35,27 @@ def nets_to_test(args):
     options.weights_of_nets(args.weights, len(nets))
     if args.save_probs:
         checkpoints.output_file(args.save_probs, ".npz", *[net.path for net in nets])
-    return nets, folder or nets[0].data
+    return nets, folder or nets[0].pictures("DIR")
 
 
-def test(args, nets, pictures, opened, fits):
+def test(args, nets, pictures, opened):
     """Print the errors of nets on a dataset.DataSet: of each, and of their mean.
 
     opened: a function that makes of one of the nets a model in test mode and a loader of the
-    pictures; so one model at a time is in memory. fits: images.FITS.
+    pictures; so one model at a time is in memory.
     """
     classes = nets[0].classes
-    print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)},\n"
-          f"{fits[nets[0].recipe.get('fit', 'crop')]}; a tie counts as an error;\n"
-          f"views: {VIEWS[args.views]}")
+    print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)};\n"
+          f"a tie counts as an error; views: {VIEWS[args.views]}")
     logs = []
     for net in nets:
         model, loader = opened(net)
         own, labels, indices = evaluation.log_probabilities(model, loader, model.devices[0],
                                                             args.views)
         logs.append(own)
-        print(f"{shown(net.path)}: recipe {net.recipe['name']}, crops of {model.crop}, step "
-              f"{net.progress.step}:\n  {in_words(evaluation.result(own, labels), len(classes))}")
+        print(f"{shown(net.path)}: recipe {net.recipe['name']}, fit {net.recipe['fit']}, crops of "
+              f"{model.crop}, step {net.progress.step}:\n"
+              f"  {in_words(evaluation.result(own, labels), len(classes))}")
     if loader.skipped:
         print(f"{len(loader.skipped)} unreadable pictures were skipped")
     shares = options.weights_of_nets(args.weights, len(nets))

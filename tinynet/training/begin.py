@@ -12,7 +12,7 @@ FEW = 100_000          # pictures: from so many on the paper's recipe has steps 
 def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
     """The Run of these options: its folder, what it keeps, and where it starts."""
     ranks, folder = model.ranks, getattr(claim, "folder", claim)
-    run = Run(claim, model, optimizer, loader, epochs=recipe.epochs, last=args.steps,
+    run = Run(claim, model, optimizer, loader, epochs=recipe.epochs, stop_at=args.steps,
               saved=about, plateau=Plateau.of(recipe),
               watch=StallWatch(len(about.classes), args.stall_steps),
               arrays={f"statistics/{name}": array

@@ -72,8 +72,9 @@ class Meter:
         self.waited += waited
 
     def read(self):
-        """Means since the last reset, as a dict. Errors and waited are shares (0 ... 1). Of
-        several ranks, talked is the share of messages; it and waited are the largest of them."""
+        """Means since the last reset, as a dict. Errors and waited are shares (0 ... 1). With
+        several ranks, talked is the share of time that messages took; of talked and of waited
+        the largest of all ranks counts."""
         loss, top1, top5 = (to_host(self.sums) / self.pictures).tolist()
         seconds = time.perf_counter() - self.start
         seen = dict(loss=loss, top1_error=top1, top5_error=top5, pictures=self.pictures,
@@ -92,7 +93,7 @@ def in_words(seen, classes):
 
 
 def pace(seen):
-    """The speed, and of several ranks what it lacks to be that of so many."""
+    """The speed; of several ranks also the shares of time for messages, and without pictures."""
     pace = f"{seen['images_per_s']:.0f} images/s"
     if "talked" in seen:
         pace += f"  talked {seen['talked']:.0%}  waited {seen['waited']:.0%}"

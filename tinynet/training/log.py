@@ -24,7 +24,7 @@ class Log:
     def add(self, row):
         """Write one more line."""
         if self.path.exists() and not self.path.is_file():
-            raise OSError("it is no file")             # a pipe would wait for its reader
+            raise OSError("it is no file: remove or rename it")    # a pipe waits for its reader
         size = self.size()
         try:
             with open(self.path, "a") as file:

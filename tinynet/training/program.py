@@ -163,5 +163,6 @@ def os_error(error):
     if not error.filename and error.errno == errno.ENOENT:
         return "the working folder is gone; cd to another"
     where = shown(error.filename) if error.filename else "what is printed"
-    following = NEXT.get(error.errno)
-    return f"{where}: {error.strerror or error}" + (f"; {following}" if following else "")
+    # Not str(error): once there is a file name it is made of number and strerror alone.
+    what, following = error.strerror or " ".join(map(str, error.args)), NEXT.get(error.errno)
+    return f"{where}: {what}" + (f"; {following}" if following else "")

@@ -46,7 +46,7 @@ class Run:
     folder: is made, and is this run's alone to the end of the block; a path, or a claim.Claim.
     model, optimizer: are saved and restored. loader: gives the batches; it has batch_size,
     length(epoch) in pictures and training(epoch, start), as pictures.batches.Loader has.
-    epochs: how many there will be; last: the step at which to stop before. saved: a Saved with
+    epochs: how many there will be; stop_at: a step after which to end. saved: a Saved with
     the settings that go into every checkpoint. arrays: what else goes into it, by name.
     ranks: if there are several, rank 0 alone writes, and the others need a name for folder only.
     plateau: lowers the rate after validations. watch: a stall.StallWatch. print_freq,
@@ -63,7 +63,7 @@ class Run:
     Leaving the block raises Interrupted if somebody pressed Ctrl-C, and everything is saved.
     """
 
-    def __init__(self, folder, model, optimizer, loader, *, epochs, last=None, saved=None,
+    def __init__(self, folder, model, optimizer, loader, *, epochs, stop_at=None, saved=None,
                  arrays=(), plateau=None, watch=None, print_freq=None, save_freq=None, points=1,
                  how_to_go_on="the same command goes on", if_slow="", ranks=ALONE):
         self.claim, self.ranks, self.folder = None, ranks, folder
@@ -74,7 +74,7 @@ class Run:
         self.last, self.best = self.folder / "last.npz", self.folder / "best.npz"
         self.log_file = Log(self.folder / "log.jsonl")
         self.model, self.optimizer, self.loader = model, optimizer, loader
-        self.epochs, self.stop_at = epochs, last
+        self.epochs, self.stop_at = epochs, stop_at
         self.saved, self.extra = saved or Saved(), dict(arrays)
         self.classes = len(self.saved.classes or ()) or 10         # CIFAR-10's, in the examples
         self.plateau, self.watch = plateau, watch

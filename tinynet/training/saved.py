@@ -3,6 +3,7 @@ import itertools
 import json
 import math
 import os
+import re
 import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -41,7 +42,7 @@ class Saved:
     program adds (alexnet.py: statistics/mean, variances, components of the pictures).
     """
     progress: Progress = field(default_factory=Progress)
-    history: list = field(default_factory=list)    # of every validation, what was logged of it
+    history: list = field(default_factory=list)    # what was logged, a dict for every row
     settings: dict = None                  # what the run of an example is a function of
     recipe: dict = None                    # the fields of a recipes.Recipe
     seed: int = 0
@@ -69,6 +70,13 @@ class Saved:
         saved.progress = _only_fields(Progress, meta["progress"])
         saved.file, saved.path = file, file.path
         return saved
+
+    def pictures(self, option):
+        """The folder of its pictures. Raises UserError, which says what to give, if it is gone."""
+        if not Path(self.data).is_dir():
+            raise UserError(f"{shown(self.path)}: the pictures it was trained on are not in "
+                            f"{self.data} any more: give {option}")
+        return self.data
 
     @classmethod
     def of_alexnet(cls, path):
@@ -207,6 +215,8 @@ def place_of_run(wanted, resume, name):
     path = resume and Path(os.path.realpath(resume))
     if path and path.is_dir():
         path = checkpoint_in(path) or path
+    if path:
+        opened(path)                   # of what is no checkpoint, no folder is claimed
     claim = Claim(wanted or path.parent) if wanted or path else _new(name)
     saved = Saved.of_alexnet(path) if path else None
     there = checkpoint_in(claim.folder)
@@ -277,6 +287,6 @@ def _new(name):
 def _latest(name):
     """Of runs/<name>, runs/<name>-2 and so on, the one with the newest checkpoint; or None."""
     found = [path for folder in Path("runs").glob(f"{name}*")
-             if folder.name.removeprefix(name).removeprefix("-").isdigit() or folder.name == name
+             if re.fullmatch(rf"{name}(-\d+)?", folder.name)
              for path in [checkpoint_in(folder)] if path]
     return max(found, key=lambda path: path.stat().st_mtime).parent if found else None
