@@ -61,14 +61,14 @@ class Tower(Layer):
 
     rows: how many rows the figure has. Where the rows meet (conv3, fc6, fc7) a layer's
     kernels see the maps of all of them; elsewhere only those of their own row. ranks: the
-    processes that share the neurons of fc6 and fc7; row: the number of this one.
+    processes that share the neurons of fc6 and fc7; row: which of the rows this one is.
     """
 
     def __init__(self, device, recipe, ranks=ALONE, row=0, rows=2):
         k1, k2, k3, k4, k5 = recipe.kernels                     # 48, 128, 192, 192, 128
         n6, n7 = recipe.neurons                                 # 2048, 2048
-        brick = Bricks(recipe, ranks, row, rows)                # pads and sides below: overlap
-        less, side = brick.less_pad, brick.last_side            # 0, 6
+        brick = Bricks(recipe, ranks, row, rows)
+        less, side = brick.less_pad, brick.last_side            # 0, 6 if pools overlap
         self.conv1 = brick.conv("conv1", 3, k1, 11, stride=4, pad=brick.beyond_edge,
                                 then=recipe.after_conv1)
         self.conv2 = brick.conv("conv2", k1, k2, 5, pad=2 - less, then=recipe.after_conv2)
@@ -367,8 +367,8 @@ def bench(args):
 
 def doctor(args):
     """Print what this machine has, what is broken, and the command that mends it."""
-    from tinynet.tools import doctor as machine
-    return machine.main()
+    from tinynet.tools import doctor as checks
+    return checks.main()
 
 
 # --- the command line -------------------------------------------------------------------

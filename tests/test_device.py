@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -294,6 +295,22 @@ def test_memory_that_was_freed_is_used_again():
         del arrays
         faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     assert faults[-1] < 1000                                  # 15,000 pages of 4 KB
+
+
+def test_a_c_library_that_takes_no_large_threshold_is_told_to_map_nothing(monkeypatch):
+    """As glibc before 2.35: the refusal would leave 128 KiB, and every array a mapping."""
+    def calls(accepts):
+        seen = []
+        library = SimpleNamespace(mallopt=lambda option, value: seen.append((option, value))
+                                  or int(accepts or option != dev.THRESHOLD))
+        monkeypatch.setattr(dev.ctypes, "CDLL", lambda name: library)
+        monkeypatch.setattr(dev, "_blas_limit", None)
+        monkeypatch.setattr(dev.sys, "platform", "linux")
+        dev._set_up_cpu()
+        return seen
+
+    assert calls(accepts=True) == list(dev.MALLOC.items())
+    assert (dev.MAPPINGS, 0) in calls(accepts=False)
 
 
 def test_threads_must_be_at_least_one(threads):

@@ -114,12 +114,16 @@ def test_a_kernel_takes_a_gradient_of_another_width(gpus, kind):
         assert kernels.relu_backward(y, y.astype(kind)).dtype == np.float32
 
 
-def test_a_velocity_that_is_not_contiguous_is_updated_as_well(gpus):
+@pytest.mark.parametrize("velocity", [
+    lambda put: put(np.zeros((3, 2), np.float32)).T, lambda put: put(np.zeros((2, 3))),
+    lambda put: put(np.zeros(7, np.float32))[1:].reshape(2, 3)],
+    ids=["transposed", "float64", "between two multiples of 16 bytes"])
+def test_a_velocity_that_a_kernel_would_copy_is_updated_as_well(gpus, velocity):
     with Device("gpu0") as device:
         w = Parameter(np.ones((2, 3), np.float32), device)
         w.grad = device.put(np.ones((2, 3), np.float32))
         optimizer = SGD([("w", w)], lr=1.0, weight_decay=0.0)
-        optimizer.velocity["w"] = device.put(np.zeros((3, 2), np.float32)).T
+        optimizer.velocity["w"] = velocity(device.put)
         optimizer.step()
         assert optimizer.velocity["w"].get().tolist() == [[-1.0] * 3] * 2
 

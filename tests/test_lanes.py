@@ -97,7 +97,7 @@ def test_a_dense_layer_of_some_lanes_computes_what_one_of_all_lanes_does(count, 
 
     def run(columns, lanes):
         tensors = [Tensor(array, requires_grad=True) for array in (x, W[:, columns], b[columns])]
-        y = ops.dense(*tensors, lanes=lanes)
+        y = ops.dense(*tensors, cuts=lanes)
         (y * Tensor(dy[:, columns])).sum().backward()
         return y.numpy(), *(tensor.grad for tensor in tensors)
 

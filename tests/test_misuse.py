@@ -55,7 +55,7 @@ def test_a_parameter_is_not_replaced_by_changing_it_in_place(change):
 
 @pytest.mark.parametrize("call, written", [
     (lambda x: ops.softmax_cross_entropy(x, [0]), r"softmax_cross_entropy\(x, labels=...\)"),
-    (lambda x: ops.dense(x, x), r"2 came by position; write dense\(x, W, b, lanes=...\)"),
+    (lambda x: ops.dense(x, x), r"2 came by position; write dense\(x, W, b, cuts=...\)"),
     (lambda x: ops.relu(), r"0 came by position; write relu\(x\)"),
     (lambda x: ops.concat(), r"write concat\(parts, ...\)")])
 def test_an_op_says_how_it_is_called(call, written):

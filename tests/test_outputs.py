@@ -10,6 +10,7 @@ import pytest
 
 from command_line import NET, contents, ended, is_clean_error, started
 from helpers import environment
+from tinynet.progress import shown
 
 pytestmark = pytest.mark.usefixtures("alarm")
 
@@ -135,3 +136,9 @@ def test_a_terminal_that_knows_no_other_letters_shows_them_escaped(trained):
         assert done.returncode == 0 and done.stdout.isascii(), done.stderr
 
 
+def test_a_path_on_another_drive_is_shown_whole(monkeypatch):
+    def on_windows(path):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr("os.path.relpath", on_windows)
+    assert shown("D:/pictures") == "D:/pictures"

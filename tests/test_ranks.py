@@ -8,7 +8,7 @@ import ranks as predictions
 from alexnet import build
 from helpers import IMAGES, LABELS, SMALL
 from tinynet import SGD, Device, Tensor, UserError, cores, ops
-from tinynet.device import to_host
+from tinynet.device import gpu_count, to_host
 from tinynet.mpi import Cards, Mpi
 from tinynet.ranks import ALONE, Pretended, Ranks
 from tinynet.split import _every_class, _every_neuron, _every_row
@@ -181,6 +181,42 @@ class OfTwo(Mpi):
 def test_a_rank_has_a_device_of_its_own(gpus, names, said):
     with pytest.raises(UserError, match=said):
         OfTwo().device(names)
+
+
+class BesideAnother(OfTwo):
+    """The other of the two is on another host, and says what it says."""
+
+    def __init__(self, *says):
+        super().__init__()
+        self.local, self.says = 0, list(says)
+
+    def everywhere(self, value):
+        return [self.says.pop(0), value]
+
+
+def test_ranks_of_which_some_have_no_card_are_refused(gpus):
+    with pytest.raises(UserError, match=r"others none \(cpu on there, gpu0 on here\): give "
+                                        "--device cpu"):
+        BesideAnother(("there", "cpu")).device(None)
+
+
+def test_a_rank_without_a_card_refuses_the_others(monkeypatch):
+    monkeypatch.setattr("tinynet.mpi.gpu_count", lambda: 0)
+    with pytest.raises(UserError, match=r"others none \(gpu0 on there, cpu on here\)"):
+        BesideAnother(("there", "gpu0")).device(None)
+
+
+def test_if_one_rank_lacks_nccl_none_uses_it(gpus, capsys):
+    ranks = BesideAnother(("there", "gpu0"), "no libnccl.so")
+    assert ranks.device(None).is_gpu and not getattr(ranks, "cards", None)
+    assert "NCCL does not load (no libnccl.so)" in capsys.readouterr().err
+
+
+def test_a_card_that_was_asked_for_and_is_not_there_is_an_error():
+    if gpu_count():
+        pytest.skip("there are cards here")
+    with pytest.raises(UserError, match="gpu1"):
+        OfTwo().device("gpu")
 
 
 def test_more_ranks_than_cards_is_an_error(gpus):

@@ -23,7 +23,7 @@ WINGS = {"formats": ["protobuf", "plan", "pickles", "torch_file", "safetensors",
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"],
          "pages": ["page", "activations", "walk", "judged", "report"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1670, "formats": 940, "pictures": 1030, "training": 2215, "tools": 940,
+BUDGETS = {"engine": 1675, "formats": 940, "pictures": 1030, "training": 2215, "tools": 940,
            "pages": 835}
 
 

@@ -1,12 +1,12 @@
 """How is a convolution computed on a GPU?
 
 As one product again (conv.py), for as many pictures at a time as there is memory for, with the
-columns made by a kernel. What is beside the product is saved where it can be: the bias and its
-gradient come out of the same products, and the columns wait for the backward pass.
+columns made by a kernel. Work beside the product is avoided where it can be: the bias and its
+gradient come out of the same products, and the columns are kept for the backward pass.
 """
 from .cores import for_two, over_batch, sum_over_batch
 from .device import get_array_module
-from .kernels import empty, launch
+from .kernels import empty, launch, plain
 
 # Four numbers a thread. A row is K numbers long; a 1 may follow, for the bias; zeros fill it up to
 # ROW, a multiple of four: products with TF32 want rows that begin at multiples of 16 bytes.
@@ -38,11 +38,11 @@ def im2col(x, kernel, stride, pad, out_sizes, bias=False):
     With bias a 1 follows in every row; zeros fill it up to a multiple of four numbers.
     """
     (N, H, W, C), (KH, KW), (OH, OW) = x.shape, kernel, out_sizes
-    K = KH * KW * C
+    K, x = KH * KW * C, plain(x)
     cols = empty(x, N * OH * OW, _row(K + bias))
     return launch(IM2COL, cols, x, threads=cols.size // 4, H=H, W=W, C=C, KW=KW, OH=OH, OW=OW,
                   STRIDE=stride, PAD=pad[0], K=K, ROW=_row(K + bias), BIAS=int(bias),
-                  STEP=1 if C % 4 else 4)
+                  STEP=1 if C % 4 or x.data.ptr % 16 else 4)       # four begin at 16 bytes
 
 
 def _row(K):
@@ -102,13 +102,13 @@ def convolution(x, W, b, stride, pad):
     sizes = tuple((side + sum(pad) - size) // stride + 1
                   for side, size in zip(shape[1:3], kernel, strict=True))
     where = kernel, stride, pad, sizes
-    rows = launch(ROWS, empty(W, _row(K + bias), O), W, b if bias else W, K=K, O=O)
-    scratch = sizes[0] * sizes[1] * len(rows) * x.itemsize
+    weights = launch(ROWS, empty(W, _row(K + bias), O), W, b if bias else W, K=K, O=O)
+    scratch = sizes[0] * sizes[1] * len(weights) * x.itemsize
     kept = []
 
     def forward(x, y):
         cols = im2col(x, *where, bias)
-        xp.dot(cols, rows, out=y.reshape(-1, O))
+        xp.dot(cols, weights, out=y.reshape(-1, O))
         if len(x) == shape[0]:
             kept.append(cols)
 

@@ -1,8 +1,9 @@
 """How is a convolution a matrix product?
 
 Write every patch of the picture that a kernel sees as a row (`im2col`). A kernel is then a
-column, and all outputs are one product (`plain`). `col2im` is the mirror of `im2col`: it adds
-the rows back where they came from. Pools need no rows: views of the same windows do.
+column, and all outputs are one product, `cols @ weights` (`plain`). (In Matlab's layout the
+patches were columns, and the names stayed.) `col2im` is the mirror of `im2col`: it adds the
+patches back where they came from.
 
 Letters: N pictures, H x W pixels, C channels; KH x KW kernel; OH x OW output pixels, O output
 channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is the output.
@@ -98,15 +99,15 @@ def col2im(cols, shape, kernel, stride=1, pad=(0, 0)):
 def plain(x, W, b, stride, pad):
     """conv2d in its plainest form: y, dx, dW, db. The fast forms are tested against it.
 
-    cols (N * OH * OW, KH * KW * C) @ rows (KH * KW * C, O) -> y (N * OH * OW, O). The gradient
+    cols (N * OH * OW, KH * KW * C) @ weights (KH * KW * C, O) -> y (N * OH * OW, O). The gradient
     of each factor of a product is dy times the other factor, transposed.
     """
     KH, KW, C, O = W.shape
     how = (KH, KW), stride, pad
-    cols, rows = im2col(x, *how), W.reshape(-1, O)
-    y = cols @ rows + b
+    cols, weights = im2col(x, *how), W.reshape(-1, O)
+    y = cols @ weights + b
 
-    def dx(dy): return col2im(dy.reshape(-1, O) @ rows.T, x.shape, *how)
+    def dx(dy): return col2im(dy.reshape(-1, O) @ weights.T, x.shape, *how)
     def dW(dy): return (cols.T @ dy.reshape(-1, O)).reshape(W.shape)
     def db(dy): return dy.sum(axis=(0, 1, 2))
     return y.reshape(len(x), *out_sizes("conv2d", x.shape, *how), O), dx, dW, db
@@ -164,12 +165,8 @@ def as_columns(x, W, b, stride, pad, keep=True):
     kept = xp.empty((len(x), OH, OW, K + 1), x.dtype) if keep else None
 
     def strips(x, y, out=None):
-        """(columns, rows of y), as many at a time as there is scratch for.
-
-        out: where the columns go. Those that were kept come as x."""
-        if x.shape[3] > C:
-            yield blocks(x.reshape(-1, K + 1)), blocks(y.reshape(-1, O))
-            return
+        """(columns, rows of y), as many at a time as there is scratch for. out: where the
+        columns go."""
         fits = max(1, OH * most_scratch(x) // max(scratch, 1))
         step = fits if len(x) == 1 else OH        # of several, reshape of some rows is a copy
         x = padded(x, pad)
@@ -178,6 +175,10 @@ def as_columns(x, W, b, stride, pad, keep=True):
             x_rows = x[:, stride * top:stride * (top + y_rows.shape[1] - 1) + KH]
             cols = im2col(x_rows, kernel, stride, bias=True, out=out)
             yield blocks(cols), blocks(y_rows.reshape(-1, O))
+
+    def at_once(cols, y):
+        """The same of columns that were kept."""
+        yield blocks(cols.reshape(-1, K + 1)), blocks(y.reshape(-1, O))
 
     def blocks(matrix):
         size = part_of_product(matrix, len(matrix), (K + 1) * O, least=ROWS)
@@ -201,20 +202,22 @@ def as_columns(x, W, b, stride, pad, keep=True):
 
     @for_two
     def dW_and_db(dy):
-        def backward(x, dy):
-            products = (dy.swapaxes(-1, -2) @ cols for cols, dy in strips(x, dy))
+        def backward(source, dy):
+            products = (dy.swapaxes(-1, -2) @ cols for cols, dy in pairs(source, dy))
             return sum(part if part.ndim == 2 else part.sum(axis=0) for part in products)
         # Transposed: BLAS is quicker at few long rows than at many short ones.
-        return sum_over_batch(backward, x if kept is None else kept, dy, scratch=scratch).T
+        return sum_over_batch(backward, source, dy, scratch=scratch).T
 
     def dW(dy): return dW_and_db(dy)[:K].reshape(W.shape)
     def db(dy): return dW_and_db(dy)[K]
     weights = xp.concatenate([W.reshape(K, O), b[None]])
     y = xp.empty((len(x), OH, OW, O), x.dtype)
-    if kept is None:
-        over_batch(forward, x, out=y, scratch=scratch)
-    else:
+    if keep:
+        pairs, source = at_once, kept
         over_batch(forward, x, y, out=kept, scratch=scratch)
+    else:
+        pairs, source = strips, x
+        over_batch(forward, x, out=y, scratch=scratch)
     return y, dx, dW, db
 
 

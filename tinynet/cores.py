@@ -81,7 +81,7 @@ def for_two(f):
 
 
 def tree(parts):
-    """((p0 + p1) + (p2 + p3)) + ((p4 + p5) + (p6 + p7)), of two or more; None stands for nothing.
+    """((p0 + p1) + (p2 + p3)) + ((p4 + p5) + (p6 + p7)), and so on; None stands for nothing.
 
     Whoever holds p4 and p5 can add them up alone, and hand on one sum. Changes some of the parts.
     """
@@ -169,7 +169,7 @@ def most_scratch(array):
     return GPU_SCRATCH if is_on_gpu(array) else CPU_SCRATCH
 
 
-def scratch(device):
+def scratch_of_all(device):
     """Bytes of work memory that ops on a Device may use at a time, all threads together."""
     return GPU_SCRATCH if device.is_gpu else _threads * CPU_SCRATCH
 
@@ -178,7 +178,7 @@ def scratch(device):
 def lanes(rows):
     """Inside, arrays of sum(rows) rows are cut into lanes of so many rows each, and not into
     eighths. For a process that has only some of a batch's lanes, and for a batch that lacks
-    some pictures. None: eighths."""
+    some pictures."""
     before, _active.lanes = getattr(_active, "lanes", None), rows
     try:
         yield

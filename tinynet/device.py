@@ -18,8 +18,9 @@ from . import cards
 from .errors import UserError
 
 PRECISIONS = "tf32", "fp32"
-# glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX
-MALLOC = {-1: (1 << 31) - 1, -3: 1 << 30, -8: 1}
+# glibc's malloc.h: M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX; and M_MMAP_MAX
+THRESHOLD, MAPPINGS = -3, -4
+MALLOC = {-1: (1 << 31) - 1, THRESHOLD: 1 << 30, -8: 1}
 
 
 class Device:
@@ -251,7 +252,9 @@ def _set_up_cpu():
     if sys.platform == "linux":
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)      # not in every C library
         for option, value in MALLOC.items() if mallopt else ():
-            mallopt(option, value)
+            # Before glibc 2.35 no threshold above 32 MiB is taken: then nothing has a mapping.
+            if not mallopt(option, value) and option == THRESHOLD:
+                mallopt(MAPPINGS, 0)
 
 
 _blas_limit = None

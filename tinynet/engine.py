@@ -240,7 +240,7 @@ class Parameter(Tensor):
     __iadd__ = __isub__ = __imul__
 
     def initialize(self, seed, name):
-        """Draw first values, a function of seed and name. What was made of data keeps them."""
+        """Forget what was drawn or loaded: it is drawn anew, of seed and name. Given data stay."""
         self.seed, self.name = seed, name
         if self.draw:
             vars(self).pop("data", None)

@@ -54,8 +54,8 @@ def gradcheck(f, *arrays, device="cpu", step=1e-5, seed=0):
 
 @op
 def contract(y, *, u):
-    """sum(u * y): (...) -> one number. Its gradient is u, read-only and strided, as a crossing
-    may bring one: an op which writes into dy, or counts on its layout, is found out."""
+    """sum(u * y): (...) -> one number. Its gradient is u, read-only as behind a `sum`, strided as
+    behind a `concat`: an op which writes into dy, or counts on its layout, is found out."""
     xp = get_array_module(y)
     wide = xp.zeros((*y.shape, 2), y.dtype)
     wide[..., 0] = xp.asarray(u)

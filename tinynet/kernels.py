@@ -46,7 +46,7 @@ def launch(text, out, *inputs, threads=None, **macros):
     ValueError for arrays of 2**31 numbers and more.
     """
     xp = get_array_module(out)
-    arguments = [_plain(xp, x) if isinstance(x, xp.ndarray) else x for x in inputs]
+    arguments = [plain(x) if isinstance(x, xp.ndarray) else x for x in inputs]
     threads = out.size if threads is None else threads
     for x in (out, *arguments):
         if x.size >= LARGEST:
@@ -58,14 +58,11 @@ def launch(text, out, *inputs, threads=None, **macros):
     return out
 
 
-def _plain(xp, x):
-    """The array as a kernel reads it: of float32, if its numbers are floating-point, contiguous,
-    and where four numbers at a time can be read."""
+def plain(x):
+    """The array as a kernel reads it: contiguous, and of float32 if it is of another width."""
     if x.dtype.char in "de":           # a gradient may be wider: an op of a user's made it so
         x = x.astype(np.float32)
-    if not x.flags.c_contiguous:
-        return xp.ascontiguousarray(x)
-    return x.copy() if x.data.ptr % 16 else x
+    return x if x.flags.c_contiguous else get_array_module(x).ascontiguousarray(x)
 
 
 @functools.cache

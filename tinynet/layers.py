@@ -379,7 +379,7 @@ class MaxPool(Layer):
 class AvgPool(Layer):
     """The mean of the pixels that a window sees. (N, H, W, C) -> (N, OH, OW, C)
 
-    Its arguments are those of MaxPool.
+    size, stride and ceil are those of MaxPool.
     """
 
     def __init__(self, size=3, stride=2, ceil=False):

@@ -88,7 +88,7 @@ class Mpi(Ranks):
         """The one device of this rank: --device, or its card if there are some."""
         cards = gpu_count()
         if names in (None, "gpu"):
-            names = f"gpu{self.local}" if cards else "cpu"
+            names = f"gpu{self.local}" if cards or names else "cpu"
             if cards and self.local >= cards:
                 raise UserError(f"{self.host} has {cards} GPUs and more ranks than that: two "
                                 "cannot share one; start fewer, or give --device cpu")
@@ -97,14 +97,19 @@ class Mpi(Ranks):
                             "--device cpu or --device gpu, the card of its number")
         found = Device(names)
         everybody = self.everywhere((self.host, names))
+        if len({name.startswith("gpu") for _, name in everybody}) > 1:
+            raise UserError("some ranks have a card, others none (" + ", ".join(
+                f"{name} on {host}" for host, name in everybody) + "): give --device cpu, or "
+                "look at the hosts with alexnet.py doctor")
         if found.is_gpu and everybody.count((self.host, names)) > 1:
             raise UserError(f"--device {names}: two ranks on {self.host} cannot share a card: "
                             "give --device gpu, and each takes its own")
-        if found.is_gpu:
-            try:
+        if found.is_gpu:                                   # all have cards; NCCL all, or none
+            problems = [problem for problem in self.everywhere(_problem_of_nccl()) if problem]
+            if problems:
+                warn(f"NCCL does not load ({problems[0]}): what ranks say goes through the host")
+            else:
                 self.cards = Cards(self, found)
-            except ImportError as error:
-                warn(f"NCCL does not load ({error}): what ranks say goes through the host")
         return found
 
     def compare(self, where, *data_sets):
@@ -219,3 +224,12 @@ def mpi_name(MPI):
     """ "MPICH 5.0.2" """
     name, version = MPI.get_vendor()
     return f"{name} {'.'.join(map(str, version))}"
+
+
+def _problem_of_nccl():
+    """Why it does not load here; an empty text if it does."""
+    try:
+        nccl()
+    except ImportError as error:
+        return str(error)
+    return ""

@@ -1,4 +1,4 @@
-"""How do the channels of a pixel, or the pixels of a channel, compete?
+"""How do the channels of a pixel compete?
 
 A number is divided by a power of the energy of its neighbours, so that a strong one silences
 the others. The formula comes first, then how it is computed fast.

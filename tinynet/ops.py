@@ -149,27 +149,27 @@ def concat(*parts):
 
 
 @op
-def dense(x, W, b, *, lanes=None):
+def dense(x, W, b, *, cuts=None):
     """y = xW + b        x (N, in), W (in, out), b (out,) -> (N, out)
 
-    lanes: cuts between outputs, [0, 512, 1024]. Whoever has only some lanes of a layer then
+    cuts: lanes of outputs, [0, 512, 1024]. Whoever has only some lanes of a layer then
     computes the same numbers of them, to the bit, as who has all (on a CPU).
     """
     _check_dense(x, W, b)
-    if lanes and len(lanes) > 1 and not is_on_gpu(x):
-        return _dense_in_lanes(x, W, b, lanes)
+    if cuts and len(cuts) > 1 and not is_on_gpu(x):
+        return _dense_in_lanes(x, W, b, cuts)
     def dx(dy): return cores.matmul(dy, W.T)
     def dW(dy): return cores.matmul(x.T, dy)
     def db(dy): return dy.sum(axis=0)
     return cores.matmul(x, W) + b, dx, dW, db
 
 
-def _dense_in_lanes(x, W, b, lanes):
+def _dense_in_lanes(x, W, b, cuts):
     rows, inputs = [0, len(x)], cores.edges(len(W), min(cores.LANES, len(W) // NARROW or 1))
-    halves = [*lanes, *(int(i + j) // 2 for i, j in pairwise(lanes) if j - i >= WIDE)]
-    def dx(dy): return cores.matmul_in_blocks(dy, W.T, rows, lanes, inputs)
-    def dW(dy): return cores.matmul_in_blocks(x.T, dy, inputs, rows, lanes)
-    def db(dy): return np.concatenate([dy[:, i:j].sum(axis=0) for i, j in pairwise(lanes)])
+    halves = [*cuts, *(int(i + j) // 2 for i, j in pairwise(cuts) if j - i >= WIDE)]
+    def dx(dy): return cores.matmul_in_blocks(dy, W.T, rows, cuts, inputs)
+    def dW(dy): return cores.matmul_in_blocks(x.T, dy, inputs, rows, cuts)
+    def db(dy): return np.concatenate([dy[:, i:j].sum(axis=0) for i, j in pairwise(cuts)])
     y = cores.matmul_in_blocks(x, W, rows, [0, len(W)], sorted(halves))
     return y + b, dx, dW, db
 
@@ -188,7 +188,8 @@ def _check_dense(x, W, b):
 @op
 def softmax(x):
     """exp(x) normalised over the last axis: (N, classes) -> probabilities (N, classes)"""
-    y = _softmax(x)
+    _, e, total = _exponentials(x)
+    y = e / total
     def dx(dy): return y * (dy - (dy * y).sum(axis=-1, keepdims=True))
     return y, dx
 
@@ -221,12 +222,8 @@ def _exponentials(x):
     return shifted, e, e.sum(axis=-1, keepdims=True)
 
 
-def _softmax(x):
-    _, e, total = _exponentials(x)
-    return e / total
-
-
 def log_softmax(x):
+    """The logarithm of softmax, of an array and not of a tensor: (..., classes) -> the same"""
     shifted, _, total = _exponentials(x)
     return shifted - get_array_module(x).log(total)
 

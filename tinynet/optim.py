@@ -20,7 +20,7 @@ class SGD:
     momentum 0.9 and weight decay 0.0005 are on unless you say otherwise. They are for every
     parameter: the gamma of a batch norm would decay as well, without decays={"norm1.gamma": 0.0}.
 
-    Biases (names ending in "b") learn at bias_lr times the rate, and decay only if
+    Biases (what layers call b) learn at bias_lr times the rate, and decay only if
     decay_biases. rates and decays: further factors, for all parameters of a layer,
     {"conv1": 0.1}, or for its weights alone, {"conv1.W": 0.1}. A parameter whose rate is 0
     stands still, momentum and all, as does one without gradient.
@@ -73,10 +73,10 @@ class SGD:
         return self.weight_decay * _of_layers(self.decays, name) if decays else 0.0
 
     def _update(self, w, v, dw, rate, decay):
-        if kernels.suit(w) and w.flags.c_contiguous and v.flags.c_contiguous:
+        if all(kernels.suit(array) and array.flags.c_contiguous for array in (w, v)):
             return kernels.sgd(w, v, dw, self.momentum, rate, decay)
 
-        def block(v, dw, w):           # three passes, which cost what one does: in cache
+        def block(v, dw, w):           # six passes, which cost what one does: in cache
             v *= self.momentum
             v -= rate * (dw + decay * w)
             w += v

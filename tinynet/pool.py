@@ -50,7 +50,9 @@ def max_pool(x, *, size=3, stride=2, ties="first", ceil=False):
     def forward(x, y):
         y[...] = over_windows(xp.maximum, x, size, stride, (OH, OW))
 
-    def backward(x, y, dy, dx):                        # the other way: the first row comes first
+    # Down, then across was the way; back, what is given goes to a row first, then to its columns.
+    # So of equal pixels the leftmost of the uppermost row is the first, as in reading.
+    def backward(x, y, dy, dx):
         of_columns = across(largest(across(x), OW))
         d = xp.empty_like(of_columns)
         give(to_the_largest(dy, of_columns, y), d, size, stride, OH)

@@ -71,6 +71,6 @@ def shown(path):
     """A path as short as it can be typed from here."""
     try:
         relative = os.path.relpath(path)
-    except OSError:                        # here is a folder that was removed
+    except (OSError, ValueError):          # here is a folder that was removed; another drive
         return str(path)
     return str(path) if relative.startswith("..") else relative

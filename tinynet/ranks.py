@@ -42,7 +42,8 @@ class Ranks:
     rows of the current batch each rank has. talked: seconds spent on messages and on waiting for
     the others; sent: bytes.
 
-    A subclass says how: `exchange`, `everywhere`, `at_first`, `share`, `abort`.
+    A subclass says how: `device`, `compare`, `exchange`, `everywhere`, `at_first`, `share`,
+    `abort`.
     """
 
     rank, size, host, local = 0, 1, "", 0
@@ -69,11 +70,11 @@ class Ranks:
         each = cores.LANES // self.size
         return range(rank * each, (rank + 1) * each)
 
-    def lanes_of_row(self, row, rows):
-        """The lanes of the neurons of one of the figure's rows, as Dense has them: into how many
-        they are cut, and which are this rank's."""
-        lanes = cores.LANES // rows
-        first, last = (min(max(lane - row * lanes, 0), lanes)
+    def lanes_of_tower(self, tower, towers):
+        """The lanes of the neurons of one of the towers, as Dense has them: into how many they
+        are cut, and which are this rank's."""
+        lanes = cores.LANES // towers
+        first, last = (min(max(lane - tower * lanes, 0), lanes)
                        for lane in (self.lanes.start, self.lanes.stop))
         return dict(lanes=lanes, mine=range(first, last) if self.size > 1 else None)
 

@@ -7,10 +7,10 @@ matter which device, worker or restarted run asks first.
 """
 import numpy as np
 
-# What a number is for: the second half of the key. A new use gets a new line.
+# What a number is for: the top byte of the key. A new use gets a new line.
 DROPOUT = 1        # step: training step, stream: which layer, index: element / 4
 ORDER = 2          # step: epoch, index: picture
-CROP = 3           # step: epoch, index: picture; words: top, left, flip
+CROP = 3           # step: epoch, index: picture, or group of them; words: top, left, flip
 COLOUR = 4         # step: epoch, index: picture; words: one Gaussian each
 PACKING = 5        # index: picture, as its source lists them; where it is packed
 
@@ -90,8 +90,7 @@ def normal(integers):
 def gaussian_weights(shape, *, std, seed, name):
     """First weights: float32 from a zero-mean Gaussian, a function of (seed, name).
 
-    These are the only numbers drawn by NumPy's own generator: 60 million of them, once,
-    always on the host.
+    NumPy's own generator draws them, not `words`: 60 million, once, always on the host.
     """
     sequence = np.random.SeedSequence([seed, *name.encode()])
     generator = np.random.Generator(np.random.Philox(sequence))

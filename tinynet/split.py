@@ -151,7 +151,7 @@ class DenseInLanes(Dense):
         self.lanes, self.mine, self.cuts = lanes, mine, [place - own[0] for place in own]
 
     def forward(self, x):
-        return ops.dense(x, self.W, self.b, lanes=self.cuts)
+        return ops.dense(x, self.W, self.b, cuts=self.cuts)
 
 
 def layer_of(name):

@@ -59,19 +59,20 @@ def on_rows(M, x):
 
 
 def in_strips(x, rows, least=16):
-    """x (..., K, columns) cut into strips for `product`: a view (..., columns / width, K, width).
+    """x (..., inner, columns) cut into strips for `product`: a view (..., columns / width, inner,
+    width).
 
     The width is one that BLAS is quick at, when `rows` rows are multiplied by the strips.
     """
-    *stack, K, columns = x.shape
-    width = part_of_product(x, columns, rows * K, least) or 1
-    return x.reshape(*stack, K, columns // width, width).swapaxes(-3, -2)
+    *stack, inner, columns = x.shape
+    width = part_of_product(x, columns, rows * inner, least) or 1
+    return x.reshape(*stack, inner, columns // width, width).swapaxes(-3, -2)
 
 
 def product(x, strips):
-    """x (..., rows, K) times the matrices (..., K, columns) in strips -> (..., rows, columns)"""
+    """x (..., rows, inner) times matrices (..., inner, columns) in strips: (..., rows, columns)"""
     xp = get_array_module(x)
-    *stack, count, K, width = strips.shape
+    *stack, count, inner, width = strips.shape
     rows = x.shape[-2]
     y = xp.empty((*stack, rows, count, width), x.dtype)
     xp.matmul(x[..., None, :, :], strips, out=y.swapaxes(-3, -2))
@@ -138,7 +139,7 @@ def winograd(x, W, b, stride, pad):
             y[...] = whole[:, :OH, :OW]
 
     def dx(dy):
-        """The mirrored kernels, slid over dy: over as many tiles as forward."""
+        """The mirrored kernels, slid over dy: again a convolution of stride 1."""
         mirrored = W[::-1, ::-1].swapaxes(2, 3)
         zeros = xp.zeros(C, dy.dtype)
         return winograd(dy, mirrored, zeros, 1, (K - 1 - before, K - 1 - after))[0]

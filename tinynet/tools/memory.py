@@ -10,7 +10,7 @@ from dataclasses import astuple, dataclass
 
 import numpy as np
 
-from ..cores import LANES, scratch
+from ..cores import LANES, scratch_of_all
 from ..engine import Node, Parameter, Tensor, graph
 from ..ops import softmax_cross_entropy
 from ..ranks import Pretended
@@ -185,7 +185,7 @@ def _needs(loss):
         if len(w.shape) == 4:          # a convolution's: summed over slices, lane by lane
             largest[w.device] = max(w.data.nbytes, largest.get(w.device, 0))
     for device in need:
-        need[device].work = scratch(device) + LANES * largest.get(device, 0)
+        need[device].work = scratch_of_all(device) + LANES * largest.get(device, 0)
     for node in nodes:
         if node.inputs:
             inputs = [x for x in node.inputs if isinstance(x, Node)]

@@ -335,7 +335,7 @@ class Bricks:
     """
 
     def __init__(self, recipe, ranks=ALONE, row=0, rows=1):
-        self.recipe, self.lanes = recipe, ranks.lanes_of_row(row, rows)
+        self.recipe, self.lanes = recipe, ranks.lanes_of_tower(row, rows)
         # Without overlap a pool reads less beyond the edge; the program gave up as much
         # padding in conv2 and conv4, so that the maps stay nearly as large (run 147).
         self.less_pad = 3 - recipe.pool
