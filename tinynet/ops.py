@@ -208,7 +208,7 @@ def softmax_cross_entropy(x, *, labels):
 
     def dx(dy):
         gradient = e / total
-        gradient -= labels[:, None] == xp.arange(x.shape[1])
+        gradient -= labels[:, None] == xp.arange(e.shape[1])       # to mention x is to keep x
         return gradient * (dy / len(labels))
 
     return loss, dx

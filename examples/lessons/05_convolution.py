@@ -54,8 +54,10 @@ print(x[0, :, :, 0])
 #
 # `im2col` below cuts the picture into patches, and writes each patch as a row: one pixel after
 # the other, with all channels of each pixel. `as_strided` copies nothing. It shows the same
-# sixteen numbers as four overlapping patches. The step from one patch to the next is the
-# stride, in bytes. Only `reshape` copies.
+# sixteen numbers as four overlapping patches. NumPy's `x.strides` says how many bytes lie
+# between two neighbours along each axis. One row of pixels down is `h` bytes further. So the
+# next patch down begins `stride * h` bytes further, and the next one to the right `stride *
+# w`. Only `reshape` copies.
 
 # %%
 def im2col(x, KH, KW, stride=1):
@@ -89,6 +91,8 @@ svg.side_by_side(
 #
 # $$y = \mathrm{im2col}(x)\, W + b$$
 #
+# (Below, `pad=(0, 0)` says: no zeros before and none after the picture. Padding comes next.)
+#
 # Does tinynet compute the same? The sizes in this test all differ, so that no axis can be
 # mistaken for another.
 
@@ -117,12 +121,12 @@ print("the same shape:", right.shape == wrong.shape,
       " the same numbers:", np.array_equal(right, wrong))
 
 # %% [markdown]
-# Much code for such pictures fills an array with the six axes N, C, KH, KW, OH, OW, one place of
-# the kernel after the other. Then it calls `transpose(0, 4, 5, 1, 2, 3)` and `reshape`. Read the
-# six numbers as two groups. N, OH and OW come first: they count the places, and become the rows.
-# C, KH and KW come last: they count what a kernel sees, and become the columns. A matrix of
-# places x numbers is all that is wanted. Only the order within a row differs from ours (C first
-# here, C last there), so the weights are kept in another order too.
+# Much code for such pictures fills an array with the six axes N, C, KH, KW, OH, OW, one place
+# of the kernel after the other. Then it calls `transpose(0, 4, 5, 1, 2, 3)` and `reshape`.
+# Read the six numbers as two groups. N, OH and OW come first: they count the places, and
+# become the rows. C, KH and KW come last: they count what a kernel sees, and become the
+# columns. A matrix of places x numbers is all that is wanted. Only the order within a row
+# differs from ours (C first here, C last there), so the weights are kept in another order too.
 
 # %%
 six = np.empty((2, 3, 3, 4, 4, 3))                    # N, C, KH, KW, OH, OW
@@ -144,7 +148,7 @@ print(theirs.shape, "the same numbers, C first in a row")
 #
 # **What it costs.** A pixel of x is in about $K_H K_W / s^2$ patches (in fewer at the edges).
 # So the matrix is larger than x by about this factor. That is why tinynet makes the matrix for
-# a few pictures at a time. In the backward pass it makes the matrix again instead of keeping
+# a few pictures at a time. In the backward pass a CPU makes the matrix again instead of keeping
 # it. Here are the first two layers of AlexNet:
 
 # %%
@@ -161,7 +165,10 @@ print(f"a picture, at 400 ns each: {724_406_816 * 400e-9:.0f} seconds")
 # The whole net needs 724,406,816 multiply-adds for one picture. In plain Python loops each of
 # them takes about 400 nanoseconds, so a picture takes about five minutes. As matrix products
 # all of them together take about ten milliseconds. (Both are round numbers, for one core.)
-# Open `conv.py` now, and read `im2col` and `plain`. (`plain` is there to be read: its `dW`
-# keeps the whole matrix. The forms that train make it again, unless the pictures are small.)
+# Open `conv.py` now, and read `im2col` and `plain`. Its `im2col` copies KW pixels with all
+# their channels in one go, because they lie side by side in memory. There `pad` is a pair,
+# zeros before and after; `out` says where to write; `bias` puts a 1 behind each row, which
+# lesson 6 uses. (`plain` is there to be read: its `dW` keeps the whole matrix. The form that
+# trains makes it again on a CPU, unless the pictures are small.)
 #
 # Then the exercises: `python examples/lessons/check.py 5.1 --show`, `5.2`, `5.3`.

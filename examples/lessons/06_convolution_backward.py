@@ -113,9 +113,9 @@ print("dx", dx[0, :, :, 0], "dW", dW, "db", dy.sum(), sep="\n")
 
 # %% [markdown]
 # Take dx in the second row and second column: 1245. That pixel lies in all four windows. The
-# window at the bottom right, whose slope is 1000, has its weight 1 there; the one at the top left
-# has its weight 5. The digits from the smallest slope up are 5, 4, 2, 1: the corner of the
-# kernel, backwards.
+# window at the bottom right, whose slope is 1000, has its weight 1 there; the one at the top
+# left has its weight 5. The digits from the smallest slope up are 5, 4, 2, 1: the corner of
+# the kernel, backwards.
 #
 # The gradient of the weights is a convolution as well. Weight (0, 0) met a square of 2 x 2
 # pixels, one for each place. So dy itself is the kernel that slides over x: 1 · 1 + 2 · 10 + 5
@@ -241,11 +241,16 @@ print(f"forward {forward:,}, a step {step:,}: {step / forward:.2f} times")
 # `conv2d` chooses the form. On a CPU, in float32, it takes `winograd` for every convolution of
 # AlexNet: the same sums, to rounding, with fewer multiplications (the last lesson, "Fewer
 # multiplications"). `as_columns` serves float64 and all other sizes, and `columns.py` does the
-# same on a GPU. In both, a 1 is appended to every row of the columns: its weight is the bias.
-# `over_batch` cuts the batch into slices whose `scratch`, the memory for their columns, stays in
-# the cache, and any free core takes the next slice. `sum_over_batch` does the same for dW, and
-# adds up in a fixed order. If even one picture is too large, `strips` cuts it by rows. `blocks`
-# cuts the product for small kernels only; AlexNet's are too large for it. NumPy leaves `@` to a
-# library called BLAS, whose speed depends on the shapes: that is what the remark on dW means.
+# same on a GPU. In both, each row of the matrix ends in a 1, whose weight is the bias. So the
+# product that gives y adds b as well, and one other product gives dW and db. `for_two` makes
+# that one once for the two.
+#
+# `over_batch` cuts the batch into slices whose `scratch`, the memory for their columns, stays
+# in the cache, and any free core takes the next slice. `sum_over_batch` does the same for dW,
+# and adds up in a fixed order. If the columns of a picture take no more bytes than `KEPT`, they
+# are kept, and `at_once` reads them for dW. Otherwise `strips` makes them again. If even one
+# picture is too large, `strips` cuts it by rows. `blocks` cuts the product for small kernels
+# only; AlexNet's are too large for it. NumPy leaves `@` to a library called BLAS, whose speed
+# depends on the shapes: that is what the remark on dW means.
 #
 # Then the exercises: `python examples/lessons/check.py 6.1 --show`, `6.2`, `6.3`.

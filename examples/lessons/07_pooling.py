@@ -52,9 +52,10 @@ print(y)
 print(winners)
 
 # %% [markdown]
-# tinynet has no loop over the places of the map. `windows` of `conv.py` gives nine views of the
-# picture: the first pixel of every window, the second of every window, and so on. Nothing is
-# copied. The pool then takes the larger of two arrays, eight times.
+# A pool needs no loop over the places of the map. `windows` of `conv.py` gives nine views of
+# the picture: the first pixel of every window, the second of every window, and so on. Nothing
+# is copied. The largest of nine arrays takes eight maxima. (tinynet's pool needs four: see the
+# end of this lesson.)
 
 # %%
 picture = x[None, :, :, None]                         # N, H, W, C
@@ -196,9 +197,13 @@ print(f"{100 * (apart - overlap):.2f} points: of 50,000 pictures",
 # each kind was measured, and the two runs also differ in padding. The paper does not say how
 # far apart two runs of the same net are.
 #
-# Open `pool.py` now, and read `max_pool`. It stores no places. It goes down and then across: two
-# times three views instead of nine. Its `backward` finds the largest number of every row of a
-# window again. `to_the_largest` compares the views with what was the largest of them. There
-# `left` is the gradient that no pixel has taken yet.
+# Open `pool.py` now, and read `max_pool`. It stores no places. `over_windows` takes the
+# largest down, over three views, and then across, over three more. `backward` goes the other
+# way. `of_columns` is the largest number of each row of a window. The first row that holds the
+# largest of all gets the gradient, and in this row the first pixel that does. `to_the_largest`
+# computes these shares: `left` is the gradient that nobody has taken yet. `give` adds them up,
+# as our `+=` did. (`kernels.suit` asks whether x is float32 on a GPU. Then code for GPUs
+# computes the same numbers, and stores the places: lesson 11. Skip these lines here and in the
+# next lessons.)
 #
 # Then the exercises: `python examples/lessons/check.py 7.1 --show`, `7.2`, `7.3`.

@@ -7,7 +7,8 @@
 # `lrn`) · Paper: 3.3 · 12 minutes*
 #
 # At each place of a picture, conv1 gives one number for each of its maps. **Local response
-# normalization**, LRN, divides each of these numbers by a power of the energy of its neighbours:
+# normalization**, LRN, divides each of these numbers by a power of the energy of its
+# neighbours:
 #
 # $$y_i = \frac{x_i}{d_i^{\,\beta}}, \qquad d_i = k + \alpha \sum_{j} x_j^2$$
 #
@@ -103,9 +104,9 @@ print(near(6, 5).astype(int))
 # Is this formula right? Central differences give all slopes: move one map, and see how all the
 # outputs move. In row $i$ of the picture, map $i$ grows, and the columns are $y_0$ to $y_6$.
 #
-# <details><summary>Before you run: which signs are beside the diagonal, and which on it?</summary>
-# Beside it negative ones and zeros: whatever grows takes from its neighbours. That is the
-# competition. On it positive ones, with two exceptions.</details>
+# <details><summary>Before you run: which signs are beside the diagonal, and which on
+# it?</summary> Beside it negative ones and zeros: whatever grows takes from its neighbours.
+# That is the competition. On it positive ones, with two exceptions.</details>
 
 # %%
 steps = 1e-5 * np.eye(len(x))
@@ -167,10 +168,10 @@ for who, k, alpha, n, beta in [
 
 # %% [markdown]
 # Over which maps does the window run? The paper says: over all kernels of the layer. In its
-# program a GPU had only its own half of the maps, so the window ended at the border between the
-# halves. tinynet does the same. Caffe's window crosses this border. The order of the maps has
-# no meaning. Their numbers decide which maps compete, and these numbers were fixed before
-# training.
+# program a GPU had only its own half of the maps, so the window ended at the border between
+# the halves. tinynet does the same, except in its recipe `caffe`: Caffe's window crosses this
+# border. The order of the maps has no meaning. Their numbers decide which maps compete, and
+# these numbers were fixed before training.
 #
 # Where in a layer does LRN stand? In the paper it stands after the ReLU and before the pool. In
 # layer 1 of the program it came before both (conv, LRN, pool, ReLU), so negative numbers

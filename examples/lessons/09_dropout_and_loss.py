@@ -206,7 +206,8 @@ assert np.allclose(leaf.grad, dz @ W.T * kept)
 print(leaf.grad.round(3) + 0.)
 
 # %% [markdown]
-# Open `ops.py` now, and read `dropout` and `softmax_cross_entropy`, which has softmax and loss in
-# one op. So it never divides by a $p_c$ that has become 0. Then read `mask` in `rng.py`.
+# Open `ops.py` now, and read `dropout` and `softmax_cross_entropy`, which has softmax and loss
+# in one op. So it never divides by a $p_c$ that has become 0. Then read `mask` in `rng.py`.
+# (`columns` and `width` in `dropout` are for several processes.)
 #
 # Then the exercises: `python examples/lessons/check.py 9.1 --show`, `9.2`, `9.3`.

@@ -80,10 +80,11 @@ def weights(net):
 # Why random numbers, and not zeros? `scale=0` makes all of them zero.
 #
 # <details><summary>Before you run: how many of the 3,780 numbers in this net get a gradient
-# other than zero, if all are zero?</summary>Four: the biases of the last layer. (Of every
-# seventh picture: there the classes are not quite equally frequent. If they were, only
-# rounding would be left.) All maps are zero, so the gradient of W3, a product with them, is
-# zero. And what goes further back is a product with W3, which is zero too.</details>
+# other than zero, if all are zero?</summary>Four: the biases of the last layer. (The cell
+# takes every seventh picture. Among these the classes are not quite equally frequent. If they
+# were, these four would be zero but for rounding.) All maps are zero, so the gradient of W3, a
+# product with them, is zero. And what goes further back is a product with W3, which is zero
+# too.</details>
 
 # %%
 net = Net(scale=0)
@@ -229,8 +230,10 @@ print(f"{error(net, new, answers):.1%} of the new pictures wrong; gradcheck:",
 #
 # Open `layers.py` now, and read `Layer`, `Weighted` and `Sequential`. (A `Parameter` there
 # receives a function that draws its first numbers from a seed and from its name, such as
-# "0.W". This function is called when somebody first reads the numbers, and `initialize` calls
-# it anew.) Then read `train` in `alexnet.py`: its inner loop does the same five things.
-# `model.train` there switches dropout on, and `SGD` takes the step, with two more terms in it.
+# "0.W". This function is called when somebody first reads the numbers. `initialize` forgets
+# them, so that they are drawn anew.) Then read `train` in `alexnet.py`: its inner loop does
+# the same five things. `model.train` there switches dropout on, and `SGD` takes the step, with
+# two more terms in it. (`set_rates` sets the rate: lesson 13. `ranks.sum_gradients` does
+# nothing in one process, and `run.saw` notes the loss.)
 #
 # Then the exercises: `python examples/lessons/check.py 10.1 --show`, `10.2`, `10.3`.

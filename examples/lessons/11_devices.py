@@ -15,6 +15,11 @@
 # A GPU needs its own library. The library CuPy keeps arrays on a card, and its functions have
 # the same names as those of NumPy. So an op can ask which library an array comes from, call
 # that library `xp`, and go on as before.
+#
+# Some ops do more. For float32 on a GPU they call a **CUDA kernel**: a small program in C that
+# thousands of threads run at once (`kernels.py`, `columns.py`). It has nothing to do with the
+# kernels of a convolution. The NumPy code stays the definition, and each CUDA kernel is tested
+# against it.
 
 # %%
 import numpy as np
@@ -81,9 +86,9 @@ print(f"loss {loss:.6f}")
 # towers, and the two gradients are added. One of them was computed on the other device. The
 # same holds for `bottom`.
 #
-# <details><summary>Before you run: how many copies between devices does this step make, forward
-# and backward together?</summary>Four. Forward, `bottom` goes up and `top` goes down. Backward, a
-# gradient of the same shape goes the other way for each of them.</details>
+# <details><summary>Before you run: how many copies between devices does this step make,
+# forward and backward together?</summary>Four. Forward, `bottom` goes up and `top` goes down.
+# Backward, a gradient of the same shape goes the other way for each of them.</details>
 
 # %%
 boxes = {"top": (0, 0, "top\n5 x 3"), "down": (1, 2, "a copy\n120 bytes"),
@@ -211,10 +216,12 @@ svg.curves({name: np.stack([sizes, t], axis=1) for name, t in times.items()},
 # than its net on one GPU. Our figures are round, and none of them was measured here. Measure
 # your own with `alexnet.py bench`.
 #
-# Open `device.py` now and read `Device`, then all of `split.py`: a page. `send_to_both` is
-# there because each GPU sees every picture. `layer_of` finds the layer in the name of a
-# parameter. The name "top.conv3.0.W" says: tower, layer, step in the layer, weights.
-# `AlexNet.forward` in `alexnet.py` has each crossing of Figure 2 as one line, and `alexnet.py
-# show --device cpu0,cpu1` prints the bytes that you counted.
+# Open `device.py` now and read `Device`, then `split.py` from `copy_to` to `gather`. (What
+# comes after `gather` is for several processes: the lesson "Many machines". Only `layer_of` at
+# the end is not. It finds the layer in the name of a parameter, "top.conv3.0.W": tower, layer,
+# step in the layer, weights.) `send_to_both` is there because each GPU sees every picture.
+# `AlexNet.forward` in `alexnet.py` has each crossing of Figure 2 as one line. (`every_row`,
+# `every_neuron` and `every_class` do nothing in one process. `side_by_side` runs a layer of
+# each tower.) `alexnet.py show --device cpu0,cpu1` prints the bytes that you counted.
 #
 # Then the exercises: `python examples/lessons/check.py 11.1 --show`, `11.2`, `11.3`.

@@ -7,10 +7,12 @@
 # `alexnet.py` (`Tower`, `AlexNet`), `tinynet/tools/anatomy.py` (`layer_table`,
 # `crossings`) · Paper: 3.5, Figure 2 · 18 minutes*
 #
-# Figure 2 has two rows of boxes. A box is the part of one layer that one tower holds. Its label
-# says how large this part is. This lesson follows one picture of 227 x 227 pixels through the
-# boxes. Three numbers of a layer are enough for that: the side of its window, the stride, and
-# the pad. Each line below is a layer, with the maps of both towers together.
+# The authors cut the net into two halves, the **towers**, one on each of two GPUs (lesson 11).
+# Figure 2 draws each tower as a row of boxes. A box is the part of one layer that one tower
+# holds. Its label says how large this part is. This lesson follows one picture of 227 x 227
+# pixels through the boxes. Three numbers of a layer are enough for that: the side of its
+# window, the stride, and the pad. Each line below is a layer, with the maps of both towers
+# together.
 #
 # The paper gives the windows and the strides. It does not give the pads. The pads follow from
 # the figure: a window of 5 keeps a side of 27 only with pad 2, and a window of 3 keeps a side
@@ -231,8 +233,9 @@ svg.bars({name: row["bytes"] * 128 / 1e6 for name, row in table.items()},
 # pixels. When you rebuild a net, print its table, and count it in a second way.
 #
 # Open `alexnet.py` now, and read `Tower` and `AlexNet.forward` beside the drawing: every
-# `exchange` is a grey box. Then run `python alexnet.py show`. If you have trained a net,
-# `python alexnet.py walk runs/quickstart walk.html` makes a page of it: this drawing, in which
-# each layer opens and shows what it makes of a picture.
+# `exchange` is a grey box. (`ranks`, `every_row`, `every_neuron` and `every_class` are for
+# several processes, and do nothing in one.) Then run `python alexnet.py show`. If you have
+# trained a net, `python alexnet.py walk runs/quickstart walk.html` makes a page of it: this
+# drawing, in which each layer opens and shows what it makes of a picture.
 #
 # Then the exercises: `python examples/lessons/check.py 12.1 --show`, `12.2`, `12.3`.

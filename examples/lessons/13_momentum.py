@@ -124,10 +124,11 @@ print(weights.data)
 
 # %% [markdown]
 # In the paper all layers learn at one rate. In the authors' program biases began at twice the
-# rate of weights (`bias_lr=2`). They kept this first rate to the end, while the rate of weights
-# fell. In Caffe the rate of biases falls too, and stays at twice the rate of weights. Biases do
-# not decay in either program (`decay_biases=False`). In both the program and tinynet a
-# parameter whose rate is 0 stands still: its velocity does not carry it on.
+# rate of weights (`bias_lr=2`). In their run on ILSVRC-2012 they kept this first rate to the
+# end, while the rate of weights fell; in the run on ILSVRC-2010 it was divided by 10 once. In
+# Caffe the rate of biases falls too, and stays at twice the rate of weights. Biases do not
+# decay in either program (`decay_biases=False`). In both the program and tinynet a parameter
+# whose rate is 0 stands still: its velocity does not carry it on.
 #
 # **Inside or outside?** In the paper the rate stands inside the velocity. The same is true in
 # the authors' program, in Caffe and in Keras. In PyTorch the velocity is a sum of gradients,

@@ -47,12 +47,13 @@ for idea, without, with_it, paper in [
     print(f"{idea:24} {without - with_it:.2f} points, paper {paper}")
 
 # %% [markdown]
-# So the notes belong to the paper's nets. Where the settings differ from the text, the settings
-# are what was run. tinynet has a recipe for each of three nets. `paper` follows the text,
-# except for 227 pixels and an LRN that ends with the tower. `2012` follows the settings of the
-# program. `caffe` is the net that many people used in the following years. The next cell shows
-# where the three differ. (First weights and biases, which lesson 15 has, and the order in
-# layers 1 and 2 are left out.)
+# So the notes belong to the paper's nets. Where the settings differ from the text, the
+# settings are what was run. tinynet has a recipe for each of three nets. `paper` follows the
+# text, except for 227 pixels and an LRN that ends with the tower. `2012` follows the settings
+# of the program. `caffe` is the net that many people used in the following years. The next
+# cell shows where the three differ. (First weights and biases, which lesson 15 has, and the
+# order in layers 1 and 2 are left out. `fit`: Caffe squeezes a whole picture to 256 x 256, the
+# paper cuts out its central square.)
 
 # %%
 three = [asdict(recipes.RECIPES[name]) for name in ("paper", "2012", "caffe")]
@@ -88,8 +89,8 @@ svg.graph(nodes, arrows, "four rows: the order of conv, ReLU, LRN and pool "
 # divide $\alpha$ by the number of neighbours, $n = 5$, before it multiplies the sum of squares.
 # Caffe has $k = 1$, and so has PyTorch by default. Here are nine maps with numbers of two
 # sizes. The cell prints the share of a number that is left after each LRN. (The windows differ
-# as well. In the program and here they end where a tower ends. Caffe's reach from one tower
-# into the other.)
+# as well, as the row `lrn_window` says. In `paper` and `2012` they end where a tower ends. In
+# `caffe` they reach from one tower into the other. The nine maps here are one tower.)
 
 # %%
 forms = {"paper": (1e-4, 2), "program": (1e-4 / 5, 2), "Caffe": (1e-4 / 5, 1)}
@@ -135,9 +136,9 @@ for step in range(53):
 
 # %% [markdown]
 # The paper's form keeps much of its old speed for some steps. PyTorch's form brakes at once.
-# There is one more difference. In the program biases begin at twice the rate of weights, keep
-# this first rate to the end, and do not decay (`bias_lr`, `bias_wd` above). The paper says that
-# the rate is the same for all layers.
+# There is one more difference. In the program's run on ILSVRC-2012 biases begin at twice the
+# rate of weights, keep this first rate to the end, and do not decay (`bias_lr`, `bias_wd`
+# above). The paper says that the rate is the same for all layers.
 #
 # **When the rate falls.** The paper and the program both divide the rate by 10 three times. The
 # program does so after epochs 25, 51 and 79. The notes of the program say more. From epoch 67
@@ -166,8 +167,8 @@ print(f"the letter, pixels to 1:   {0.1 * sd ** 2 / 255:.0f} grey levels")
 # from 0 to 1 it gives half of the program's noise.
 #
 # **224 or 227, and how many crops?** The program reads 224 pixels and three zeros beyond the
-# edge. Caffe and the recipe `paper` read 227. Both have 55 places for a kernel. The paper counts
-# 2048 crops.
+# edge. Caffe and the recipe `paper` read 227. Both have 55 places for a kernel. The paper
+# counts 2048 crops.
 
 # %%
 for side in 224, 227:

@@ -7,13 +7,13 @@
 # (`Ranks.sum_in_order`), `tinynet/cores.py` (`tree`) · Paper: 3.2 · 15 minutes*
 #
 # This lesson is for the curious: no other lesson needs it. The authors had two cards in one
-# computer. Today there are thousands, and a batch is shared out: each process, called a **rank**,
-# sees some of the pictures. The gradient of the batch is the sum over all pictures, so the ranks
-# have to add up. How hard can that be?
+# computer. Today there are thousands, and a batch is shared out: each process, called a
+# **rank**, sees some of the pictures. The gradient of the batch is the sum over all pictures,
+# so the ranks have to add up. How hard can that be?
 #
 # <details><summary>Before you run: is (big + 1) + 1 the same as big + (1 + 1)?</summary>Not in
-# float32, if big is large. A float32 has 24 binary digits, and beside 2 to the power of 24 a 1 is
-# lost.</details>
+# float32, if big is large. A float32 has 24 binary digits, and beside 2 to the power of 24 a 1
+# is lost.</details>
 
 # %%
 import numpy as np
@@ -22,14 +22,14 @@ big, one = np.float32(2 ** 24), np.float32(1)
 print((big + one) + one, big + (one + one))
 
 # %% [markdown]
-# So a sum has an **order**. With another order come other last bits, and after some hundred steps
-# of training other weights. A run on two ranks is then no longer the run on one: was it a mistake
-# in the program, or just rounding? Nobody can tell.
+# So a sum has an **order**. Another order gives other last bits, and after some hundred steps
+# of training other weights. Suppose that a run on two ranks differs from the run on one. Is
+# that a mistake in the program, or only rounding? Nobody can tell.
 #
 # ## An order that can be shared out
 #
-# Here are the gradients of eight parts of a batch, which we call **lanes**. One process adds them
-# one after the other. Two ranks add up four lanes each, then one sum to the other.
+# Here are the gradients of eight parts of a batch, which we call **lanes**. One process adds
+# them one after the other. Two ranks add up four lanes each, then one sum to the other.
 
 # %%
 draw = np.random.default_rng(0)
@@ -49,8 +49,9 @@ for ranks in 1, 2, 4, 8:
     print(f"in order, {ranks} ranks: {differ:.0%} of the sums differ")
 
 # %% [markdown]
-# With eight ranks the lanes come one by one, as with one rank. Between them it differs. Now add
-# neighbours first, then neighbouring sums, and so on: as a **tree**.
+# With eight ranks each has one lane, so the lanes come one by one, as with one rank. With two
+# or four ranks nearly half of the sums differ. Now add neighbours first, then neighbouring
+# sums, and so on: as a **tree**.
 
 # %%
 def tree(parts):
@@ -63,8 +64,8 @@ for ranks in 1, 2, 4, 8:
     print(f"as a tree, {ranks} ranks: {differ:.0%} of the sums differ")
 
 # %% [markdown]
-# None. A rank that has two lanes, or four, has a whole branch of the tree: it can add that alone,
-# and hand on *one* array. The drawing shows the ranks of `mpirun -n 2`.
+# None. A rank that has two lanes, or four, has a whole branch of the tree: it can add that
+# alone, and hand on *one* array. The drawing shows the ranks of `mpirun -n 2`.
 
 # %%
 from tinynet.tools import svg
@@ -107,8 +108,8 @@ print(len(sent), "bytes came;", np.array_equal(total, tree(lanes)))
 
 # %% [markdown]
 # `Ranks.sum_in_order` is this with more ranks, and each rank gets only a part of the sum.
-# `mpirun` and MPI carry the numbers. They are never asked to *add*: what order MPI's own sum takes
-# is not promised.
+# `mpirun` and MPI carry the numbers. They are never asked to *add*: what order MPI's own sum
+# takes is not promised.
 #
 # ## One weird trick
 #
@@ -135,11 +136,16 @@ svg.bars({name: row["parameters"] / 1e6 for name, row in table.items()},
          ("million weights", "million multiply-adds"))
 
 # %% [markdown]
-# Convolutions have the work, dense layers the weights. So Krizhevsky split them differently (2014,
-# "One weird trick for parallelizing convolutional neural networks"): convolutions by pictures,
-# dense layers by *neurons*. No rank has another's neurons, so their gradients need not be sent at
-# all. Activations must be sent instead: all pictures to all ranks before fc6, all neurons to all
-# ranks before fc7 and fc8. They are small.
+# Convolutions have the work, dense layers the weights. So Krizhevsky split them differently
+# (2014, "One weird trick for parallelizing convolutional neural networks"): convolutions by
+# pictures, dense layers by *neurons*. Each neuron is on one rank alone, with its weights. So
+# the gradients of these weights need not be sent at all. Activations must be sent instead: all
+# pictures to all ranks before fc6, all neurons to all ranks before fc7 and fc8, and the logits
+# after fc8. They are small.
+#
+# A matrix product rounds otherwise if it is cut otherwise. So on a CPU tinynet always cuts at
+# the same places, also in one process: a batch into eight lanes, a dense layer where its
+# `cuts` are (`ops.dense`).
 
 # %%
 weights = sum(row["parameters"] for row in table.values())
@@ -151,8 +157,9 @@ for ranks in 2, 4, 8:
           f"{alike / 1e6:.0f} MB")
 
 # %% [markdown]
-# With two ranks the cut is that of the paper's Figure 2: rank 0 has the neurons of the top row,
-# rank 1 those of the bottom row.
+# With two ranks fc6 and fc7 are cut as in the paper's Figure 2: rank 0 has the neurons of the
+# top row, rank 1 those of the bottom row. The convolutions are not cut so: each rank has both
+# rows of them, for half of the pictures.
 #
 # **The trap.** A loss is a mean over the batch. It is tempting to let every rank take the mean
 # over *its* pictures, and then the mean of these. The last batch of an epoch is seldom even.

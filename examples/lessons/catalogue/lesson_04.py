@@ -177,7 +177,7 @@ TANH = Question(
      "nothing is kept? Then dy * (1 - y * y) could not be computed": 0},
     hint="List the arrays that the three gradient functions mention.")
 
-WEIGHTS, KEPT, PASSING, CARD = 4 * 60_965_224, 6_155_164, 1_161_600, 3_000_000_000
+WEIGHTS, KEPT, PASSING, CARD = 4 * 60_965_224, 6_155_160, 1_161_600, 3_000_000_000
 
 
 def largest(times=3, weights=WEIGHTS, picture=KEPT + PASSING, card=CARD):
@@ -187,7 +187,7 @@ def largest(times=3, weights=WEIGHTS, picture=KEPT + PASSING, card=CARD):
 BATCH = Question(
     "4.3",
     "A card has 3,000,000,000 bytes. AlexNet has 60,965,224 parameters, float32. Of each it needs "
-    "the parameter, its gradient and its velocity. Each picture makes it keep 6,155,164 bytes, "
+    "the parameter, its gradient and its velocity. Each picture makes it keep 6,155,160 bytes, "
     "and 1,161,600 more while gradients are on their way. What is the largest batch that fits?",
     largest(),
     {"the velocities are missing: one more number for each parameter": largest(times=2),
