@@ -74,7 +74,7 @@ logits, codes = net(Tensor(unseen)).numpy(), net.code(Tensor(unseen)).numpy()
 print("wrong:", evaluation.wrong(logits, truth, 1), "of", len(truth))
 
 # %% [markdown]
-# Guessing is wrong in seven of eight. (With seven other sets of first weights, 21 to 51
+# Guessing is wrong in seven of eight. (With seven other sets of first weights, 10 to 39
 # pictures were wrong.) Now look into the net.
 #
 # **1. The kernels of the first layer.** They have three channels, as a picture has, so they can
