@@ -107,7 +107,7 @@ PHOTOGRAPH = 50                            # the quality of its JPEG
 BETWEEN = 110                              # the grey between tiles, on light and on dark paper
 
 
-def kernel_sheet(W):
+def kernel_tiles(W):
     """Kernels (K, K, channels, O) as tiles of one picture, each stretched to its own range.
 
     What sees other channels than colours is no picture: then a tile is how large the weights are

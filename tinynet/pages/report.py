@@ -13,7 +13,7 @@ from ..training import saved as checkpoints
 from . import page
 from .activations import name_of, recipe_of
 from .judged import NEAREST, judge
-from .page import Album, escape, kernel_sheet
+from .page import Album, escape, kernel_tiles
 
 CARDS, QUERIES = 6, 5                      # pictures of Figure 4, left and right
 SIDE = 112                                 # pixels of a small photograph
@@ -204,7 +204,7 @@ class Report:
         names = ("top tower", "bottom tower") if len(run.kernels) > 1 else ("one tower",)
         parts = []
         for name, W in zip(names, run.kernels, strict=True):
-            sheet = self.album.show(self.album.add(kernel_sheet(W)), f"the kernels, {name}")
+            sheet = self.album.show(self.album.add(kernel_tiles(W)), f"the kernels, {name}")
             parts.append(f"<figure>{sheet}<figcaption>{W.shape[-1]} kernels, {name}</figcaption>"
                          "</figure>")
         return f'<div class="kernels">{"".join(parts)}</div>'

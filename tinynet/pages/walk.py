@@ -281,7 +281,7 @@ class Walk:
     def kernels(self, name):
         parts = []
         for (tower, _), layer in zip(self.towers, self.rows[name], strict=True):
-            sheet = self.album.add(page.kernel_sheet(layer[0].W.numpy()))
+            sheet = self.album.add(page.kernel_tiles(layer[0].W.numpy()))
             parts.append(self.album.show(sheet, f"the kernels of {name}{of(tower)}"))
         if name == "conv1":
             return ("<h3>Its kernels</h3><p>The colours that excite each kernel most, stretched "
