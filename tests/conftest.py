@@ -116,11 +116,15 @@ def few(tmp_path_factory):
     return str(folder)
 
 
+class TooLong(BaseException):
+    """No handler of the program takes it for an error of its own."""
+
+
 @pytest.fixture
 def alarm():
     """No test of a command runs for ever. Two minutes, as a machine may have much else to do."""
     def too_long(number, frame):
-        raise TimeoutError("a command did not end")
+        raise TooLong("a command did not end")
 
     before = signal.signal(signal.SIGALRM, too_long)
     signal.alarm(120)

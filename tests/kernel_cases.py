@@ -154,6 +154,23 @@ def check_sgd(shape):
         equal(ours, theirs)
 
 
+def check_crop(side, size, aligned):
+    """Equal to the bit."""
+    pictures = np.random.default_rng(0).integers(0, 256, (2, side, side, 3), np.uint8)
+    mean, shifts, far = numbers((side, side, 3)), numbers((3, 3), 1), side - size
+    places = np.int32([(1, 0, far, 0), (0, far, 0, 1), (1, far, far, 1)])
+    with Device("gpu0"):
+        found = to_host(kernels.crop(*map(on_gpu, (pictures, mean, places, shifts)), 0.5, size,
+                                     aligned))
+
+    def cut(a, top, left, mirrored):
+        return a[top:top + size, left:left + size][:, ::-1 if mirrored else 1]
+
+    for crop, (which, *place), shift in zip(found, places, shifts, strict=True):
+        less = cut(mean, *(place if aligned else (far // 2, far // 2, False)))
+        equal(crop, (np.float32(cut(pictures[which], *place)) - less + shift) * np.float32(0.5))
+
+
 def cases():
     """(text, what, function) for every comparison; text: the kernel that it is about."""
     for shape in CONVOLUTIONS:
@@ -177,6 +194,8 @@ def cases():
     for case in ((1000, 3, 1, 7, 0.5), (65537, 2 ** 33 + 5, 0, 2 ** 40 + 11, 0.75),
                  (6, 0, 0, 0, 0.1), (9, 1, 2, 3, 1.0)):
         yield "DROPOUT", f"dropout {case}", partial(check_dropout, *case)
+    for aligned in True, False:
+        yield "CROP", f"crop {aligned}", partial(check_crop, 11, 7, aligned)
 
 
 # An error of one in a kernel's text: where, what it says, and what it would say.
@@ -192,7 +211,8 @@ PLANTED = [
     ("TO_FIRST", "oh < OH", "oh <= OH"), ("TO_FIRST", "ow <= w / STRIDE", "ow < w / STRIDE"),
     ("TO_ALL", "ow < OW", "ow <= OW"), ("TO_ALL", "/ STRIDE + 1", "/ STRIDE"),
     ("DROPOUT", "4 * i + j < count", "4 * i + j <= count"),
-    *((text, "NUMBER(i, n)", "NUMBER(i, n + 1)") for text in ("RELU", "RELU_BACKWARD", "SGD"))]
+    *((text, "NUMBER(i, n)", "NUMBER(i, n + 1)") for text in ("RELU", "RELU_BACKWARD", "SGD",
+                                                              "CROP"))]
 
 
 def small_cases():

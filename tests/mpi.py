@@ -31,7 +31,6 @@ class Job:
         own = {name: value for name, value in environment(**ASKED, **variables).items()
                if not name.startswith(OF_LAUNCHERS) or name in (*ASKED, *variables)}
         self.mark = uuid.uuid4().hex
-        self.start = time.perf_counter()
         self.process = subprocess.Popen(
             [MPIEXEC, "-n", str(size), sys.executable, "-c", program, *map(str, argv)], text=True,
             env={**own, "TINYNET_JOB": self.mark}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -64,13 +63,11 @@ class Job:
         """Its exit code and what it printed; nothing of it may be left."""
         try:
             out, err = self.process.communicate(timeout=timeout)
-            seconds = time.perf_counter() - self.start
             deadline = time.perf_counter() + 10
             while self.left() and time.perf_counter() < deadline:
                 time.sleep(0.05)
             assert not self.left(), "ranks are left"
-            return SimpleNamespace(code=self.process.returncode, out=out, err=err,
-                                   seconds=seconds)
+            return SimpleNamespace(code=self.process.returncode, out=out, err=err)
         finally:
             self.stop()
 

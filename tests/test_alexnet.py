@@ -1,4 +1,5 @@
 """The numbers that the paper prints."""
+import math
 import re
 
 import numpy as np
@@ -59,6 +60,8 @@ def test_the_maps_are_those_of_figure_2(output):
     assert pools == [(27, 27, 48)] * 2 + [(13, 13, 128)] * 2 + [(6, 6, 128)] * 2
     dense = [t.shape[1:] for t in graph(output) if t.op == "dense"]
     assert dense == [(2048,)] * 4 + [(1000,)]
+    neurons = [math.prod(t.shape[1:]) for t in graph(output) if t.op in ("conv2d", "dense")]
+    assert sum(neurons) == 659_272 and sum(neurons[:2]) == 290_400         # the caption: 253,440
 
 
 def test_the_kernels_are_those_of_section_3_5(net):

@@ -374,3 +374,9 @@ def test_methods_are_those_of_numpy(place):
             (x.transpose((2, 0, 1)), array.transpose(2, 0, 1)), (x[0], array[0]),
             (x[..., 1:, [0, 2]], array[..., 1:, [0, 2]]), (x[:, None], array[:, None])]:
         assert ours.numpy() == pytest.approx(theirs, rel=1e-14) and ours.shape == theirs.shape
+
+
+def test_to_the_power_of_nothing_there_is_no_slope_not_even_at_zero():
+    a = leaf(0.0, 2.0)
+    (a ** 0).sum().backward()
+    assert a.grad.tolist() == [0, 0]

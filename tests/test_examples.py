@@ -7,13 +7,15 @@ import pytest
 from PIL import Image
 
 import ablations
+import alexnet
 import cifar_smoke
 import common
 import figure1
 import photographs
 from small_examples import numbered, start
 from tinynet.engine import Tensor
-from tinynet.training import figures
+from tinynet.training import figures, options
+from tinynet.training.recipes import RECIPES
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -101,6 +103,24 @@ def test_figure_1_can_begin_with_the_authors_first_weights(tmp_path, few, monkey
 
 
 # --- ablations --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ablations.PAIRS)
+def test_the_sides_of_a_pair_differ_in_their_nets_or_in_what_they_see(what):
+    (one, seen), (other, others) = [(repr(build()), how)
+                                    for _, build, how in ablations.PAIRS[what]]
+    assert (one == other) == (what == "augment") != (seen == others)
+
+
+def test_every_net_without_an_idea_lacks_that_idea():
+    small = RECIPES["small"]
+    lacks = {"one tower": "towers", "no LRN": "lrn", "no overlap": "pool",
+             "no dropout": "dropout", "no crops": "augment"}
+    assert [*lacks] == [*photographs.NETS][1:]
+    for name, field in lacks.items():
+        args = alexnet.parser().parse_args(["train", "x", "--recipe", "small",
+                                            *photographs.NETS[name]])
+        assert [*options.given(args)] == [field] and getattr(args, field) != getattr(small, field)
 
 
 @pytest.mark.parametrize("what", ablations.PAIRS)

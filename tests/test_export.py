@@ -15,6 +15,7 @@ from tinynet.device import Device
 from tinynet.engine import Tensor, no_grad
 from tinynet.formats import onnx as onnx_file
 from tinynet.formats import plan, reading
+from tinynet.formats.protobuf import Message
 from tinynet.pictures import images
 from tinynet.training.recipes import LAYERS, RECIPES
 from tinynet.training.saved import Saved
@@ -70,6 +71,21 @@ def run(capsys):
         return capsys.readouterr().out
 
     return run
+
+
+def test_the_graph_prepares_pictures_and_pools_as_the_net_does(run, tmp_path):
+    path, file = checkpoint(tmp_path / "net.npz", "quickstart"), tmp_path / "net.onnx"
+    run("export", path, file)
+    graph = Message(memoryview(file.read_bytes())).message(7)
+    nodes = graph.messages(1)
+    numbers = {one.text(8): onnx_file.tensor(one).tolist() for one in graph.messages(5)
+               if one.text(8).startswith("number ")}
+    assert [(n.text(4), [numbers.get(x, x) for x in n.texts(1)]) for n in nodes[:5]] == [
+        ("Cast", ["picture"]), ("Slice", ["mean", [78, 78], [177, 177], [0, 1]]),
+        ("Sub", ["Cast 0", "Slice 1"]), ("Mul", ["Sub 2", 1 / 64]), ("Transpose", ["Mul 3"])]
+    assert onnx_file.attributes(nodes[4])["perm"] == [0, 3, 1, 2]
+    pools = [onnx_file.attributes(node) for node in nodes if node.text(4) == "MaxPool"]
+    assert pools and all(pool["ceil_mode"] == 1 for pool in pools)
 
 
 # --- there and back ---------------------------------------------------------------------------

@@ -27,6 +27,14 @@ def test_the_shorter_side_becomes_256_and_the_central_square_is_kept(tmp_path, s
     assert difference.mean() < 1 and difference.max() < 3
 
 
+@pytest.mark.parametrize("turn", [False, True])
+def test_shrinking_averages_what_a_pixel_covers(tmp_path, turn):
+    stripes = np.zeros((512, 512, 3))
+    stripes[:, ::2] = 255
+    picture = images.read(saved(stripes.swapaxes(0, 1) if turn else stripes, tmp_path / "a.png"))
+    assert np.abs(picture[1:-1, 1:-1] - 127.5).max() <= 1
+
+
 def test_a_picture_of_256_by_256_is_left_alone(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     assert np.array_equal(images.read(saved(pixels, tmp_path / "noise.png")), pixels)

@@ -73,7 +73,6 @@ def same(found, wanted, tolerance=1e-4):
 
 WANTED = logits(CAFFES, as_caffe_sees())
 WANTED_ONE = logits(TORCHVISIONS, as_torchvision_sees(), ("relu", "pool"), 1, (2, 2))
-TOWERS_APART = 0.01        # by as much LRN within towers differs, of the largest logit
 
 
 # --- Caffe ------------------------------------------------------------------------------------

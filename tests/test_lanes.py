@@ -76,9 +76,9 @@ def test_what_ranks_compute_of_their_lanes_is_what_one_computes_of_all(monkeypat
 def test_lanes_end_with_their_block_and_count_for_no_other_array():
     x = np.float32([2 ** 24, 1, 1, 0, 0, 0, 0, 0, 0]).reshape(9, 1)
     def total(x): return cores.sum_over_batch(lambda x: x.sum(axis=0), x)
-    eighths = total(x)
+    eighths, fewer = total(x), total(x[:8])
     with cores.lanes([1, 8]):
-        assert total(x) == 2 ** 24 + 2 and total(x[:8]) == total(x[:8].copy())
+        assert total(x) == 2 ** 24 + 2 and total(x[:8]) == fewer != 2 ** 24 + 2
     assert total(x) == eighths
 
 

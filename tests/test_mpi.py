@@ -130,7 +130,7 @@ LATER = "step = alexnet.SGD.step\ndef broken(self):\n    {}\n    step(self)\n" \
 ], ids=["bug", "error of one", "error of all", "exit", "full disk", "other pictures", "no DIR"])
 def test_an_error_ends_all_ranks(data, tmp_path, change, said):
     done = train(2, data, tmp_path / "run", program=IN_RANK.format(change))
-    assert done.code != 0 and done.seconds < 20
+    assert done.code != 0                              # that all end at all, mpirun() asks
     assert said.format(host=os.uname().nodename) in done.err
     assert done.err.count("alexnet.py: error") == ("alexnet.py: error" in said or "sees" in said)
 
@@ -167,7 +167,7 @@ def test_a_net_that_learns_nothing_is_looked_at_by_all(data, tmp_path):
 def test_out_of_memory_on_one_rank_is_said_without_the_others(data, tmp_path):
     done = train(2, data, tmp_path / "run",
                  program=IN_RANK.format(LATER.format("if rank() == 1: raise MemoryError")))
-    assert done.code == 1 and "out of memory" in done.err and done.seconds < 20
+    assert done.code == 1 and "out of memory" in done.err
 
 
 def test_an_example_is_for_one_process():

@@ -3,7 +3,9 @@ import numpy as np
 import pytest
 
 from tinynet import ops
+from tinynet.device import to_host
 from tinynet.engine import Tensor
+from tinynet.pool import max_pool
 
 LOGITS = np.zeros((4, 3), np.float32)
 
@@ -12,6 +14,18 @@ def test_the_simple_ops_take_one_number():
     assert Tensor(3.0).relu().item() == 3 and Tensor(-3.0).relu().item() == 0
     assert ops.tanh(Tensor(0.5)).item() == pytest.approx(np.tanh(0.5), rel=1e-6)
     assert ops.flatten(Tensor(3.0)).shape == (1,)
+
+
+def test_a_nan_passes_through_and_has_no_slope(place):
+    x = Tensor(np.array([np.nan, -1.0, 2.0]), place, requires_grad=True)
+    y = ops.relu(x)
+    assert np.isnan(y.numpy()).tolist() == [True, False, False]
+    y.sum().backward()
+    assert to_host(x.grad).tolist() == [0, 0, 1]
+    for i in range(4):
+        four = np.arange(4.0)
+        four[i] = np.nan
+        assert np.isnan(max_pool(Tensor(four.reshape(1, 2, 2, 1), place), size=2).numpy()).all()
 
 
 def dense(x_shape, W_shape=(9, 2), b_shape=(2,)):

@@ -183,6 +183,13 @@ def test_a_rank_has_a_device_of_its_own(gpus, names, said):
         OfTwo().device(names)
 
 
+def test_arrays_of_cards_go_by_nccl(gpus):
+    ranks, card = OfTwo(), Device("gpu0")
+    ranks.cards = SimpleNamespace(exchange=lambda parts, shapes: "by NCCL")
+    parts = [card.put(np.ones(3, np.float32))] * 2
+    assert ranks.exchange(parts, [(3,)] * 2) == "by NCCL" and ranks.sent == 12
+
+
 class BesideAnother(OfTwo):
     """The other of the two is on another host, and says what it says."""
 

@@ -16,6 +16,14 @@ def test_philox_gives_the_published_known_answers(counter, key, expected):
     assert tuple(int(word) for word in rng.philox(counter, key)) == expected
 
 
+def test_words_stand_where_they_always_stood_in_counter_and_key():
+    """As in the third published answer. Else older checkpoints would go on otherwise."""
+    words = rng.words(np, [0x243f6a88], step=0x13198a2e85a308d3, stream=0x03707344, purpose=0x29,
+                      seed=0x9f31d0a4093822)
+    assert words.tolist() == [[0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1]]
+    assert (rng.DROPOUT, rng.ORDER, rng.CROP, rng.COLOUR, rng.PACKING) == (1, 2, 3, 4, 5)
+
+
 def test_words_of_some_indices_are_those_of_all_indices():
     of = dict(seed=3, purpose=rng.CROP, step=7)
     everything = rng.words(np, np.arange(100), **of)
@@ -53,7 +61,7 @@ def test_a_permutation_holds_every_number_once_and_is_even():
 def test_normal_numbers_have_the_moments_of_a_gaussian():
     words = rng.words(np, np.arange(100_000), seed=1, purpose=rng.COLOUR)
     values = rng.normal(words)
-    assert np.isfinite(values).all()
+    assert np.isfinite(rng.normal(np.uint64([[0] * 4, [rng.LOW] * 4]))).all()
     assert values.mean(axis=0) == pytest.approx(np.zeros(4), abs=0.013)
     assert np.cov(values.T) == pytest.approx(np.eye(4), abs=0.02)
     assert (values ** 4).mean() == pytest.approx(3, abs=0.1)

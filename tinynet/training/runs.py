@@ -119,7 +119,7 @@ class Run:
         """How many steps there will be in all; the batch size may be another than before."""
         left = [self.loader.length(epoch) for epoch in range(self.epoch, self.epochs)]
         if left:
-            left[0] -= self.at.position
+            left[0] = max(left[0] - self.at.position, 0)       # there may be fewer than before
         return self.step + sum(-(-count // self.loader.batch_size) for count in left)
 
     @cached_property
