@@ -262,8 +262,9 @@ def start(args):
         about = prepare(args.source, args.target, quality=args.quality, per_file=args.per_file,
                         workers=args.workers, val_share=args.val_share, fit=args.fit)
     except OSError as error:
-        raise UserError(f"{os_error(error)}; what is finished stays in {shown(args.target)}: when "
-                        "that is mended, run the same command again") from error
+        why = os_error(error) if error.filename else error.strerror or error
+        raise UserError(f"{why}; what is finished stays in {shown(args.target)}: when that is "
+                        "mended, run the same command again") from error
     report(args.target, about)
     if len(about["splits"]) == 2:
         say(f"train with\n  python alexnet.py train {shown(args.target)}")

@@ -304,6 +304,7 @@ def test_a_c_library_that_takes_no_large_threshold_is_told_to_map_nothing(monkey
         library = SimpleNamespace(mallopt=lambda option, value: seen.append((option, value))
                                   or int(accepts or option != dev.THRESHOLD))
         monkeypatch.setattr(dev.ctypes, "CDLL", lambda name: library)
+        monkeypatch.setattr(dev, "threadpool_limits", lambda *how, **more: True)
         monkeypatch.setattr(dev, "_blas_limit", None)
         monkeypatch.setattr(dev.sys, "platform", "linux")
         dev._set_up_cpu()

@@ -214,9 +214,9 @@ def test_a_rank_without_a_card_refuses_the_others(monkeypatch):
 
 
 def test_if_one_rank_lacks_nccl_none_uses_it(gpus, capsys):
-    ranks = BesideAnother(("there", "gpu0"), "no libnccl.so")
+    ranks = BesideAnother(("there", "gpu0"), ("there", "no libnccl.so"))
     assert ranks.device(None).is_gpu and not getattr(ranks, "cards", None)
-    assert "NCCL does not load (no libnccl.so)" in capsys.readouterr().err
+    assert "NCCL does not load (on there: no libnccl.so)" in capsys.readouterr().err
 
 
 def test_a_card_that_was_asked_for_and_is_not_there_is_an_error():

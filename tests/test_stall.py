@@ -194,8 +194,8 @@ def test_pictures_that_are_all_alike_are_told(after_a_step):
 def test_of_fewer_than_two_pictures_nothing_is_said_to_vary(after_a_step, count):
     net = after_a_step()
     net.batch.images, net.batch.labels = net.batch.images[:count], net.batch.labels[:count]
-    assert said(net) == ["the loss does not fall below that of guessing; with a larger "
-                         "--batch-size it could be said why"]
+    assert said(net) == ["the loss does not fall below that of guessing; this batch has too few "
+                         "pictures to say why"]
 
 
 def test_pixels_and_labels_are_described(after_a_step):

@@ -105,7 +105,8 @@ class Mpi(Ranks):
             raise UserError(f"--device {names}: two ranks on {self.host} cannot share a card: "
                             "give --device gpu, and each takes its own")
         if found.is_gpu:                                   # all have cards; NCCL all, or none
-            problems = [problem for problem in self.everywhere(_problem_of_nccl()) if problem]
+            problems = [f"on {host}: {problem}" for host, problem in self.everywhere(
+                (self.host, _problem_of_nccl())) if problem]
             if problems:
                 warn(f"NCCL does not load ({problems[0]}): what ranks say goes through the host")
             else:
@@ -231,5 +232,5 @@ def _problem_of_nccl():
     try:
         nccl()
     except ImportError as error:
-        return str(error)
+        return str(error) or "ImportError"
     return ""

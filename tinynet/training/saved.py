@@ -74,8 +74,8 @@ class Saved:
     def pictures(self, option):
         """The folder of its pictures. Raises UserError, which says what to give, if it is gone."""
         if not Path(self.data).is_dir():
-            raise UserError(f"{shown(self.path)}: the pictures it was trained on are not in "
-                            f"{self.data} any more: give {option}")
+            raise UserError(f"{shown(self.path)}: its pictures are not in {self.data}, which is "
+                            f"gone: give {option}")
         return self.data
 
     @classmethod
@@ -216,7 +216,7 @@ def place_of_run(wanted, resume, name):
     if path and path.is_dir():
         path = checkpoint_in(path) or path
     if path:
-        opened(path)                   # of what is no checkpoint, no folder is claimed
+        Saved.of_alexnet(path)         # of what cannot be resumed, no folder is claimed
     claim = Claim(wanted or path.parent) if wanted or path else _new(name)
     saved = Saved.of_alexnet(path) if path else None
     there = checkpoint_in(claim.folder)

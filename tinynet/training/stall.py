@@ -93,8 +93,8 @@ def diagnosis(model, optimizer, batch, recipe):
     pixels, labels = device.to_host(batch.images), batch.labels
     rows = examine(model, optimizer, pixels)
     if not model.ranks.first or len(pixels) < 2:       # of one picture nothing varies
-        return ["the loss does not fall below that of guessing; with a larger --batch-size it "
-                "could be said why"]
+        return ["the loss does not fall below that of guessing; this batch has too few pictures "
+                "to say why"]
     counts, classes = np.bincount(labels), model.fc8.b.whole_shape[0]
     decay = optimizer.lr * optimizer.weight_decay / (1 - optimizer.momentum)
     lines = [f"the loss does not fall below ln({classes}) = {math.log(classes):.3f}, that of "
