@@ -61,6 +61,7 @@ def test_a_permutation_holds_every_number_once_and_is_even():
 def test_normal_numbers_have_the_moments_of_a_gaussian():
     words = rng.words(np, np.arange(100_000), seed=1, purpose=rng.COLOUR)
     values = rng.normal(words)
+    assert np.isfinite(values).all()
     assert np.isfinite(rng.normal(np.uint64([[0] * 4, [rng.LOW] * 4]))).all()
     assert values.mean(axis=0) == pytest.approx(np.zeros(4), abs=0.013)
     assert np.cov(values.T) == pytest.approx(np.eye(4), abs=0.02)

@@ -216,7 +216,8 @@ def place_of_run(wanted, resume, name):
     if path and path.is_dir():
         path = checkpoint_in(path) or path
     if path:
-        Saved.of_alexnet(path)         # of what cannot be resumed, no folder is claimed
+        Saved.of_alexnet(path)         # what cannot be resumed claims nothing; read again below,
+                                       # when nobody else can write
     claim = Claim(wanted or path.parent) if wanted or path else _new(name)
     saved = Saved.of_alexnet(path) if path else None
     there = checkpoint_in(claim.folder)
