@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers import smooth
 from tinynet import store
 from tinynet.errors import UserError
 from tinynet.pictures import dataset, images, packed
@@ -120,6 +121,43 @@ def test_a_half_prepared_folder_says_what_to_do(folder):
     (folder / packed.PREPARED).rename(folder / packed.PREPARING)
     with pytest.raises(UserError, match="half prepared: run data/imagenet.py again"):
         packed.data_set(folder, "train")
+
+
+def coloured(draw):
+    return (smooth(256, 256) + draw.normal(0, 10, (256, 256, 3))).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
+def test_the_faster_reader_of_jpegs_agrees_with_pillow_whatever_the_bytes(subsampling):
+    if not images.simplejpeg:
+        pytest.skip("simplejpeg is not installed (an extra for GPUs)")
+    draw = np.random.default_rng(0)
+    file = io.BytesIO()
+    Image.fromarray(coloured(draw)).save(file, "JPEG", quality=90, subsampling=subsampling)
+    whole = file.getvalue()
+    assert np.array_equal(images.simplejpeg.decode_jpeg(whole), images.read(io.BytesIO(whole)))
+    broken = 0
+    for _ in range(200):
+        data = bytearray(whole[:draw.integers(len(whole))] if draw.random() < 0.1 else whole)
+        for place in draw.integers(len(data), size=draw.integers(1, 4)):
+            data[place] = draw.integers(256)
+        outcomes = []
+        for reader in images.read_stored, lambda data: images.read(io.BytesIO(data)):
+            try:
+                outcomes.append(reader(bytes(data)))
+            except images.BrokenPicture as error:
+                outcomes.append(str(error).partition(":")[2])
+        broken += isinstance(outcomes[0], str)
+        assert np.array_equal(*outcomes)
+    assert 10 < broken < 190
+
+
+def test_a_jpeg_is_stored_as_it_is_read_without_the_faster_reader(monkeypatch):
+    file = io.BytesIO()
+    Image.fromarray(coloured(np.random.default_rng(0))).save(file, "JPEG", quality=90)
+    with_it = images.read_stored(file.getvalue())
+    monkeypatch.setattr(images, "simplejpeg", None)
+    assert np.array_equal(images.read_stored(file.getvalue()), with_it)
 
 
 def test_a_split_that_is_not_there_is_an_error(folder):

@@ -14,7 +14,6 @@ As few large files. data/imagenet.py fills a folder with
                        everything is there
 """
 import functools
-import io
 import json
 import os
 import threading
@@ -95,7 +94,7 @@ class Packed(DataSet):
     def read(self, index):
         """(256, 256, 3) uint8. Raises BrokenPicture, which names file and source."""
         try:
-            return images.read(io.BytesIO(self.bytes(index)))
+            return images.read_stored(self.bytes(index))
         except images.BrokenPicture as error:
             raise images.BrokenPicture(f"{self.files[self._shard(index)].path} is damaged where "
                                        f"it holds {self.name(index)}") from error
