@@ -19,7 +19,7 @@ from ..errors import UserError
 from ..progress import warn
 from .images import SIDE, BrokenPicture
 
-TOGETHER = 8           # pictures that are read in a row: handing over costs time as well
+PARTS, TOGETHER = 8, 8     # of a batch, and the fewest pictures in one: handing over takes time
 
 
 def threads(workers):
@@ -27,8 +27,9 @@ def threads(workers):
 
 
 def in_parts(count):
-    """Slices of so many pictures, TOGETHER each."""
-    return [slice(i, min(i + TOGETHER, count)) for i in range(0, count, TOGETHER)]
+    """Slices of so many pictures: PARTS of them, or fewer with TOGETHER pictures each."""
+    size = max(TOGETHER, -(-count // PARTS))
+    return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
 
 def shared(size):
