@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # Does tinynet work on the GPUs of this machine? One report, of everything that needs one.
 #
-#     tests/gpu_check.sh [REPORT]        (default: gpu_report.txt)
+#     tests/gpu_check.sh [REPORT [PICTURES]]         (default: gpu_report.txt)
 #
+# PICTURES: a folder of them, as `train` takes it; without it they are drawn. Give some thousand, of
+# many batches an epoch: each begins with waiting.
 # Every part runs, whatever happens to the others. The report ends with the names of those that
 # failed, and the exit code is then 1. PYTHON names the interpreter to use (default: python3).
 set -uo pipefail
 
 report=$(realpath -m "${1:-gpu_report.txt}")
+pictures=${2:+$(realpath -m "$2")}
 cd "$(dirname "$0")/.." || exit 1
 python=${PYTHON:-python3}
 
@@ -23,6 +26,7 @@ fi
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
+pictures=${pictures:-$work/patterns}
 failed=()
 
 part() {                                 # part NAME COMMAND...
@@ -41,13 +45,13 @@ part() {                                 # part NAME COMMAND...
 losses() {                               # losses NAME DEVICE OPTIONS...
     local name=$1 device=$2
     shift 2
-    "$python" alexnet.py train "$work/patterns" --device "$device" --output-dir "$work/$name" \
+    "$python" alexnet.py train "$pictures" --device "$device" --output-dir "$work/$name" \
         --recipe quickstart --steps 100 --print-freq 1 "$@" | tail -n 3
 }
 
 # Training is chaotic: what begins as rounding is 1 % after some 20 steps, and is everything after
 # 50, on one CPU as well, as soon as its convolutions are computed in another way. So the measure
-# is how far apart the CPU's own two forms are.
+# is how far apart the CPU's own two forms are. What a batch's loss loses, the mean of many keeps.
 # shellcheck disable=SC2329
 same_losses() {                          # same_losses NAME: as far from cpu as im2col is, or thrice
     "$python" - "$work"/{cpu,im2col,"$1"}/log.jsonl <<'END'
@@ -61,6 +65,10 @@ for step in 1, 5, 10, 20, 50, 100:
     print("step {}: loss {:.6f}, on the GPU {:.6f}; apart so far at most {:.1e}, the CPU's two "
           "forms {:.1e}".format(step, cpu[step - 1], gpu[step - 1], max(of_gpu[:step]),
                                 max(of_form[:step])))
+for first in range(0, 100, 20):
+    own, on_gpu, of_other = (sum(losses[first:first + 20]) / 20 for losses in (cpu, gpu, form))
+    print("steps {} to {}: mean loss {:.4f}, on the GPU {:+.2%}, the CPU's other form {:+.2%}"
+          .format(first + 1, first + 20, own, on_gpu / own - 1, of_other / own - 1))
 near = all(max(of_gpu[:step]) <= max(1e-5, 3 * max(of_form[:step])) for step in range(1, 101))
 sys.exit(not (near and len(cpu) == 100))
 END
@@ -68,7 +76,7 @@ END
 
 # shellcheck disable=SC2329
 waiting() {                              # the share of its time that a step waits for pictures
-    "$python" data/imagenet.py "$work/patterns" "$work/prepared" &&
+    "$python" data/imagenet.py "$pictures" "$work/prepared" &&
         "$python" alexnet.py train "$work/prepared" --device gpu0 --workers 8 --steps 300 \
             --print-freq 50 --output-dir "$work/waiting" | tail -n 3 &&
         "$python" - "$work/waiting/log.jsonl" <<'END'
@@ -98,7 +106,7 @@ check() {
         part "PyTorch, $precision" "$python" examples/compare_with_torch.py --device gpu0 \
             --precision $precision
     done
-    part patterns "$python" data/patterns.py "$work/patterns" --train 200 --val 5
+    [ -e "$pictures" ] || part patterns "$python" data/patterns.py "$pictures" --train 200 --val 5
     part "losses on cpu" losses cpu cpu
     part "losses on cpu, im2col" losses im2col cpu --conv im2col
     part "losses on gpu0, fp32" losses fp32 gpu0 --precision fp32
