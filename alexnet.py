@@ -37,6 +37,7 @@ from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
 from tinynet.progress import say, shown
 from tinynet.ranks import ALONE, Pretended
+from tinynet.replay import Replayed
 from tinynet.split import every_class, every_neuron, every_row, exchange, gather, send_to_both
 from tinynet.tools import anatomy, memory
 from tinynet.training import answers, figures, options, recipes, weights
@@ -191,16 +192,21 @@ def train(args):
             figures.draw_run(run)
         return 0
 
+    def learn(labels, *images):
+        logits = model(*images)
+        loss = ops.softmax_cross_entropy(logits, labels=labels)
+        optimizer.zero_grad()
+        loss.backward()
+        return loss, logits
+
+    learn = Replayed(learn, model)                                 # all at once, on one GPU
     with run:                                                      # a bar; Ctrl-C is heard
         while run.goes_on():
             for batch in run.batches():                            # the rest of this epoch
                 set_rates(optimizer, recipe, run.epoch, run.done)
                 model.train(run.step)
                 labels = top.put(batch.labels)
-                logits = model(*batch.tensors(top))
-                loss = ops.softmax_cross_entropy(logits, labels=labels)
-                optimizer.zero_grad()
-                loss.backward()
+                loss, logits = learn(labels, *batch.tensors(top))
                 ranks.sum_gradients(model)
                 optimizer.step()
                 run.saw(loss, logits, labels)

@@ -25,6 +25,7 @@ import alexnet
 import common
 from tinynet import SGD, Device, Tensor, UserError, cores, no_grad, ops
 from tinynet.device import PRECISIONS, default_devices
+from tinynet.replay import Replayed
 from tinynet.training import recipes
 from tinynet.training.weights import whole_layers
 
@@ -141,6 +142,19 @@ class Ours(Side):
         self.model = alexnet.build(args.classes, (self.device, self.device), recipe).initialize(0)
         # Rate 0: the same work, and weights that stay as they are for any number of rounds.
         self.optimizer = SGD(self.model.parameters(), 0.0, recipe.momentum, recipe.wd)
+        self.find_gradients = Replayed(self._find_gradients, self.model)
+
+    def step(self):
+        """As `train` takes it: on a GPU, from the second one on, it is replayed."""
+        self.model.train()
+        self.find_gradients()
+        self.optimizer.step()
+
+    def _find_gradients(self):
+        self.optimizer.zero_grad()
+        _, loss = self.loss()
+        loss.backward()
+        return [loss]
 
     def multiply_in(self, precision):
         self.device.multiply_in(precision)

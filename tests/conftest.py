@@ -16,11 +16,12 @@ import command_line
 import common
 import host_kernels
 import once
+import strict_blas
 import strict_cupy
 import strict_nccl
 from data.cifar10 import TEST, TRAIN
 from helpers import GPUS, NO_GPU
-from tinynet import cores, device, rng
+from tinynet import cores, device, products, rng
 from tinynet.pictures import packed, patterns, readers
 from tinynet.pictures.batches import Loader
 from tinynet.training.saved import Saved
@@ -72,6 +73,9 @@ def gpus(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", strict_cupy.Cupy())
     monkeypatch.setitem(sys.modules, "cupy.cuda", strict_cupy.Cupy.cuda)
     monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", strict_nccl.Nccl())
+    monkeypatch.setattr(products, "cublas", lambda xp: strict_blas.Blas())
+    monkeypatch.setattr(products, "WORKSPACE", 1 << 10)
+    products._workspace.cache_clear()
     monkeypatch.setattr(cores, "GPU_SCRATCH", 32 << 10)
     monkeypatch.setattr(readers, "beside_a_gpu", readers.Threads)
     strict_cupy.forget()

@@ -17,6 +17,7 @@ import numpy as np
 import alexnet
 from tinynet import SGD, Tensor, kernels, ops
 from tinynet.device import PRECISIONS
+from tinynet.replay import Replayed
 from tinynet.tools import machine
 from tinynet.training.options import two_devices
 from tinynet.training.recipes import RECIPES
@@ -37,14 +38,16 @@ def main():
     recipe = RECIPES["paper"].changed(dict(batch_size=args.batch_size, precision=args.precision))
     towers = two_devices(args.device, recipe)
     print(f"{args.device}, batches of {args.batch_size}, {args.precision}")
-    profile_step(step_of(towers, recipe), towers, args.batch_size)
+    for how in "every kernel asked for", "replayed":
+        print(f"--- {how}")
+        profile_step(step_of(towers, recipe, how == "replayed"), towers, args.batch_size)
     with towers[0]:
         ceilings(towers[0])
         uploads(towers[0], args.batch_size)
         calls(towers[0])
 
 
-def step_of(towers, recipe):
+def step_of(towers, recipe, replayed):
     """A function that takes a training step with a batch of noise."""
     model = alexnet.build(1000, towers, recipe).initialize(0).train()
     optimizer = SGD(model.parameters(), 1e-4, recipe.momentum, recipe.wd)
@@ -53,10 +56,16 @@ def step_of(towers, recipe):
     image = Tensor(draw.standard_normal(shape, np.float32), towers[0])
     labels = towers[0].put(draw.integers(0, 1000, recipe.batch_size))
 
-    def step():
+    def learn(labels, image):
         loss = ops.softmax_cross_entropy(model(image), labels=labels)
         optimizer.zero_grad()
         loss.backward()
+        return [loss]
+
+    learn = Replayed(learn, model) if replayed else learn
+
+    def step():
+        learn(labels, image)
         optimizer.step()
 
     return step

@@ -22,7 +22,7 @@ from once import once
 COMPILER = shutil.which("g++")
 WHY_NOT = "no g++ here: kernels cannot be run without a GPU"
 TYPES = {"float*": np.float32, "float4*": np.float32, "uchar*": np.uint8, "ushort*": np.uint16,
-         "int*": np.int32, "float": np.float32, "uint": np.uint32}
+         "int*": np.int32, "uint*": np.uint32, "float": np.float32, "uint": np.uint32}
 sanitize = "TINYNET_SANITIZE" in os.environ
 
 HOST = r"""

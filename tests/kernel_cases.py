@@ -137,6 +137,15 @@ def check_dropout(count, step, layer, seed, keep):
     equal(dx, numbers(count, 5) * (np.float32(2) * kept))
 
 
+def check_dropout_at(count, step, layer, seed, keep):
+    """The same with a step whose halves are on the card."""
+    key = rng.counter_and_key(seed=seed, purpose=rng.DROPOUT)[1]
+    with Device("gpu0") as place:
+        x, at = place.put(numbers(count)), place.put(np.array([step], np.uint64).view(np.uint32))
+        y, expected = (kernels.dropout(x, keep, 2.0, where, layer, key) for where in (at, step))
+        equal(y.get(), expected.get())
+
+
 def check_sgd(shape):
     """Two updates, equal to the bit."""
     results = []
@@ -194,6 +203,7 @@ def cases():
     for case in ((1000, 3, 1, 7, 0.5), (65537, 2 ** 33 + 5, 0, 2 ** 40 + 11, 0.75),
                  (6, 0, 0, 0, 0.1), (9, 1, 2, 3, 1.0)):
         yield "DROPOUT", f"dropout {case}", partial(check_dropout, *case)
+        yield "DROPOUT_AT", f"dropout at {case}", partial(check_dropout_at, *case)
     for aligned in True, False:
         yield "CROP", f"crop {aligned}", partial(check_crop, 11, 7, aligned)
 
@@ -210,7 +220,7 @@ PLANTED = [
     ("MAX_POOL", "top + a >= H", "top + a > H"), ("MAX_POOL", "left + b >= W", "left + b > W"),
     ("TO_FIRST", "oh < OH", "oh <= OH"), ("TO_FIRST", "ow <= w / STRIDE", "ow < w / STRIDE"),
     ("TO_ALL", "ow < OW", "ow <= OW"), ("TO_ALL", "/ STRIDE + 1", "/ STRIDE"),
-    ("DROPOUT", "4 * i + j < count", "4 * i + j <= count"),
+    ("DROPOUT", "4 * i + j < count", "4 * i + j <= count"), ("DROPOUT_AT", "at[0]", "at[2]"),
     *((text, "NUMBER(i, n)", "NUMBER(i, n + 1)") for text in ("RELU", "RELU_BACKWARD", "SGD",
                                                               "CROP"))]
 

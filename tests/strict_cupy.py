@@ -19,7 +19,7 @@ import ctypes
 import functools
 import operator
 import weakref
-from collections import namedtuple
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -27,15 +27,25 @@ import numpy as np
 import strict_streams
 from cupy_names import check, listed
 from host_kernels import HostKernel
-from strict_streams import NULL, Event, Memory, Refused, Stream, WrongDevice, null_of, stack
+from strict_streams import (
+    Device,
+    Event,
+    Memory,
+    Refused,
+    Stream,
+    WrongDevice,
+    copies,
+    current,
+    note,
+    null_of,
+    recorded,
+)
 from strict_streams import here as _here
 
 DEVICES = 2
 DOUBLE = np.dtype("float64")
 MODULES = "linalg", "lib", "lib.stride_tricks"
 
-Copy = namedtuple("Copy", "source target bytes")       # source, target: "host", "gpu0", "gpu1"
-copies = []                                            # in the order in which they were made
 memories = {}                                          # Memory, by the id of who owns it
 memory = weakref.WeakValueDictionary()                 # arrays that were pointed to, by place
 
@@ -52,43 +62,11 @@ class Strided(Refused, ValueError):
     pass
 
 
-# --- devices ----------------------------------------------------------------------------
-
-
-def _note(source, target, size):
-    copies.append(Copy(source, target, size))
-
-
 def forget():
     """Begin anew, for another test."""
     for each in copies, memories:
         each.clear()
     strict_streams.forget()
-
-
-class Device:
-    compute_capability = "90"
-
-    def __init__(self, device=None):
-        self.id = int(_here()[3:] if device is None else device)
-        self.name = f"gpu{self.id}"
-
-    def __enter__(self):
-        stack().append(self.name)
-        return self
-
-    def __exit__(self, *error):
-        stack().pop()
-
-    def __eq__(self, other):
-        return isinstance(other, Device) and self.id == other.id
-
-    def __hash__(self):
-        return self.id
-
-    def synchronize(self):
-        strict_streams.synchronize(self.name)
-        _note(self.name, "host", 0)                    # the host waits, and learns nothing
 
 
 # --- what NumPy computes with, and what the reader sees -----------------------------------
@@ -103,26 +81,43 @@ def _run(function, args, kwargs):
         if x._home != here:
             raise WrongDevice(f"{function.__name__}: an operand on {x._home}, while the current "
                               f"device is {here}")
-    null = null_of(here)
-    null.begin()
+    null, jobs = null_of(here), recorded()
     known = {id(_base(x._numbers)) for x in operands}
     written = [*getattr(function, "written", ()), kwargs.get("out")]
-    if function.__name__ in ("setitem", "at", "set"):
+    if function.__name__ in ("setitem", "at", "set", "fill"):
         written += operands[:1]
-    for x in operands:
-        _memory(x).use(null, writes=any(x is y for y in written))
-    result = function(*opened_args, **opened_kwargs)
+
+    def ask():
+        null.begin()
+        for x in operands:
+            _memory(x).use(null, writes=any(x is y for y in written))
+        return function(*opened_args, **opened_kwargs)
+
+    result = ask()
     floats = {x.dtype for x in operands if x.dtype.kind == "f"}
     may_double = (DOUBLE in floats or kwargs.get("dtype") is not None
                   or any(isinstance(a, (type, np.dtype)) and DOUBLE == a for a in args)
                   or not floats and any(isinstance(a, np.float64) for a in args))
     closed = _closed(result, here, operands, may_double)
-    for x in closed if isinstance(closed, (list, tuple)) else [closed]:
+    results = closed if isinstance(closed, (list, tuple)) else [closed]
+    for x in results:
         if any(x is y for y in operands):              # in place
             _memory(x).use(null, writes=True)
         elif isinstance(x, ndarray) and id(_base(x._numbers)) not in known:
             memories[id(_base(x._numbers))] = Memory(here, null.count)
+            if jobs is not None:
+                strict_streams.fresh(x._numbers)
+    if jobs is not None:
+        jobs.append(lambda: _into(results, ask()))
     return closed
+
+
+def _into(results, numbers):
+    """What was asked for again goes to where it went before."""
+    for x, new in zip(results, numbers if isinstance(numbers, (list, tuple)) else [numbers],
+                      strict=True):
+        if isinstance(x, ndarray):
+            x._numbers[...] = new
 
 
 def _memory(x):
@@ -180,6 +175,8 @@ class Function:
             if isinstance(parts, list) and len({isinstance(p, ndarray) for p in parts}) > 1:
                 raise Mixed(f"{self._path}: numbers of the host in a list of arrays of a GPU")
         out = kwargs.get("out")
+        if self._path in ("matmul", "dot") and recorded() is not None:
+            raise NotImplementedError("CuPy asks cuBLAS for nothing while a stream records")
         if self._path in ("matmul", "dot") and out is not None and not out.flags.c_contiguous:
             raise Strided(f"{self._path}: out must be contiguous")
         result = _run(self._function, args, kwargs)
@@ -247,8 +244,10 @@ class ndarray:
         _run(operator.setitem, (self, key, value), {})
 
     def get(self, stream=None, order="C", out=None, blocking=True):
+        if recorded() is not None:
+            raise strict_streams.Recorded("the host waits for a number that is not computed")
         numbers = _run(np.copy, (self,), dict(order=order))._numbers
-        _note(self._home, "host", self.nbytes)
+        note(self._home, "host", self.nbytes)
         if out is None:
             return numbers
         out[...] = numbers
@@ -257,7 +256,7 @@ class ndarray:
     def set(self, arr, stream=None):
         if (type(arr), arr.shape, arr.dtype) != (np.ndarray, self.shape, self.dtype):
             raise Mixed(f"set: {self.dtype} {self.shape} from {arr.dtype} {arr.shape}")
-        _note("host", self._home, self.nbytes)
+        note("host", self._home, self.nbytes)
         if stream is None:
             def set(x):
                 np.copyto(x, arr)
@@ -297,7 +296,7 @@ class MemoryPointer:
     def copy_from_device_async(self, src, size, stream):
         """Without a stream CuPy takes that of the current device, which waits for both cards."""
         pair = target, source = self._array, src._array
-        _note(source._home, target._home, size)
+        note(source._home, target._home, size)
         owners = [weakref.ref(_base(x._numbers)) for x in pair]    # who frees one, frees it
         places = [x._numbers.ctypes.data for x in pair]
 
@@ -334,15 +333,23 @@ class Cupy(Function):
     _precisions = []                                   # as they were set
     _core = SimpleNamespace(_routines_linalg=SimpleNamespace(
         COMPUTE_TYPE_TF32="tf32", COMPUTE_TYPE_DEFAULT="fp32",
-        set_compute_type=lambda dtype, kind, set=_precisions: set.append(kind)))
+        set_compute_type=lambda dtype, kind, set=_precisions: set.append(kind),
+        get_compute_type=lambda dtype, set=_precisions: set[-1] if set else "fp32"))
     cuda = SimpleNamespace(Device=Device, Stream=Stream, Event=Event, is_available=lambda: True,
-                           get_current_stream=lambda: NULL,
+                           get_current_stream=current, using_allocator=nullcontext,
+                           Memory=bytes, MemoryPointer=lambda memory, offset: memory,
+                           MemoryPool=lambda allocate: SimpleNamespace(malloc=allocate),
+                           device=SimpleNamespace(get_cublas_handle=lambda: _here()),
+                           cublas=SimpleNamespace(getVersion=lambda handle: 0),
                            runtime=SimpleNamespace(
                                getDeviceCount=lambda: DEVICES, hostRegister=lambda *args: _here(),
                                hostUnregister=lambda address: None))
 
     def __init__(self):
         super().__init__("cupy", np)
+
+    def get_default_memory_pool(self):
+        return SimpleNamespace(free_all_blocks=lambda: None)
 
     class RawKernel:
         """A kernel, run by the host."""
@@ -367,9 +374,14 @@ class Cupy(Function):
             strict_streams.both(here, source)
             _memory(obj).use(null_of(source), writes=False)
             obj = obj._numbers
+        elif recorded() is not None:
+            raise strict_streams.Recorded("numbers of the host")
         x = _array(np.array(obj, dtype=dtype, order=order), here)
+        if recorded() is not None:
+            strict_streams.fresh(x._numbers)
+            recorded().append(lambda: np.copyto(x._numbers, obj))
         memories[id(_base(x._numbers))] = Memory(here, null_of(here).begin())
-        _note(source, here, x.nbytes)
+        note(source, here, x.nbytes)
         return x
 
     def asarray(self, a, dtype=None, order=None):

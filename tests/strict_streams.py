@@ -16,8 +16,12 @@ import threading
 import weakref
 from collections import deque, namedtuple
 
+import numpy as np
+
 Request = namedtuple("Request", "what stream clock")   # "copy", "record" or "wait"
 log = []                                               # of Requests, in order
+Copy = namedtuple("Copy", "source target bytes")       # source, target: "host", "gpu0", "gpu1"
+copies = []                                            # in the order in which they were made
 
 
 class Refused(Exception):
@@ -49,6 +53,35 @@ def here():
     if not stack():
         raise WrongDevice("work for a GPU, and no `with device:` says for which")
     return stack()[-1]
+
+
+def note(source, target, size):
+    copies.append(Copy(source, target, size))
+
+
+class Device:
+    compute_capability = "90"
+
+    def __init__(self, device=None):
+        self.id = int(here()[3:] if device is None else device)
+        self.name = f"gpu{self.id}"
+
+    def __enter__(self):
+        stack().append(self.name)
+        return self
+
+    def __exit__(self, *error):
+        stack().pop()
+
+    def __eq__(self, other):
+        return isinstance(other, Device) and self.id == other.id
+
+    def __hash__(self):
+        return self.id
+
+    def synchronize(self):
+        synchronize(self.name)
+        note(self.name, "host", 0)                    # the host waits, and learns nothing
 
 
 # --- who knows what is done -------------------------------------------------------------
@@ -168,6 +201,60 @@ class Stream(Queue):
         event.record(self)
         return event
 
+    def __enter__(self):
+        _thread.current = self
+        return self
+
+    def __exit__(self, *error):
+        _thread.current = None
+
+    def begin_capture(self, mode=None):
+        if current() is not self:
+            raise Recorded("what is asked for meanwhile would go to another stream")
+        _thread.jobs, _thread.fresh = [], []
+
+    def end_capture(self):
+        """What a card is asked for while it records it does not do: the numbers are none."""
+        jobs, _thread.jobs = _thread.jobs, None
+        for numbers in _thread.fresh:
+            numbers.fill(np.nan if numbers.dtype.kind == "f" else numbers.itemsize > 1)
+        return Graph(jobs)
+
+    @property
+    def ptr(self):
+        return self.name
+
+
+class Graph:
+    """What a stream has recorded."""
+
+    def __init__(self, jobs):
+        self.jobs = jobs
+
+    def launch(self, stream):
+        if stream is not NULL:
+            raise Unordered("a graph in a stream of its own")
+        for job in self.jobs:
+            job()
+
+
+def fresh(numbers):
+    """Numbers of an array that is made while a stream records."""
+    _thread.fresh.append(numbers)
+
+
+def current():
+    return getattr(_thread, "current", None) or NULL
+
+
+class Recorded(Refused, RuntimeError):
+    """What cannot be recorded."""
+
+
+def recorded():
+    """The jobs that the current stream has recorded so far; None if it records nothing."""
+    return getattr(_thread, "jobs", None)
+
 
 class Null:
     """The stream in which everything is computed: of whichever card is the current one."""
@@ -246,5 +333,6 @@ def both(one, other):
 
 def forget():
     """Begin anew: what tests before have left undone is no matter."""
+    _thread.jobs = _thread.current = None
     for each in log, HOST, _nulls:
         each.clear()

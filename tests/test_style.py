@@ -9,11 +9,11 @@ import pytest
 from helpers import PACKAGE, ROOT, code_lines
 
 # In the order in which they are read; imports go up this list.
-ENGINE = ["errors", "cards", "device", "cores", "kernels", "rng", "engine", "gradcheck", "ops",
-          "winograd", "columns", "conv", "pool", "norm", "schema", "store", "layers", "split",
-          "optim", "progress", "ranks", "mpi"]
+ENGINE = ["errors", "cards", "device", "products", "cores", "kernels", "rng", "engine",
+          "gradcheck", "ops", "winograd", "columns", "conv", "pool", "norm", "schema", "store",
+          "layers", "split", "optim", "progress", "ranks", "mpi", "replay"]
 # Other forms of what stands plainly elsewhere, and what only several cards or processes need.
-APART = "cards", "winograd", "kernels", "columns", "ranks", "mpi"
+APART = "cards", "products", "winograd", "kernels", "columns", "replay", "ranks", "mpi"
 WINGS = {"formats": ["protobuf", "plan", "pickles", "torch_file", "safetensors", "numpy_file",
                      "caffe", "onnx", "known", "reading"],
          "pictures": ["patterns", "images", "readers", "upload", "dataset", "packed", "batches"],
@@ -23,7 +23,7 @@ WINGS = {"formats": ["protobuf", "plan", "pickles", "torch_file", "safetensors",
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"],
          "pages": ["page", "activations", "walk", "judged", "report"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1675, "formats": 940, "pictures": 1030, "training": 2215, "tools": 940,
+BUDGETS = {"engine": 1680, "formats": 940, "pictures": 1045, "training": 2215, "tools": 950,
            "pages": 835}
 
 

@@ -6,11 +6,11 @@
 functions of pictures are conv.conv2d, pool.max_pool and norm.lrn; their layers are here.
 
 The files, in the order in which they are read; each needs only those before it:
-errors, cards, device, cores, kernels, rng, engine, gradcheck, ops, winograd, columns, conv, pool,
-norm, schema, store, layers, split, optim, progress, ranks, mpi. To begin with engine is as good:
-device, cores and rng say how arrays are placed, cut and drawn. cards, kernels, winograd and
-columns are other forms of what stands plainly elsewhere. Then follow alexnet.py and the wings,
-formats/, pictures/, training/, tools/ and pages/.
+errors, cards, device, products, cores, kernels, rng, engine, gradcheck, ops, winograd, columns,
+conv, pool, norm, schema, store, layers, split, optim, progress, ranks, mpi, replay. To begin with
+engine is as good: device, cores and rng say how arrays are placed, cut and drawn. cards, products,
+kernels, winograd, columns and replay are other forms of what stands plainly elsewhere. Then follow
+alexnet.py and the wings, formats/, pictures/, training/, tools/ and pages/.
 """
 from . import ops
 from .device import Device

@@ -7,6 +7,7 @@ gradient come out of the same products, and the columns are kept for the backwar
 from .cores import for_two, over_batch, sum_over_batch
 from .device import get_array_module
 from .kernels import empty, launch, plain
+from .products import product
 
 # Four numbers a thread. A row is K numbers long; a 1 may follow, for the bias; zeros fill it up to
 # ROW, a multiple of four: products with TF32 want rows that begin at multiples of 16 bytes.
@@ -108,7 +109,7 @@ def convolution(x, W, b, stride, pad):
 
     def forward(x, y):
         cols = im2col(x, *where, bias)
-        xp.dot(cols, weights, out=y.reshape(-1, O))
+        product(cols, weights, out=y.reshape(-1, O))
         if len(x) == shape[0]:
             kept.append(cols)
 
@@ -120,14 +121,14 @@ def convolution(x, W, b, stride, pad):
             return convolution(dy, mirrored, None, 1, mirrored_pad)[0]
 
         def backward(dy, dx):
-            col2im(xp.dot(dy.reshape(-1, O), W.reshape(K, O).T), dx, *where)
+            col2im(product(dy.reshape(-1, O), W.reshape(K, O).T), dx, *where)
         return over_batch(backward, dy, out=empty(dy, *shape), scratch=scratch)
 
     @for_two
     def dW_and_db(dy):
         def backward(x, dy):
             cols = kept[0] if kept else im2col(x, *where, bias)
-            return xp.dot(cols.T, dy.reshape(-1, O))
+            return product(cols.T, dy.reshape(-1, O))
         return sum_over_batch(backward, x, dy, scratch=scratch)
 
     def dW(dy): return dW_and_db(dy)[:K].reshape(W.shape)

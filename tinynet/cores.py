@@ -20,6 +20,7 @@ import numpy as np
 from threadpoolctl import threadpool_info
 
 from .device import get_array_module, is_on_gpu
+from .products import product
 
 LANES = 8                      # of a batch: a sum over it is a sum of so many sums
 CPU_SCRATCH = 9 << 19          # bytes of scratch a slice may use: less takes turns too often
@@ -101,7 +102,7 @@ def matmul(a, b):
     """a @ b. For two matrices, in blocks along the longer side of the result."""
     xp = get_array_module(a)
     if a.ndim > 2 or b.ndim > 2 or is_on_gpu(a):
-        return xp.matmul(a, b)
+        return (product if is_on_gpu(a) else xp.matmul)(a, b)
     if a.shape[0] < b.shape[1]:
         return xp.ascontiguousarray(matmul(b.T, a.T).T)
     out = xp.empty((a.shape[0], b.shape[1]), xp.result_type(a, b))

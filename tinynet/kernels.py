@@ -108,10 +108,7 @@ def relu_backward(y, dy):
 
 
 # Philox4x32-10 as in rng.py: four random words a thread, and the four numbers they decide on.
-DROPOUT = r"""
-extern "C" __global__ void dropout(const float* __restrict__ x, uint step, uint step_high,
-                                   uint stream, uint k0, uint k1, uint last, float scale,
-                                   uint count, float* __restrict__ y, uint n) {
+DROP = r"""
     NUMBER(i, n);
     uint c[4] = {i, step, step_high, stream};
     for (int round = 0; round < 10; round++) {
@@ -123,20 +120,32 @@ extern "C" __global__ void dropout(const float* __restrict__ x, uint step, uint 
     }
     for (uint j = 0; j < 4 && 4 * i + j < count; j++)
         y[4 * i + j] = x[4 * i + j] * (c[j] <= last ? scale : 0);
-}
 """
+DROPOUT = r"""
+extern "C" __global__ void dropout(const float* __restrict__ x, uint step, uint step_high,
+                                   uint stream, uint k0, uint k1, uint last, float scale,
+                                   uint count, float* __restrict__ y, uint n) {
+""" + DROP + "}"
+DROPOUT_AT = r"""
+extern "C" __global__ void dropout_at(const float* __restrict__ x, const uint* __restrict__ at,
+                                      uint stream, uint k0, uint k1, uint last, float scale,
+                                      uint count, float* __restrict__ y, uint n) {
+    const uint step = at[0], step_high = at[1];
+""" + DROP + "}"
 
 
-def dropout(x, keep, scale, counter, key):
+def dropout(x, keep, scale, step, stream, key):
     """x times `scale` where rng.mask has True, times 0 elsewhere: (...) -> (...)
 
-    counter, key: what rng.words counts with besides the number of a block of four. The gradient
-    is the same function of dy, so no mask is kept.
+    step, stream, key: what rng.words counts with besides the number of a block of four. step is
+    a number, or on the card its two halves, the lower one first: (2,) uint32. The gradient is the
+    same function of dy, so no mask is kept.
     """
     last = max(int(keep * 2 ** 32) - 1, 0)             # of the words that keep: all, if keep is 1
-    words = map(np.uint32, (*counter, *key, last))
-    return launch(DROPOUT, empty(x), x, *words, np.float32(scale), np.uint32(x.size),
-                  threads=-(-x.size // 4))
+    words = map(np.uint32, (stream, *key, last))
+    at = [step] if is_on_gpu(step) else map(np.uint32, (step & 0xFFFFFFFF, step >> 32))
+    return launch(DROPOUT_AT if is_on_gpu(step) else DROPOUT, empty(x), x, *at, *words,
+                  np.float32(scale), np.uint32(x.size), threads=-(-x.size // 4))
 
 
 SGD = r"""

@@ -312,23 +312,23 @@ class Dropout(Layer):
     classic: training drops and does not rescale; testing multiplies by 1 - p, as in 2012.
     Otherwise inverted: training divides by 1 - p, testing does nothing. `step` counts the
     batches seen; the mask is a function of (seed, step, number), where the number tells apart
-    the dropout layers of a net.
+    dropout layers of a net. place: where a recorded step finds `step` (replay.py).
     """
 
-    numbers = itertools.count()        # for layers that nobody has initialized
+    step, place, numbers = 0, None, itertools.count()  # the last: of layers nobody initialized
 
     def __init__(self, p=0.5, classic=True):
         if not 0 <= p < 1:
             raise ValueError(f"Dropout: p is a probability in [0, 1), not {p!r}")
         self.p, self.classic, self.keep = p, classic, 1.0 - p
-        self.seed, self.number, self.step, self.part = 0, next(self.numbers), 0, {}
+        self.seed, self.number, self.part = 0, next(self.numbers), {}
 
     def forward(self, x):
         if not self.training:
             return ops.scale(x, by=self.keep) if self.classic else x
         scale = 1.0 if self.classic else 1.0 / self.keep
-        x = ops.dropout(x, keep=self.keep, scale=scale, seed=self.seed, step=self.step,
-                        layer=self.number, **self.part)
+        x = ops.dropout(x, keep=self.keep, scale=scale, seed=self.seed, layer=self.number,
+                        step=self.step if self.place is None else self.place, **self.part)
         self.step += 1
         return x
 

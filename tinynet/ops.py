@@ -254,6 +254,7 @@ def dropout(x, *, keep, scale, seed, step, layer, columns=None, width=None):
 
     (...) -> (...). scale: 1 for the dropout of 2012 (which multiplies by `keep` at test time
     instead), 1 / keep for today's inverted form. The mask is a function of (seed, step, layer).
+    step: a number; on a GPU its place, as kernels.dropout takes it, if the step is recorded.
     columns, width: x has only these columns (a slice) of a matrix of this width, and gets theirs
     of its mask.
     """
@@ -263,7 +264,8 @@ def dropout(x, *, keep, scale, seed, step, layer, columns=None, width=None):
         raise ValueError(f"dropout: a seed is at least 0 and below 2**56, not {seed}")
     of = dict(seed=seed, purpose=rng.DROPOUT, step=step, stream=layer)
     if kernels.suit(x) and columns is None:
-        def dropped(x): return kernels.dropout(x, keep, scale, *rng.counter_and_key(**of))
+        _, key = rng.counter_and_key(seed=seed, purpose=rng.DROPOUT)
+        def dropped(x): return kernels.dropout(x, keep, scale, step, layer, key)
         return dropped(x), dropped             # made anew, the mask takes no memory
     xp = get_array_module(x)
     kept = rng.mask(xp, x.size, keep, **of).reshape(x.shape) if columns is None else (

@@ -23,6 +23,7 @@ from ..pictures.batches import Loader, measure
 from ..pictures.dataset import Some
 from ..pictures.images import KINDS, Preparation
 from ..ranks import ALONE
+from ..replay import Replayed
 from . import machine, memory
 from .anatomy import layer_name, layers_of
 
@@ -175,6 +176,7 @@ class Work:
         self.images = [Tensor(device.put(images), device)
                        for device in upload.cards_of(self.devices) or self.devices[:1]]
         self.labels = self.devices[0].put(draw.integers(0, classes, shape[0]))
+        self.find_gradients = Replayed(lambda: [self._gradients_of(self.loss())], model)
 
     def infer(self):
         self.model.eval()
@@ -187,15 +189,21 @@ class Work:
             logits = self.model(*self.images)
         return softmax_cross_entropy(logits, labels=self.labels)
 
-    def learn_from(self, loss):
+    def _gradients_of(self, loss):
         self.optimizer.zero_grad()
         with self.ranks.batch(self.lanes):
             loss.backward()
             self.ranks.sum_gradients(self.model)
+        return loss
+
+    def learn_from(self, loss):
+        self._gradients_of(loss)
         self.optimizer.step()
 
     def step(self):
-        self.learn_from(self.loss())
+        """As `train` takes it: replayed, on one GPU."""
+        self.find_gradients()
+        self.optimizer.step()
 
     def talk(self):
         """What one more step has to say to other ranks, if there are some."""

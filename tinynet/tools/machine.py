@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import cores, device
+from .. import cores, device, replay
 
 if os.name == "posix":                 # it is not there on Windows
     import resource
@@ -29,14 +29,14 @@ def in_use(device):
     """Bytes that this process holds of a device's memory."""
     if device.is_gpu:
         with device:
-            return device.xp.get_default_memory_pool().total_bytes()
+            return device.xp.get_default_memory_pool().total_bytes() + replay.held()
     return _kilobytes("/proc/self/status", "VmRSS")
 
 
 def peak(device):
     """The most that in_use(device) has been since forget_peak(device).
 
-    CuPy's pool never shrinks by itself, so there it is in_use.
+    CuPy's pools never shrink by themselves, so there it is in_use.
     """
     return in_use(device) if device.is_gpu else _kilobytes("/proc/self/status", "VmHWM")
 

@@ -1,0 +1,291 @@
+"""A step that a GPU replays is the step that was recorded; and products are products.
+
+All of this runs on strict_cupy and strict_blas, and what is marked on a GPU.
+"""
+import numpy as np
+import pytest
+
+import strict_blas
+import strict_cupy
+import strict_streams
+from helpers import IMAGES, LABELS, NO_GPU, net
+from strict_streams import Recorded
+from tinynet import ops, products
+from tinynet.device import Device, to_host
+from tinynet.engine import Tensor
+from tinynet.optim import SGD
+from tinynet.replay import Recording, Replayed
+from tinynet.training.options import two_devices
+
+SAME_CARD = ["gpu0", "gpu0:a,gpu0:b"]
+
+
+def teach(model, wrong=lambda loss: None):
+    """The part of a step that is recorded, and a list of how often Python went through it."""
+    calls = []
+
+    def learn(labels, images):
+        calls.append(len(labels))
+        logits = model(images)
+        loss = ops.softmax_cross_entropy(logits, labels=labels)
+        for _, w in model.parameters():
+            w.grad = None
+        loss.backward()
+        wrong(loss)
+        return loss, logits
+
+    return learn, calls
+
+
+def trained(places, sizes, replayed=True, between=lambda step, model: None):
+    """Train on the first so many images at each step: the numbers of every step, what was called,
+    and the net."""
+    towers = two_devices(places)
+    model = net(towers)
+    learn, calls = teach(model)
+    step = Replayed(learn, model) if replayed else learn
+    optimizer, seen = SGD(model.parameters(), lr=0.02), []
+    for number, size in enumerate(sizes):
+        between(number, model)
+        model.train(number)
+        rows = np.roll(np.arange(len(LABELS)), number)[:size]
+        loss, logits = step(towers[0].put(LABELS[rows]), Tensor(IMAGES[rows], towers[0]))
+        gradients = [to_host(w.grad) for _, w in model.parameters()]
+        optimizer.step()
+        seen.append([loss, logits, *gradients])
+    return [[x.numpy() if isinstance(x, Tensor) else x for x in row] for row in seen], calls, model
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# --- replaying --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("places", SAME_CARD)
+def test_what_is_replayed_is_what_would_be_computed(gpus, places):
+    """To the bit. Each result stays when the next one comes; dropout drops others each time."""
+    sizes = [4] * 5
+    expected, calls, model = trained(places, sizes, replayed=False)
+    assert calls == sizes
+    seen, calls, other = trained(places, sizes)
+    assert calls == [4, 4, 4]              # as it is; then to compile, and to record
+    for step, (row, expected_row) in enumerate(zip(seen, expected, strict=True)):
+        assert same(row, expected_row), step
+    for (name, w), (_, v) in zip(model.parameters(), other.parameters(), strict=True):
+        assert np.array_equal(w.numpy(), v.numpy()), name
+    assert [layer.step for _, layer in other.named_layers() if hasattr(layer, "place")] == [5] * 4
+
+
+@pytest.mark.gpu
+@NO_GPU
+@pytest.mark.parametrize("places", SAME_CARD)
+def test_a_gpu_replays_what_it_would_compute(places):
+    for place in two_devices(places):
+        place.multiply_in("fp32")
+    expected, _, _ = trained(places, [4] * 6, replayed=False)
+    seen, calls, _ = trained(places, [4] * 6)
+    assert calls == [4, 4, 4]
+    for row, expected_row in zip(seen, expected, strict=True):
+        for one, other in zip(row, expected_row, strict=True):
+            assert np.linalg.norm(one - other) <= 1e-3 * np.linalg.norm(other)
+
+
+@pytest.mark.gpu
+@NO_GPU
+def test_a_product_that_a_gpu_is_asked_for_directly_is_that_of_cupy():
+    Device("gpu0").multiply_in("fp32")
+    draw = np.random.default_rng(0)
+    (a, x), (b, y) = operand((70, 130), False, draw), operand((50, 130), False, draw)
+    with Device("gpu0"), products.without_cupy():
+        for found, expected in ((products.product(x, y.T), a @ b.T),
+                                (products.product(y, x.T), b @ a.T),
+                                (products.product(x.T, x), a.T @ a)):
+            assert found.get() == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_batches_of_another_size_are_computed_as_they_are(gpus):
+    sizes = [4, 4, 3, 4, 3, 3, 4]
+    expected, _, _ = trained("gpu0", sizes, replayed=False)
+    seen, calls, _ = trained("gpu0", sizes)
+    assert calls == [4, 4, 4, 3, 3, 3]
+    assert all(map(same, seen, expected))
+
+
+def test_weights_that_lie_elsewhere_are_found_there(gpus):
+    def between(step, model):
+        if step == 3:
+            model.to("gpu0")               # which copies them
+
+    expected, _, _ = trained("gpu0", [4] * 5, replayed=False, between=between)
+    seen, calls, _ = trained("gpu0", [4] * 5, between=between)
+    assert calls == [4, 4, 4, 4, 4]
+    assert all(map(same, seen, expected))
+
+
+@pytest.mark.parametrize("places", ["cpu", "gpu0,gpu1"])
+def test_on_other_devices_nothing_is_recorded(gpus, places):
+    towers = two_devices(places)
+    model = net(towers).train(0)
+    learn, calls = teach(model)
+    step = Replayed(learn, model)
+    for _ in range(3):
+        step(towers[0].put(LABELS), Tensor(IMAGES, towers[0]))
+    assert len(calls) == 3 and not step.recording
+
+
+def asks_the_host(loss):
+    loss.item()
+
+
+def asks_cupy_for_a_product(loss):
+    with loss.device as device:
+        device.xp.matmul(device.xp.zeros((2, 2), np.float32), device.xp.zeros((2, 2), np.float32))
+
+
+@pytest.mark.parametrize("wrong, words", [
+    (asks_the_host, "Recorded: the host waits"), (asks_cupy_for_a_product, "NotImplementedError")])
+def test_what_cannot_be_recorded_is_said_once_and_computed_as_it_is(gpus, capsys, wrong, words):
+    place = Device("gpu0")
+    model = net((place, place)).train(0)
+    learn, calls = teach(model, wrong)
+    step = Replayed(learn, model)
+    losses = [step(place.put(LABELS), Tensor(IMAGES, place))[0].item() for _ in range(4)]
+    assert len(set(losses)) == 4           # dropout goes on counting
+    said = capsys.readouterr().err
+    assert said.count("a step cannot be recorded") == 1 and words in said
+    assert all(layer.place is None for _, layer in model.named_layers() if hasattr(layer, "place"))
+
+
+def test_a_replay_that_gives_other_numbers_is_not_used(gpus, capsys, monkeypatch):
+    """Whatever is left out of it: if it makes a difference, it is noticed. Views make none."""
+    expected, _, _ = trained("gpu0", [4] * 4, replayed=False)
+    launch, noticed = strict_streams.Graph.launch, 0
+    for left_out in range(0, 200, 15):
+        def without(graph, stream, left_out=left_out):
+            del graph.jobs[left_out % len(graph.jobs)]
+            monkeypatch.setattr(strict_streams.Graph, "launch", launch)
+            launch(graph, stream)
+
+        monkeypatch.setattr(strict_streams.Graph, "launch", without)
+        with np.errstate(all="ignore"):                # what was left out may be anything
+            seen, calls, _ = trained("gpu0", [4] * 4)
+        assert all(map(same, seen, expected)), left_out
+        said = capsys.readouterr().err
+        assert not said or "RuntimeError: its replay gives other numbers" in said
+        assert len(calls) == (6 if said else 3), left_out
+        noticed += bool(said)
+    assert noticed > 5
+
+
+def test_without_memory_for_it_nothing_is_recorded(gpus, capsys, monkeypatch):
+    class Memory(bytes):
+        def __new__(cls, size):
+            raise MemoryError("no more")
+
+    def pool(allocate):
+        with pytest.raises(MemoryError):
+            allocate(5)                    # after which CuPy frees what it can, and goes on
+        return strict_cupy.SimpleNamespace(malloc=allocate)
+
+    monkeypatch.setattr(strict_cupy.Cupy.cuda, "Memory", Memory)
+    monkeypatch.setattr(strict_cupy.Cupy.cuda, "MemoryPool", pool)
+    trained("gpu0", [4, 4, 4])
+    assert "MemoryError: the card has too little left" in capsys.readouterr().err
+
+
+def test_an_error_of_the_function_is_raised_and_the_card_records_no_more(gpus):
+    place = Device("gpu0")
+    model = net((place, place)).train(0)
+
+    def broken(loss):
+        raise KeyboardInterrupt
+
+    inputs = place.put(LABELS), Tensor(IMAGES, place)
+    with pytest.raises(KeyboardInterrupt):
+        Recording(teach(model, broken)[0], model, inputs)
+    with place:
+        assert place.xp.zeros(3, np.float32).get().tolist() == [0, 0, 0]
+
+
+def test_a_card_that_records_does_not_compute(gpus):
+    """Of the stand-in: whoever reads what is recorded, and was not replayed, finds no numbers."""
+    with Device("gpu0") as device:
+        xp = device.xp
+        x, stream = xp.zeros(3, np.float32), xp.cuda.Stream(non_blocking=True)
+        with stream:
+            stream.begin_capture()
+            y = x + 1
+            with pytest.raises(Recorded):
+                y.get()
+            graph = stream.end_capture()
+        assert np.isnan(y.get()).all()
+        x.fill(2)
+        graph.launch(xp.cuda.get_current_stream())
+        assert y.get().tolist() == [3, 3, 3]
+
+
+# --- products ---------------------------------------------------------------------------------
+
+
+def operand(shape, transposed, draw):
+    numbers = draw.standard_normal(shape[::-1] if transposed else shape, np.float32)
+    return numbers, Device("gpu0").put(numbers)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+@pytest.mark.parametrize("M, K, N", [
+    (5, 7, 3), (1, 4, 6), (4, 1, 6), (4, 6, 1), (1, 1, 1), (8, 8, 8)])
+def test_a_product_is_that_of_numpy_however_its_matrices_lie(gpus, precision, M, K, N):
+    strict_blas.asked.clear()
+    Device("gpu0").multiply_in(precision)
+    draw = np.random.default_rng(0)
+    for first in False, True:
+        for second in False, True:
+            a, x = operand((M, K), first, draw)
+            b, y = operand((K, N), second, draw)
+            with Device("gpu0") as device:
+                x, y = x.T if first else x, y.T if second else y
+                into = device.xp.empty((M, N), np.float32)
+                with products.without_cupy():
+                    assert products.product(x, y, out=into) is into
+                    found = products.product(x, y).get(), into.get()
+            expected = (a.T if first else a) @ (b.T if second else b)
+            assert all(one == pytest.approx(expected, rel=1e-6, abs=1e-6) for one in found)
+    assert strict_blas.asked == [precision] * 8
+
+
+def test_a_product_of_strided_matrices_is_that_of_their_copies(gpus):
+    a, x = operand((6, 8), False, np.random.default_rng(0))
+    with Device("gpu0"), products.without_cupy():
+        assert np.array_equal(products.product(x[::2, 1:5], x[:4, :3]).get(),
+                              products.product(x[::2, 1:5].copy(), x[:4, :3].copy()).get())
+
+
+@pytest.mark.parametrize("shapes, dtype", [
+    ([(2, 3), (3, 2)], "float16"), ([(2, 2, 3), (3, 2)], "float32"), ([(3,), (3, 2)], "float32")])
+def test_other_products_are_left_to_cupy(gpus, shapes, dtype):
+    strict_blas.asked.clear()
+    with Device("gpu0") as device, products.without_cupy():
+        x, y = (device.xp.zeros(shape, np.dtype(dtype)) for shape in shapes)
+        assert products.product(x, y).shape == np.matmul(*map(np.zeros, shapes)).shape
+    assert strict_blas.asked == []
+
+
+def test_while_nothing_is_recorded_cupy_multiplies(gpus):
+    strict_blas.asked.clear()
+    seen, _, _ = trained("gpu0", [4])
+    assert strict_blas.asked == []
+
+
+def test_what_is_no_product_is_refused(gpus, monkeypatch):
+    with Device("gpu0") as device, products.without_cupy():
+        x = device.xp.zeros((2, 3), np.float32)
+        for a, b, out in (x, x, None), (x, x.T, x), (x.T, x, device.xp.zeros((6, 3), "f")[::2]), (
+                x, x.T.astype(np.float16), None):
+            with pytest.raises(ValueError, match="no product"):
+                products.product(a, b, out=out)
+        monkeypatch.setattr(strict_blas.Blas, "cublasGemmEx", lambda *args: 13)
+        with pytest.raises(RuntimeError, match=r"cuBLAS: status 13 for \(2, 3\) @ \(3, 2\)"):
+            products.product(x, x.T)

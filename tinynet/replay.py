@@ -1,0 +1,167 @@
+"""How is a whole step asked of a GPU at once?
+
+A step of AlexNet is some 250 kernels, each of which Python asks for by itself: together that took
+hosts of 2026 from 9 to 17 milliseconds, where an H100 needs 9. But they are the same at every
+step. So CUDA records once what is asked for, as a graph, and one call asks for all of it again.
+
+A recording knows where numbers lie, and nothing of what Python did. So whatever is another one at
+every step, pictures, labels and the number that dropout counts with, has a place on the card that
+is written to before. The memory that was in use meanwhile stays with the recording, in a pool of
+its own: all that CuPy frees there is taken again by the next replay.
+"""
+import weakref
+from contextlib import suppress
+
+import numpy as np
+
+from . import products
+from .engine import Tensor
+from .layers import Dropout
+from .progress import warn
+
+SAME = 1e-5                    # so far apart, of their size, the numbers of a replay may be
+
+
+class Replayed:
+    """A function that teaches a net something: on one GPU it is recorded, and then replayed.
+
+    function(*inputs) -> tensors. inputs: tensors, and arrays of their device. The function leaves
+    gradients behind, needs none that were there, and else changes nothing on the card. What
+    Python does in it, it does while it is recorded, and not again. Dropout layers count as ever.
+    Weights may change; if they come to lie elsewhere, the step is recorded anew.
+
+    The second call in a row of one size is recorded. For other sizes, as of the last batch of an
+    epoch, the function is called as it is. If it cannot be recorded, or if its replay gives
+    other numbers, this is said, and from then on it is always called as it is.
+    """
+
+    def __init__(self, function, model):
+        self.function, self.model, self.recording, self.last = function, model, None, None
+        cards = {w.device.cuda.id if w.device.is_gpu else None for _, w in model.parameters()}
+        ranks = getattr(model, "ranks", None)          # others are asked in the middle of a step
+        self.suits = len(cards) == 1 and None not in cards and (not ranks or ranks.size == 1)
+
+    def __call__(self, *inputs):
+        sizes, before = [x.shape for x in inputs], self.last
+        self.last = sizes
+        if self.recording and not self.recording.holds():
+            self.recording = None
+        if self.suits and not self.recording and sizes == before:
+            self.recording = self._record(inputs)
+        if self.recording and self.recording.sizes == sizes:
+            return self.recording.replay(*inputs)
+        return self.function(*inputs)
+
+    def _record(self, inputs):
+        try:
+            return Recording(self.function, self.model, inputs)
+        except Exception as error:     # of CUDA, of CuPy, or of the memory
+            self.suits = False
+            warn(f"a step cannot be recorded ({type(error).__name__}: {error}), so the GPU may "
+                 "wait for the host")
+
+
+class Recording:
+    """What a function asks of a card. Raises whatever keeps it from being recorded."""
+
+    def __init__(self, function, model, inputs):
+        self.weights = [(w, w.data) for _, w in model.parameters()]
+        self.dropouts = [layer for _, layer in model.named_layers() if isinstance(layer, Dropout)]
+        self.device, self.sizes = self.weights[0][0].device, [x.shape for x in inputs]
+        with self.device as device:
+            xp = device.xp
+            self.inputs = [_copy(x) for x in inputs]
+            self.steps = [xp.zeros(1, np.uint64) for _ in self.dropouts]
+            self.pool = Pool(xp.cuda)
+            counted = [layer.step for layer in self.dropouts]
+            try:
+                for layer, step in zip(self.dropouts, self.steps, strict=True):
+                    layer.place = step.view(np.uint32)
+                with products.without_cupy():
+                    expected = self._numbers(function(*self.inputs))   # compiles what is new
+                    xp.get_default_memory_pool().free_all_blocks()
+                    self.graph, self.results = self._recorded(xp.cuda, function)
+            finally:
+                for layer, step in zip(self.dropouts, counted, strict=True):
+                    layer.place, layer.step = None, step
+            self.gradients = [w.grad for w, _ in self.weights]
+            self.graph.launch(xp.cuda.get_current_stream())
+            if not all(_same(xp, *pair) for pair in
+                       zip(self._numbers(self.results), expected, strict=True)):
+                raise RuntimeError("its replay gives other numbers")
+
+    def _numbers(self, results):
+        return [x.data for x in results] + [w.grad for w, _ in self.weights if w.grad is not None]
+
+    def _recorded(self, cuda, function):
+        """The graph, and what the function returned."""
+        stream = cuda.Stream(non_blocking=True)
+        with stream, cuda.using_allocator(self.pool.cupys.malloc):
+            stream.begin_capture()
+            try:
+                results = function(*self.inputs)
+            except BaseException:
+                with suppress(RuntimeError):           # of CUDA, since the end comes too early
+                    stream.end_capture()
+                raise
+            graph = stream.end_capture()
+        if self.pool.was_short:
+            raise MemoryError("the card has too little left for a second place for it")
+        return graph, results
+
+    def holds(self):
+        """Whether all weights are where they were."""
+        return all(w.data is array for w, array in self.weights)
+
+    def replay(self, *inputs):
+        """What the function returns for these inputs, in arrays of its own."""
+        with self.device as device:
+            for place, x in zip(self.inputs, inputs, strict=True):
+                _array(place)[...] = _array(x)
+            for layer, step in zip(self.dropouts, self.steps, strict=True):
+                step.fill(layer.step)
+                layer.step += 1
+            self.graph.launch(device.xp.cuda.get_current_stream())
+            for (w, _), gradient in zip(self.weights, self.gradients, strict=True):
+                w.grad = gradient
+            return [_copy(result) for result in self.results]
+
+
+class Pool:
+    """Memory of one recording. If a card has no more, CuPy's pools free what seems free, to which
+    the graph would go on writing; was_short says that this has happened."""
+
+    def __init__(self, cuda):
+        self.was_short = False
+        pools.add(self)
+
+        def allocate(size):
+            try:
+                return cuda.MemoryPointer(cuda.Memory(size), 0)
+            except MemoryError:
+                self.was_short = True
+                raise
+
+        self.cupys = cuda.MemoryPool(allocate)
+
+
+pools = weakref.WeakSet()
+
+
+def held():
+    """Bytes of the current card that recordings hold."""
+    return sum(pool.cupys.total_bytes() for pool in pools)
+
+
+def _array(x):
+    return x.data if isinstance(x, Tensor) else x
+
+
+def _copy(x):
+    return Tensor(x.data, x.device) if isinstance(x, Tensor) else x.copy()
+
+
+def _same(xp, found, expected):
+    """Whether these are the same numbers, but for rounding. Those that are none have no others."""
+    size = float(xp.linalg.norm(expected.ravel()))
+    return not size < np.inf or float(xp.linalg.norm((found - expected).ravel())) <= SAME * size
