@@ -3,10 +3,11 @@
     python examples/photographs.py DIR                         every net, three seeds each
     python examples/photographs.py DIR --only "no LRN" --epochs 40
 
-A net like the paper's, a quarter as wide, is trained by `alexnet.py train --recipe small`: as it
-is, and without one of its ideas at a time. The program prints the error on DIR/val of the last
-weights, for one view and for ten, as mean and standard deviation over the seeds; whether the
-difference is larger than chance would make it; and the error of all seeds together ("5 CNNs").
+A net like the paper's, a quarter as wide, is trained by `alexnet.py train --recipe small`, but
+with the paper's own crops: as it is, and without one of its ideas at a time. The program prints
+the error on DIR/val of the last weights, for one view and for ten, as mean and standard deviation
+over the seeds; whether the difference is larger than chance would make it; and the error of all
+seeds together ("5 CNNs").
 Ctrl-C stops; the same command goes on, and skips what is done.
 """
 import contextlib
@@ -33,8 +34,8 @@ NETS = {WHOLE: [], "one tower": ["--towers", "1"], "no LRN": ["--lrn", "none"],
 def train(name, seed, args):
     """One net on one seed, for args.epochs: its last weights. It goes on where it was stopped."""
     folder = args.output_dir / f"{name.replace(' ', '-')}-{args.epochs}-epochs-seed-{seed}"
-    words = ["train", args.dir, "--recipe", "small", *NARROW, *NETS[name], "--epochs", args.epochs,
-             "--seed", seed, "--device", args.device, "--output-dir", folder, "--resume", "auto"]
+    words = ["train", args.dir, "--recipe", "small", "--area", 1, *NARROW, *NETS[name],
+             "--epochs", args.epochs, "--seed", seed, "--device", args.device, "--output-dir", folder, "--resume", "auto"]
     say(f"\n{name}, seed {seed}: alexnet.py {' '.join(map(str, words))}")
     status = alexnet.main([str(word) for word in words])
     if status:                                         # it has said why

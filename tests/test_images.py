@@ -270,7 +270,7 @@ def test_the_colour_shift_is_added_to_every_pixel(colour, shrink):
 def draws(prepare, indices, epoch=0):
     """All draws as rows: top, left, mirrored, and the three shifts."""
     indices = np.array(indices)
-    return np.array([(top, left, mirrored, *shift) for top, left, mirrored, shift
+    return np.array([(top, left, mirrored, *shift) for top, left, mirrored, shift, _
                      in prepare.places(indices, np.arange(len(indices)), epoch)])
 
 

@@ -74,7 +74,8 @@ def equal(ours, theirs):
 
 @pytest.mark.parametrize("recipe, changes", [
     ("paper", {}), ("2012", {}), ("quickstart", {}), ("paper", dict(crop=256)),
-    ("caffe", dict(crop=67, mean="centre")), ("2012", dict(pixel_scale=1 / 64, epochs=4))])
+    ("caffe", dict(crop=67, mean="centre")), ("2012", dict(pixel_scale=1 / 64, epochs=4)),
+    ("paper", dict(area=0.2))])
 def test_the_batches_of_a_gpu_are_those_of_the_host(gpus, recipe, changes):
     same_batches(recipe, changes)
 

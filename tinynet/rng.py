@@ -13,6 +13,7 @@ ORDER = 2          # step: epoch, index: picture
 CROP = 3           # step: epoch, index: picture, or group of them; words: top, left, flip
 COLOUR = 4         # step: epoch, index: picture; words: one Gaussian each
 PACKING = 5        # index: picture, as its source lists them; where it is packed
+SQUARE = 6         # step: epoch, index: picture; words: area, top, left
 
 MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
 WEYL = 0x9E3779B9, 0xBB67AE85

@@ -217,11 +217,22 @@ class Place(NamedTuple):
 
     top, left: its first row and column, in pixels. mirrored: left and right are swapped.
     shift: (3,) what is added to R, G, B, in grey levels; None: the colours are left alone.
+    square: the part of the picture that is enlarged before; None: it is left as it is.
     """
     top: int
     left: int
     mirrored: bool = False
     shift: np.ndarray | None = None
+    square: tuple | None = None
+
+
+def enlarged(picture, square):
+    """A (256, 256, 3) picture; or of it a square, (top, left, side), that is as large again."""
+    if square is None:
+        return picture
+    top, left, side = square
+    return np.asarray(Image.fromarray(picture).resize(
+        (SIDE, SIDE), Image.Resampling.BILINEAR, (left, top, left + side, top + side)))
 
 
 class Preparation:
@@ -233,6 +244,7 @@ class Preparation:
     def __init__(self, recipe, statistics, seed=0):
         self.crop, self.scale, self.fit = recipe.crop, recipe.pixel_scale, recipe.fit
         self.augment, self.shuffle = recipe.augment, recipe.shuffle
+        self.area = recipe.area if recipe.augment else 1.0
         self.pictures_per_place = recipe.share
         self.statistics, self.seed = statistics, seed
         self.means = statistics.mean, np.ascontiguousarray(statistics.mean[:, ::-1])
@@ -289,7 +301,14 @@ class Preparation:
         if self.shifts is not None and epoch < self.colour_epochs:
             noise = rng.normal(rng.words(np, indices, purpose=rng.COLOUR, **of))
             shift = noise[:, :3] @ self.shifts.T
-        return list(map(Place, top.tolist(), left.tolist(), mirrored.tolist(), shift))
+        square = [None] * len(indices)
+        if self.area < 1:
+            words = rng.words(np, indices, purpose=rng.SQUARE, **of)
+            area = self.area + (1 - self.area) * rng.uniform(words[:, 0])
+            side = np.rint(SIDE * np.sqrt(area)).astype(np.uint64)
+            room = SIDE - side + 1
+            square = np.stack([words[:, 1] % room, words[:, 2] % room, side], axis=1).tolist()
+        return list(map(Place, top.tolist(), left.tolist(), mirrored.tolist(), shift, square))
 
     def views(self, count):
         """The Places to test at. 1: the centre. 10: four corners, the centre, and the mirror
@@ -306,7 +325,7 @@ class Preparation:
         Walking through pixels of three takes NumPy ten times as long as walking through
         rows of numbers, or through one colour after the other.
         """
-        top, left, mirrored, shift = place
+        top, left, mirrored, shift, _ = place
         crop = picture[top:top + self.crop, left:left + self.crop]
         if mirrored:
             left = SIDE - self.crop - left             # where the crop is in the mirror image
@@ -316,7 +335,7 @@ class Preparation:
         out[...] = crop
         rows = out.reshape(self.crop, -1)
         if not self.aligned:                           # nor is the mean mirrored then
-            top, left, mirrored, _ = self.centre
+            top, left, mirrored, *_ = self.centre
         mean = self.means[mirrored][top:top + self.crop].reshape(self.crop, -1)
         rows -= mean[:, 3 * left:3 * (left + self.crop)]
         if shift is not None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..progress import warn
-from .images import SIDE, BrokenPicture
+from .images import SIDE, BrokenPicture, enlarged
 
 PARTS, TOGETHER = 8, 8     # of a batch, and the fewest pictures in one: handing over takes time
 
@@ -44,16 +44,17 @@ def as_pictures(memory):
     return np.frombuffer(memory, np.uint8)[:size].reshape(-1, SIDE, SIDE, 3)
 
 
-def read_into(pictures, rows, indices):
-    """Read pictures of a data set into rows: for each what was wrong with it, or None."""
+def read_into(pictures, rows, indices, squares):
+    """Read pictures of a data set into rows, of each a square as `enlarged` takes it: for each
+    what was wrong with it, or None."""
     problems = []
-    for row, index in zip(rows, indices, strict=True):
+    for row, index, square in zip(rows, indices, squares, strict=True):
         try:
             picture = pictures.read(index)
             if (picture.shape, picture.dtype) != (row.shape, row.dtype):
                 raise TypeError(f"{type(pictures).__name__}.read({index}) gave {picture.dtype} "
                                 f"{picture.shape}, not {row.dtype} {row.shape}")
-            row[...] = picture
+            row[...] = enlarged(picture, square)
             problems.append(None)
         except BrokenPicture as error:
             problems.append(str(error))
@@ -67,15 +68,17 @@ class Threads:
         self.pictures, self.rows = pictures, [as_pictures(memory) for memory in memories]
         self.pool, self.jobs = threads(workers), []
 
-    def read(self, number, indices):
+    def read(self, number, indices, squares=None):
         """Begin to read the pictures of these indices into a memory, from its first row on.
         Returns jobs; what they give, one after the other, is what read_into gives."""
-        jobs = [self._submit(number, part, indices[part]) for part in in_parts(len(indices))]
+        squares = squares or [None] * len(indices)
+        jobs = [self._submit(number, part, indices[part], squares[part])
+                for part in in_parts(len(indices))]
         self.jobs = [job for job in self.jobs if not job.done()] + jobs
         return jobs
 
-    def _submit(self, number, part, indices):
-        return self.pool.submit(read_into, self.pictures, self.rows[number][part], indices)
+    def _submit(self, number, part, *what):
+        return self.pool.submit(read_into, self.pictures, self.rows[number][part], *what)
 
     def stop(self):
         """Begin nothing more, and wait until nobody writes."""
@@ -97,9 +100,9 @@ class Processes(Threads):
             self.pool = ProcessPoolExecutor(workers, _spawn(), _begin, (there, memories))
         self.jobs = []
 
-    def _submit(self, number, part, indices):
+    def _submit(self, number, part, *what):
         with _no_ctrl_c(), _told_if_killed():
-            return self.pool.submit(_read, number, part, indices)
+            return self.pool.submit(_read, number, part, *what)
 
 
 def beside_a_gpu(pictures, memories, workers):
@@ -152,8 +155,8 @@ def _begin(data, memories):
     _pictures, _rows = pickle.loads(data), [as_pictures(memory) for memory in memories]
 
 
-def _read(number, part, indices):
-    return read_into(_pictures, _rows[number][part], indices)
+def _read(number, part, indices, squares):
+    return read_into(_pictures, _rows[number][part], indices, squares)
 
 
 @contextmanager

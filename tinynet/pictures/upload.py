@@ -20,7 +20,7 @@ from .. import kernels
 from ..errors import UserError
 from ..progress import warn
 from . import readers
-from .images import SIDE, BrokenPicture
+from .images import SIDE, BrokenPicture, enlarged
 
 MOST_VIEWS = 10
 
@@ -68,7 +68,7 @@ class Host:
         except BrokenPicture as error:
             return error
         for place, view in zip(places, views, strict=True):
-            self.prepare.fill(picture, view, place)
+            self.prepare.fill(enlarged(picture, place.square), view, place)
 
     def finish(self, batch, whole):
         """The images of a batch, (N, crop, crop, 3), or (N, views, crop, crop, 3) of several, in
@@ -107,7 +107,8 @@ class Gpu:
             slot = next(self.next)
             self._wait(slot)           # long since; else this batch would mix with one before
             slot.see(seen)
-            return slot, self.readers.read(slot.number, indices)
+            squares = [views[0].square for views in seen]      # that of all its views
+            return slot, self.readers.read(slot.number, indices, squares)
 
         self.is_reading = True
         try:

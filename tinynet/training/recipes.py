@@ -74,6 +74,8 @@ class Recipe:
                                 "sides to 256, as in Caffe")
     augment: bool = pictures(True, "random crops, perhaps mirrored (4.1); without it always the "
                                    "central one")
+    area: float = pictures(1.0, "smallest share of a picture that is enlarged to 256 x 256 before "
+                                "the crop, a random square of it; 1: always all of it (4.1)")
     share: int = pictures(1, "how many pictures in a row share a crop and a mirror (4.1: not "
                              "said)")
     shuffle: str = pictures("epoch", "epoch: a new order in every epoch; once: always the same")
@@ -171,6 +173,8 @@ class Recipe:
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 0 and less than 1, "
                                 f"not {getattr(self, name)}")
+        if not 0.01 <= self.area <= 1:
+            raise UserError(f"area must be at least 0.01 and at most 1, not {self.area}")
         for name in ("std", "lrn_alpha", "lrn_k", "pixel_scale", "colour_sigma", "lr", "wd",
                      "bias_lr", "threshold", "drops"):
             value = getattr(self, name)
@@ -239,10 +243,12 @@ RECIPES = {
     # there because these are few. Its first weights and pixels of 0 ... 255 stay at ln(classes)
     # for longer than there are batches; a mean spread near 1 and sqrt(2 / inputs) leave it at
     # once, and then no bias has to keep a ReLU awake. With batches of half the size there are
-    # twice as many steps. A rate that falls to 0 needs nobody to see when it should.
+    # twice as many steps. A rate that falls to 0 needs nobody to see when it should. With the
+    # paper's crops the net knew 9,469 photographs by heart after 45 epochs (training error below
+    # 1 %, 18.8 % of others): so it sees another part of each, enlarged, every time.
     "small": Recipe(
-        name="small", std=(0.003,) + ("he",) * 7, bias=(0.0,) * 8, pixel_scale=1 / 64,
-        batch_size=64, epochs=60, schedule="linear"),
+        name="small", std=(0.003,) + ("he",) * 7, bias=(0.0,) * 8, pixel_scale=1 / 64, area=0.35,
+        batch_size=64, epochs=75, schedule="linear"),
     # alexnet of torchvision, the net of "one weird trick" (arXiv:1404.5997) in one tower, as its
     # references train it. Other than there, crops are not of random areas, the pictures are less
     # the mean image and divided by one number, and dropout comes after fc6 and fc7.
