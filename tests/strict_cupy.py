@@ -338,7 +338,8 @@ class Cupy(Function):
     cuda = SimpleNamespace(Device=Device, Stream=Stream, Event=Event, is_available=lambda: True,
                            get_current_stream=current, using_allocator=nullcontext,
                            Memory=bytes, MemoryPointer=lambda memory, offset: memory,
-                           MemoryPool=lambda allocate: SimpleNamespace(malloc=allocate),
+                           MemoryPool=lambda allocate: SimpleNamespace(
+                               malloc=allocate, total_bytes=lambda: 0),
                            device=SimpleNamespace(get_cublas_handle=lambda: _here()),
                            cublas=SimpleNamespace(getVersion=lambda handle: 0),
                            runtime=SimpleNamespace(

@@ -105,7 +105,7 @@ class Recording:
                     stream.end_capture()
                 raise
             graph = stream.end_capture()
-        if self.pool.was_short:
+        if self.pool.was_short():
             raise MemoryError("the card has too little left for a second place for it")
         return graph, results
 
@@ -128,21 +128,22 @@ class Recording:
 
 
 class Pool:
-    """Memory of one recording. If a card has no more, CuPy's pools free what seems free, to which
-    the graph would go on writing; was_short says that this has happened."""
+    """Memory of one recording. taken: bytes that it has had from the card."""
 
     def __init__(self, cuda):
-        self.was_short = False
+        self.taken = 0
         pools.add(self)
 
         def allocate(size):
-            try:
-                return cuda.MemoryPointer(cuda.Memory(size), 0)
-            except MemoryError:
-                self.was_short = True
-                raise
+            place = cuda.MemoryPointer(cuda.Memory(size), 0)
+            self.taken += size
+            return place
 
         self.cupys = cuda.MemoryPool(allocate)
+
+    def was_short(self):
+        """If the card has no more, CuPy gives back what seems free. A graph would write to it."""
+        return self.cupys.total_bytes() < self.taken
 
 
 pools = weakref.WeakSet()
