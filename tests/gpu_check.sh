@@ -3,8 +3,8 @@
 #
 #     tests/gpu_check.sh [REPORT [PICTURES]]         (default: gpu_report.txt)
 #
-# PICTURES: a folder of them, as `train` takes it; without it they are drawn. Give some thousand, of
-# many batches an epoch: each begins with waiting.
+# PICTURES: a folder of them, train/<class>/* and val/<class>/*; without it they are drawn. Give some
+# thousand, of many batches an epoch: each begins with waiting.
 # Every part runs, whatever happens to the others. The report ends with the names of those that
 # failed, and the exit code is then 1. PYTHON names the interpreter to use (default: python3).
 set -uo pipefail
@@ -21,6 +21,11 @@ if ! gpus=$("$python" -c 'from tinynet import device; print(device.gpu_count())'
 elif [ "$gpus" = 0 ]; then
     echo "gpu_check.sh: error: no GPU answers here; it takes CuPy and a driver:" >&2
     echo "  pip install -e '.[gpu-cuda13]'   (or gpu-cuda12), then nvidia-smi" >&2
+    exit 1
+fi
+
+if [ -n "$pictures" ] && ! [ -d "$pictures/train" ]; then
+    echo "gpu_check.sh: error: no pictures in $pictures/train/<class>/" >&2
     exit 1
 fi
 

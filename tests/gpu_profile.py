@@ -81,7 +81,9 @@ def profile_step(step, towers, batch):
         f()
         return time.perf_counter() - start
 
-    print(f"first step {seconds(lambda: (step(), wait())):.1f} s: kernels are compiled")
+    first, second = (seconds(lambda: (step(), wait())) for _ in range(2))
+    print(f"first step {first:.2f} s, in which kernels are compiled; second {second:.2f}, in "
+          "which a step is recorded, if it is to be replayed")
     for _ in range(3):
         step()
     wait()

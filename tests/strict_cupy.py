@@ -163,6 +163,11 @@ def _array(numbers, home):
     return x
 
 
+def _poisoned(like, *args, **kwargs):
+    numbers = (np.empty_like if isinstance(like, np.ndarray) else np.empty)(like, *args, **kwargs)
+    return strict_streams.poisoned(numbers)
+
+
 class Function:
     """A function (or a module) of NumPy, under the name and with the arguments of CuPy's."""
 
@@ -179,10 +184,7 @@ class Function:
             raise NotImplementedError("CuPy asks cuBLAS for nothing while a stream records")
         if self._path in ("matmul", "dot") and out is not None and not out.flags.c_contiguous:
             raise Strided(f"{self._path}: out must be contiguous")
-        result = _run(self._function, args, kwargs)
-        if self._path in ("empty", "empty_like"):
-            result._numbers.fill(np.nan if result.dtype.kind == "f" else result.itemsize > 1)
-        return result
+        return _run(_poisoned if "empty" in self._path else self._function, args, kwargs)
 
     def __getattr__(self, name):
         if isinstance(self._function, np.ufunc):       # add.at, add.reduce
@@ -339,7 +341,8 @@ class Cupy(Function):
                            get_current_stream=current, using_allocator=nullcontext,
                            Memory=bytes, MemoryPointer=lambda memory, offset: memory,
                            MemoryPool=lambda allocate: SimpleNamespace(
-                               malloc=allocate, total_bytes=lambda: 0),
+                               malloc=allocate, total_bytes=lambda: 0,
+                               free_all_blocks=lambda: None),
                            device=SimpleNamespace(get_cublas_handle=lambda: _here()),
                            cublas=SimpleNamespace(getVersion=lambda handle: 0),
                            runtime=SimpleNamespace(

@@ -217,7 +217,7 @@ class Stream(Queue):
         """What a card is asked for while it records it does not do: the numbers are none."""
         jobs, _thread.jobs = _thread.jobs, None
         for numbers in _thread.fresh:
-            numbers.fill(np.nan if numbers.dtype.kind == "f" else numbers.itemsize > 1)
+            poisoned(numbers)
         return Graph(jobs)
 
     @property
@@ -236,6 +236,12 @@ class Graph:
             raise Unordered("a graph in a stream of its own")
         for job in self.jobs:
             job()
+
+
+def poisoned(numbers):
+    """The array, with what nobody has written."""
+    numbers.fill(np.nan if numbers.dtype.kind == "f" else numbers.itemsize > 1)
+    return numbers
 
 
 def fresh(numbers):

@@ -2,6 +2,8 @@
 
 All of this runs on strict_cupy and strict_blas, and what is marked on a GPU.
 """
+import gc
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ import strict_cupy
 import strict_streams
 from helpers import IMAGES, LABELS, NO_GPU, net
 from strict_streams import Recorded
-from tinynet import ops, products
+from tinynet import Dense, Dropout, Sequential, ops, products
 from tinynet.device import Device, to_host
 from tinynet.engine import Tensor
 from tinynet.optim import SGD
@@ -171,22 +173,123 @@ def test_a_replay_that_gives_other_numbers_is_not_used(gpus, capsys, monkeypatch
         monkeypatch.setattr(strict_streams.Graph, "launch", without)
         with np.errstate(all="ignore"):                # what was left out may be anything
             seen, calls, _ = trained("gpu0", [4] * 4)
-        assert all(map(same, seen, expected)), left_out
         said = capsys.readouterr().err
+        assert all(map(same, seen, expected)), left_out
         assert not said or "RuntimeError: its replay gives other numbers" in said
         assert len(calls) == (6 if said else 3), left_out
         noticed += bool(said)
     assert noticed > 5
 
 
+def test_a_dropout_layer_that_is_used_twice_is_not_recorded(gpus, capsys):
+    place = Device("gpu0")
+    model = Sequential(a=Dense(6, 6), drop=Dropout(), b=Dense(6, 3)).to(place).initialize(0)
+
+    def learn(labels, x):
+        logits = model.b(model.drop(model.a(model.drop(x))))
+        loss = ops.softmax_cross_entropy(logits, labels=labels)
+        for _, w in model.parameters():
+            w.grad = None
+        loss.backward()
+        return [loss]
+
+    inputs = place.put(np.arange(5) % 3), Tensor(np.ones((5, 6), np.float32), place)
+    step = Replayed(learn, model.train(0))
+    seen = [step(*inputs)[0].item() for _ in range(4)]
+    model.train(0)
+    assert seen == [learn(*inputs)[0].item() for _ in range(4)] and model.drop.step == 8
+    assert "a dropout layer is used twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("change", [
+    lambda model: model.eval(), lambda model: Device("gpu0").multiply_in("fp32")])
+def test_another_mode_or_precision_is_recorded_anew(gpus, change):
+    place = Device("gpu0")
+    place.multiply_in("tf32")
+    model = net((place, place)).train(0)
+    learn, calls = teach(model)
+    step = Replayed(learn, model)
+    inputs = place.put(LABELS), Tensor(IMAGES, place)
+    for _ in range(4):
+        step(*inputs)
+    assert len(calls) == 3
+    change(model)
+    for _ in range(3):
+        loss, _ = step(*inputs)
+    assert len(calls) == 5
+    steps = [layer.step for _, layer in model.named_layers() if hasattr(layer, "place")]
+    model.train(steps[0] - 1) if model.training else model.eval()
+    assert loss.item() == learn(*inputs)[0].item()
+
+
+def test_an_input_that_wants_a_gradient_gets_it(gpus, capsys):
+    place = Device("gpu0")
+    model = net((place, place)).train(0)
+    step = Replayed(teach(model)[0], model)
+    for _ in range(3):
+        image = Tensor(IMAGES, place, requires_grad=True)
+        step(place.put(LABELS), image)
+        assert image.grad is not None
+    assert "an input wants a gradient" in capsys.readouterr().err
+
+
+def test_weights_that_the_function_moves_are_said_once(gpus, capsys):
+    place = Device("gpu0")
+    model = net((place, place)).train(0)
+
+    def moves(loss):
+        with loss.device:
+            model.fc8.b.data = model.fc8.b.data * 1
+
+    step = Replayed(teach(model, moves)[0], model)
+    for _ in range(4):
+        step(place.put(LABELS), Tensor(IMAGES, place))
+    assert capsys.readouterr().err.count("it gives the net other weights") == 1
+
+
+def test_parameters_that_stand_still_have_no_gradient_in_a_replay_either(gpus):
+    place = Device("gpu0")
+    model = net((place, place)).train(0)
+    model.top.conv1[0].W.requires_grad = False
+    learn, calls = teach(model)
+    step = Replayed(learn, model)
+    for _ in range(4):
+        step(place.put(LABELS), Tensor(IMAGES, place))
+    assert len(calls) == 3 and model.top.conv1[0].W.grad is None
+    assert model.bottom.conv1[0].W.grad is not None
+
+
+@pytest.mark.gpu
+@NO_GPU
+def test_a_recording_gives_its_memory_back_when_it_ends():
+    place = Device("gpu0")
+    with place:
+        pool = place.xp.get_default_memory_pool()
+
+        def used():
+            gc.collect()
+            pool.free_all_blocks()
+            return place.xp.cuda.runtime.memGetInfo()[0]
+
+        trained("gpu0", [4] * 3)           # what CUDA keeps for itself
+        before = used()
+        for _ in range(3):
+            trained("gpu0", [4] * 3)
+        assert abs(used() - before) < 4 << 20
+
+
 def test_without_memory_for_it_nothing_is_recorded(gpus, capsys, monkeypatch):
     def pool(allocate):
         allocate(5), allocate(7)
-        return strict_cupy.SimpleNamespace(malloc=allocate, total_bytes=lambda: 7)
+        return strict_cupy.SimpleNamespace(malloc=allocate, total_bytes=lambda: 7,
+                                           free_all_blocks=lambda: freed.append(1))
+
+    freed = []
 
     monkeypatch.setattr(strict_cupy.Cupy.cuda, "MemoryPool", pool)
     trained("gpu0", [4, 4, 4])
     assert "MemoryError: the card has too little left" in capsys.readouterr().err
+    assert freed
 
 
 def test_an_error_of_the_function_is_raised_and_the_card_records_no_more(gpus):
@@ -198,7 +301,7 @@ def test_an_error_of_the_function_is_raised_and_the_card_records_no_more(gpus):
 
     inputs = place.put(LABELS), Tensor(IMAGES, place)
     with pytest.raises(KeyboardInterrupt):
-        Recording(teach(model, broken)[0], model, inputs)
+        Recording(model, inputs).record(teach(model, broken)[0])
     with place:
         assert place.xp.zeros(3, np.float32).get().tolist() == [0, 0, 0]
 

@@ -267,6 +267,8 @@ def dropout(x, *, keep, scale, seed, step, layer, columns=None, width=None):
         _, key = rng.counter_and_key(seed=seed, purpose=rng.DROPOUT)
         def dropped(x): return kernels.dropout(x, keep, scale, step, layer, key)
         return dropped(x), dropped             # made anew, the mask takes no memory
+    if hasattr(step, "shape") and step.shape:
+        raise ValueError("dropout: only kernels look up a step (replay.py): float32, no columns")
     xp = get_array_module(x)
     kept = rng.mask(xp, x.size, keep, **of).reshape(x.shape) if columns is None else (
         rng.mask_of_columns(xp, len(x), width, columns, keep, **of))

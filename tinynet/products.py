@@ -37,7 +37,7 @@ def without_cupy():
 def product(a, b, out=None):
     """a @ b for arrays of one GPU: (M, K), (K, N) -> (M, N), into `out`, contiguous, if given.
 
-    Without CuPy it takes float32. Raises RuntimeError if cuBLAS has something to say.
+    Without CuPy it takes matrices of float32. Raises RuntimeError if cuBLAS has something to say.
     """
     xp = get_array_module(a)
     if not _without_cupy or a.ndim != 2 or b.ndim != 2 or FLOAT not in (a.dtype, b.dtype):
@@ -47,21 +47,27 @@ def product(a, b, out=None):
     if out is None:
         out = xp.empty((M, N), FLOAT)
     if a.dtype != b.dtype or K != rows or out.shape != (M, N) or not out.flags.c_contiguous:
-        raise ValueError(f"no product: {a.shape} @ {b.shape} into {out.shape}")
+        raise ValueError(f"no product: {a.dtype} {a.shape} @ {b.dtype} {b.shape} into {out.shape}")
     # cuBLAS counts down the columns, so to it every matrix is transposed: out.T = b.T @ a.T
     (a, how_a, width_a), (b, how_b, width_b) = map(_in_memory, (a, b))
-    handle, linalg = xp.cuda.device.get_cublas_handle(), xp._core._routines_linalg
-    tf32 = linalg.get_compute_type(FLOAT) == linalg.COMPUTE_TYPE_TF32
+    handle = xp.cuda.device.get_cublas_handle()
     for status in (
             library.cublasSetStream_v2(handle, xp.cuda.get_current_stream().ptr),
             library.cublasSetWorkspace_v2(handle, _workspace(xp, xp.cuda.Device().id).data.ptr,
                                           WORKSPACE),
             library.cublasGemmEx(handle, how_b, how_a, N, M, K, ONE, b.data.ptr, FLOAT32, width_b,
                                  a.data.ptr, FLOAT32, width_a, ZERO, out.data.ptr, FLOAT32, N,
-                                 COMPUTE_TF32 if tf32 else COMPUTE_FP32, DEFAULT)):
+                                 precision(xp), DEFAULT)):
         if status:
             raise RuntimeError(f"cuBLAS: status {status} for ({M}, {K}) @ ({K}, {N})")
     return out
+
+
+def precision(xp):
+    """How cuBLAS multiplies float32, as Device.multiply_in has set it."""
+    linalg = xp._core._routines_linalg
+    tf32 = linalg.get_compute_type(FLOAT) == linalg.COMPUTE_TYPE_TF32
+    return COMPUTE_TF32 if tf32 else COMPUTE_FP32
 
 
 def _in_memory(matrix):

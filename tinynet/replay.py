@@ -9,6 +9,7 @@ every step, pictures, labels and the number that dropout counts with, has a plac
 is written to before. The memory that was in use meanwhile stays with the recording, in a pool of
 its own: all that CuPy frees there is taken again by the next replay.
 """
+import gc
 import weakref
 from contextlib import suppress
 
@@ -25,10 +26,11 @@ SAME = 1e-5                    # so far apart, of their size, the numbers of a r
 class Replayed:
     """A function that teaches a net something: on one GPU it is recorded, and then replayed.
 
-    function(*inputs) -> tensors. inputs: tensors, and arrays of their device. The function leaves
-    gradients behind, needs none that were there, and else changes nothing on the card. What
-    Python does in it, it does while it is recorded, and not again. Dropout layers count as ever.
-    Weights may change; if they come to lie elsewhere, the step is recorded anew.
+    function(*inputs) -> tensors. inputs: tensors that need no gradient, and arrays of their
+    device. The function leaves gradients behind, needs none that were there, and else changes
+    nothing on the card. What Python does in it, it does while it is recorded, and not again.
+    Dropout layers, each used once, count as ever. Weights may change. If they come to lie
+    elsewhere, or the net's mode or the precision of products changes, the step is recorded anew.
 
     The second call in a row of one size is recorded. For other sizes, as of the last batch of an
     epoch, the function is called as it is. If it cannot be recorded, or if its replay gives
@@ -45,6 +47,7 @@ class Replayed:
         sizes, before = [x.shape for x in inputs], self.last
         self.last = sizes
         if self.recording and not self.recording.holds():
+            self.recording.end()
             self.recording = None
         if self.suits and not self.recording and sizes == before:
             self.recording = self._record(inputs)
@@ -53,42 +56,61 @@ class Replayed:
         return self.function(*inputs)
 
     def _record(self, inputs):
+        recording = Recording(self.model, inputs)
         try:
-            return Recording(self.function, self.model, inputs)
+            recording.record(self.function)
+            return recording
         except Exception as error:     # of CUDA, of CuPy, or of the memory
-            self.suits = False
-            warn(f"a step cannot be recorded ({type(error).__name__}: {error}), so the GPU may "
-                 "wait for the host")
+            why = f"{type(error).__name__}: {error}"
+        recording.end()                # now that no traceback keeps its arrays
+        self.suits = False
+        warn(f"a step cannot be recorded ({why}), so the GPU may wait for the host")
 
 
 class Recording:
-    """What a function asks of a card. Raises whatever keeps it from being recorded."""
+    """What a function asks of a card."""
 
-    def __init__(self, function, model, inputs):
-        self.weights = [(w, w.data) for _, w in model.parameters()]
+    def __init__(self, model, inputs):
+        self.model, self.weights = model, [(w, w.data) for _, w in model.parameters()]
         self.dropouts = [layer for _, layer in model.named_layers() if isinstance(layer, Dropout)]
         self.device, self.sizes = self.weights[0][0].device, [x.shape for x in inputs]
+        self.gradients, self.how = [], self._how()
+        self.wants_gradients = any(getattr(x, "requires_grad", False) for x in inputs)
         with self.device as device:
-            xp = device.xp
             self.inputs = [_copy(x) for x in inputs]
-            self.steps = [xp.zeros(1, np.uint64) for _ in self.dropouts]
-            self.pool = Pool(xp.cuda)
-            counted = [layer.step for layer in self.dropouts]
-            try:
-                for layer, step in zip(self.dropouts, self.steps, strict=True):
-                    layer.place = step.view(np.uint32)
-                with products.without_cupy():
-                    expected = self._numbers(function(*self.inputs))   # compiles what is new
-                    xp.get_default_memory_pool().free_all_blocks()
-                    self.graph, self.results = self._recorded(xp.cuda, function)
-            finally:
-                for layer, step in zip(self.dropouts, counted, strict=True):
-                    layer.place, layer.step = None, step
+            self.steps = [device.xp.zeros(1, np.uint64) for _ in self.dropouts]
+            self.pool = Pool(device.xp.cuda)
+
+    def record(self, function):
+        """Raises whatever keeps it from being recorded."""
+        if self.wants_gradients:
+            raise ValueError("an input wants a gradient")
+        with self.device as device:
+            self._record(device.xp, function)
+            device.xp.get_default_memory_pool().free_all_blocks()      # what it took besides
+
+    def _record(self, xp, function):
+        before = [layer.step for layer in self.dropouts]
+        try:
+            for layer, step in zip(self.dropouts, self.steps, strict=True):
+                layer.place = step.view(np.uint32)
+            with products.without_cupy():
+                expected = self._numbers(function(*self.inputs))       # compiles what is new
+                self.uses = [layer.step - step
+                             for layer, step in zip(self.dropouts, before, strict=True)]
+                self.graph, self.results = self._recorded(xp.cuda, function)
+        finally:
             self.gradients = [w.grad for w, _ in self.weights]
-            self.graph.launch(xp.cuda.get_current_stream())
-            if not all(_same(xp, *pair) for pair in
-                       zip(self._numbers(self.results), expected, strict=True)):
-                raise RuntimeError("its replay gives other numbers")
+            for layer, step in zip(self.dropouts, before, strict=True):
+                layer.place, layer.step = None, step
+        self.graph.launch(xp.cuda.get_current_stream())
+        if max(self.uses, default=0) > 1:
+            raise RuntimeError("a dropout layer is used twice in it")
+        if not self.holds():
+            raise RuntimeError("it gives the net other weights")
+        if not all(_same(xp, *pair) for pair in
+                   zip(self._numbers(self.results), expected, strict=True)):
+            raise RuntimeError("its replay gives other numbers")
 
     def _numbers(self, results):
         return [x.data for x in results] + [w.grad for w, _ in self.weights if w.grad is not None]
@@ -109,41 +131,59 @@ class Recording:
             raise MemoryError("the card has too little left for a second place for it")
         return graph, results
 
+    def _how(self):
+        return self.model.training, products.precision(self.device.xp)
+
     def holds(self):
-        """Whether all weights are where they were."""
-        return all(w.data is array for w, array in self.weights)
+        """Whether a step would be the same, and all weights are where they were."""
+        return self.how == self._how() and all(w.data is array for w, array in self.weights)
 
     def replay(self, *inputs):
         """What the function returns for these inputs, in arrays of its own."""
         with self.device as device:
             for place, x in zip(self.inputs, inputs, strict=True):
                 _array(place)[...] = _array(x)
-            for layer, step in zip(self.dropouts, self.steps, strict=True):
+            for layer, step, uses in zip(self.dropouts, self.steps, self.uses, strict=True):
                 step.fill(layer.step)
-                layer.step += 1
+                layer.step += uses
             self.graph.launch(device.xp.cuda.get_current_stream())
             for (w, _), gradient in zip(self.weights, self.gradients, strict=True):
                 w.grad = gradient
             return [_copy(result) for result in self.results]
 
+    def end(self):
+        """Give its memory back. CuPy's pool would keep it for ever, even if it is dropped."""
+        for (w, _), gradient in zip(self.weights, self.gradients, strict=False):
+            if w.grad is gradient:
+                w.grad = None
+        self.graph = self.results = self.inputs = None
+        self.gradients = []
+        gc.collect()                   # of the graph behind a tensor that was not used up
+        with self.device:
+            self.pool.cupys.free_all_blocks()
+
+    def __del__(self):
+        with suppress(Exception):      # at the end of Python, CuPy may have gone before
+            self.end()
+
 
 class Pool:
-    """Memory of one recording. taken: bytes that it has had from the card."""
+    """Memory of one recording, on the current card."""
 
     def __init__(self, cuda):
-        self.taken = 0
-        pools.add(self)
+        taken = self.taken = []        # bytes that it has had from the card
 
         def allocate(size):
             place = cuda.MemoryPointer(cuda.Memory(size), 0)
-            self.taken += size
+            taken.append(size)
             return place
 
         self.cupys = cuda.MemoryPool(allocate)
+        pools.add(self)
 
     def was_short(self):
         """If the card has no more, CuPy gives back what seems free. A graph would write to it."""
-        return self.cupys.total_bytes() < self.taken
+        return self.cupys.total_bytes() < sum(self.taken)
 
 
 pools = weakref.WeakSet()

@@ -21,7 +21,7 @@ from ..errors import UserError
 
 try:
     import simplejpeg
-except ImportError:                # comes with the extras for GPUs
+except (ImportError, ValueError):  # comes with the extras for GPUs; made for another NumPy
     simplejpeg = None
 
 SIDE = 256
@@ -95,16 +95,23 @@ def read(path, name=None, fit="crop", side=SIDE):
 
 
 def read_stored(jpeg):
-    """A JPEG of data/imagenet.py, as bytes: the picture as `read` has it, to the bit.
+    """A JPEG that data/imagenet.py has stored, as bytes: the picture as `read` has it, to the bit
+    if Pillow has a libjpeg-turbo as well (doctor says so).
 
-    Without Pillow it takes 60 % of the time, which decides how long a GPU waits. Whatever is not
-    as it should be is left to `read`, which says what that is.
+    simplejpeg takes 60 % of Pillow's time, which decides how long a GPU waits.
     """
+    picture = decoded(jpeg)
+    return read(io.BytesIO(jpeg)) if picture is None else picture
+
+
+def decoded(jpeg):
+    """The same by simplejpeg. None if it is not there, or if anything is not as data/imagenet.py
+    stores it: `read` then says what. It knows nothing of EXIF, of which nothing is stored."""
     if simplejpeg:
         with suppress(ValueError):
             if simplejpeg.decode_jpeg_header(jpeg)[:3] == (SIDE, SIDE, "YCbCr"):
                 return simplejpeg.decode_jpeg(jpeg)
-    return read(io.BytesIO(jpeg))
+    return None
 
 
 def _square(picture, fit, side):
@@ -307,7 +314,8 @@ class Preparation:
             area = self.area + (1 - self.area) * rng.uniform(words[:, 0])
             side = np.rint(SIDE * np.sqrt(area)).astype(np.uint64)
             room = SIDE - side + 1
-            square = np.stack([words[:, 1] % room, words[:, 2] % room, side], axis=1).tolist()
+            square = list(zip(*(numbers.tolist() for numbers in (
+                words[:, 1] % room, words[:, 2] % room, side)), strict=True))
         return list(map(Place, top.tolist(), left.tolist(), mirrored.tolist(), shift, square))
 
     def views(self, count):

@@ -19,16 +19,17 @@ from ..errors import UserError
 from ..progress import warn
 from .images import SIDE, BrokenPicture, enlarged
 
-PARTS, TOGETHER = 8, 8     # of a batch, and the fewest pictures in one: handing over takes time
+PARTS, TOGETHER = 8, 8     # of a batch, and the fewest pictures in one: handing over costs
 
 
 def threads(workers):
     return ThreadPoolExecutor(workers, thread_name_prefix="pictures")
 
 
-def in_parts(count):
-    """Slices of so many pictures: PARTS of them, or fewer with TOGETHER pictures each."""
-    size = max(TOGETHER, -(-count // PARTS))
+def in_parts(count, workers):
+    """Slices of so many pictures: PARTS of them or one for each worker, or fewer with TOGETHER
+    pictures each."""
+    size = max(TOGETHER, -(-count // max(PARTS, workers)))
     return [slice(i, min(i + size, count)) for i in range(0, count, size)]
 
 
@@ -66,14 +67,14 @@ class Threads:
 
     def __init__(self, pictures, memories, workers):
         self.pictures, self.rows = pictures, [as_pictures(memory) for memory in memories]
-        self.pool, self.jobs = threads(workers), []
+        self.pool, self.jobs, self.workers = threads(workers), [], workers
 
     def read(self, number, indices, squares=None):
         """Begin to read the pictures of these indices into a memory, from its first row on.
         Returns jobs; what they give, one after the other, is what read_into gives."""
         squares = squares or [None] * len(indices)
         jobs = [self._submit(number, part, indices[part], squares[part])
-                for part in in_parts(len(indices))]
+                for part in in_parts(len(indices), self.workers)]
         self.jobs = [job for job in self.jobs if not job.done()] + jobs
         return jobs
 
@@ -98,7 +99,7 @@ class Processes(Threads):
         from concurrent.futures import ProcessPoolExecutor
         with _no_ctrl_c():
             self.pool = ProcessPoolExecutor(workers, _spawn(), _begin, (there, memories))
-        self.jobs = []
+        self.jobs, self.workers = [], workers
 
     def _submit(self, number, part, *what):
         with _no_ctrl_c(), _told_if_killed():

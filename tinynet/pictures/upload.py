@@ -50,7 +50,7 @@ class Host:
             batch = np.empty((len(indices), views, side, side, 3), np.float32)
             work = list(zip(indices, seen, batch, strict=True))
             return batch, [pool.submit(self._some, work[part])
-                           for part in readers.in_parts(len(work))]
+                           for part in readers.in_parts(len(work), self.workers)]
 
         try:
             yield start

@@ -21,7 +21,7 @@ from ..optim import SGD
 from ..pictures import upload
 from ..pictures.batches import Loader, measure
 from ..pictures.dataset import Some
-from ..pictures.images import KINDS, Preparation
+from ..pictures.images import KINDS, Preparation, decoded
 from ..ranks import ALONE
 from ..replay import Replayed
 from . import machine, memory
@@ -45,7 +45,7 @@ def input_speed(pictures, recipe, workers, rounds=5):
     """Pictures per second of the input pipeline, and of what it cannot do without.
 
     Two things are measured in turn, with the same number of threads: the loader (read, decode,
-    crop, flip, colour, mean), and a bare Pillow decode of the same stored bytes. Returns a
+    enlarge, crop, flip, colour, mean), and a bare decode of the same stored bytes. Returns a
     dict of intervals. `share` is the loader's part of the decoder's speed, round by round.
     """
     Device("cpu")                                      # as in training: keeps freed memory
@@ -91,7 +91,8 @@ def _loader_speed(loader, epoch):
 def _decode_speed(pictures, workers):
     def decode(index):
         try:
-            Image.open(io.BytesIO(pictures.bytes(index)), formats=KINDS).load()
+            if decoded(data := pictures.bytes(index)) is None:
+                Image.open(io.BytesIO(data), formats=KINDS).load()
         except Exception:                  # a damaged file can fail in any way
             return 0
         return 1

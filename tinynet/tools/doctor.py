@@ -76,7 +76,8 @@ def report():
         ("NumPy", np.__version__),
         ("BLAS", "; ".join(blas) or "unknown"),
         ("Pillow", f"{PIL.__version__}, libjpeg-turbo "
-                   f"{features.version('libjpeg_turbo') or 'no'}"),
+                   f"{features.version('libjpeg_turbo') or 'no'}; simplejpeg "
+                   f"{installed.get('simplejpeg', 'not installed')}"),
         ("cores", f"{cores.cores()} to use of {os.cpu_count()}; training runs as many threads, "
                   "each with one of BLAS"),
         ("memory", f"{_GB(free)} free of {_GB(total)}"

@@ -36,7 +36,7 @@ def in_use(device):
 def peak(device):
     """The most that in_use(device) has been since forget_peak(device).
 
-    CuPy's pools never shrink by themselves, so there it is in_use.
+    On a card it is in_use: CuPy's pools shrink only while a step is recorded.
     """
     return in_use(device) if device.is_gpu else _kilobytes("/proc/self/status", "VmHWM")
 

@@ -277,8 +277,9 @@ def chosen_recipe(args, saved=None):
     for name in fields.keys() & recipes.NEEDS.keys():
         other, values = recipes.NEEDS[name]
         if getattr(recipe, other) not in values:
-            warn(f"--{name} counts for nothing with --{other} {getattr(recipe, other)}"
-                 .replace("_", "-"))
+            value = getattr(recipe, other)
+            how = f"--no-{other}" if value is False else f"--{other} {value}"
+            warn(f"--{name} counts for nothing with {how}".replace("_", "-"))
     return recipe
 
 

@@ -215,7 +215,8 @@ CHOICES = {
     "schedule": tuple(schedules.SCHEDULES),
 }
 # Fields that only count with a certain value of another one.
-NEEDS = {"patience": ("schedule", ["plateau"]), "threshold": ("schedule", ["plateau"]),
+NEEDS = {"area": ("augment", [True]),
+         "patience": ("schedule", ["plateau"]), "threshold": ("schedule", ["plateau"]),
          "drops": ("schedule", ["plateau"]), "step_epochs": ("schedule", ["step"]),
          "colour_sigma": ("colour", ["eigenvalue", "stdev"]),
          "lrn_window": ("lrn", ["sum", "mean"]),
