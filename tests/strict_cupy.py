@@ -163,7 +163,7 @@ def _array(numbers, home):
     return x
 
 
-def _poisoned(like, *args, **kwargs):
+def empty_poisoned(like, *args, **kwargs):
     numbers = (np.empty_like if isinstance(like, np.ndarray) else np.empty)(like, *args, **kwargs)
     return strict_streams.poisoned(numbers)
 
@@ -184,7 +184,7 @@ class Function:
             raise NotImplementedError("CuPy asks cuBLAS for nothing while a stream records")
         if self._path in ("matmul", "dot") and out is not None and not out.flags.c_contiguous:
             raise Strided(f"{self._path}: out must be contiguous")
-        return _run(_poisoned if "empty" in self._path else self._function, args, kwargs)
+        return _run(empty_poisoned if "empty" in self._path else self._function, args, kwargs)
 
     def __getattr__(self, name):
         if isinstance(self._function, np.ufunc):       # add.at, add.reduce
