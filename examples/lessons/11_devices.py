@@ -20,6 +20,10 @@
 # thousands of threads run at once (`kernels.py`, `columns.py`). It has nothing to do with the
 # kernels of a convolution. The NumPy code stays the definition, and each CUDA kernel is tested
 # against it.
+#
+# A training step is some 250 such kernels. Python needs longer to ask for each of them than the
+# card needs to compute it. So `train` has the card record one step, and then asks for the whole
+# recording again, with other pictures (`replay.py`).
 
 # %%
 import numpy as np
