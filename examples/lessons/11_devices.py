@@ -21,9 +21,9 @@
 # kernels of a convolution. The NumPy code stays the definition, and each CUDA kernel is tested
 # against it.
 #
-# A training step is some 250 such kernels. Python needs longer to ask for each of them than the
-# card needs to compute it. So `train` has the card record one step, and then asks for the whole
-# recording again, with other pictures (`replay.py`).
+# A training step is some hundreds of such kernels. A slow host needs longer to ask for one of them
+# than a fast card needs to compute it. So `train` has the card record a step, and then asks for
+# the whole recording again, with other pictures (`replay.py`).
 
 # %%
 import numpy as np
