@@ -101,9 +101,14 @@ class Side:
 
     def step(self):
         self.model.train()
-        self.optimizer.zero_grad()
-        self.loss()[1].backward()
+        self.find_gradients()
         self.optimizer.step()
+
+    def find_gradients(self):
+        self.optimizer.zero_grad()
+        _, loss = self.loss()
+        loss.backward()
+        return [loss]
 
     def infer(self):
         self.model.eval()
@@ -142,19 +147,8 @@ class Ours(Side):
         self.model = alexnet.build(args.classes, (self.device, self.device), recipe).initialize(0)
         # Rate 0: the same work, and weights that stay as they are for any number of rounds.
         self.optimizer = SGD(self.model.parameters(), 0.0, recipe.momentum, recipe.wd)
-        self.find_gradients = Replayed(self._find_gradients, self.model)
-
-    def step(self):
-        """As `train` takes it: on a GPU, from the second one on, it is replayed."""
-        self.model.train()
-        self.find_gradients()
-        self.optimizer.step()
-
-    def _find_gradients(self):
-        self.optimizer.zero_grad()
-        _, loss = self.loss()
-        loss.backward()
-        return [loss]
+        # As in `train`: on a GPU it is replayed.
+        self.find_gradients = Replayed(self.find_gradients, self.model)
 
     def multiply_in(self, precision):
         self.device.multiply_in(precision)
