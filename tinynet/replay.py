@@ -98,16 +98,16 @@ class Recording:
                 expected = self._numbers(function(*self.inputs))       # compiles what is new
                 self.uses = [layer.step - step
                              for layer, step in zip(self.dropouts, before, strict=True)]
+                if max(self.uses, default=0) > 1:
+                    raise RuntimeError("a dropout layer is used twice in it")
                 self.graph, self.results = self._recorded(xp.cuda, function)
         finally:
             self.gradients = [w.grad for w, _ in self.weights]
             for layer, step in zip(self.dropouts, before, strict=True):
                 layer.place, layer.step = None, step
-        self.graph.launch(xp.cuda.get_current_stream())
-        if max(self.uses, default=0) > 1:
-            raise RuntimeError("a dropout layer is used twice in it")
         if not self.holds():
             raise RuntimeError("it gives the net other weights")
+        self.graph.launch(xp.cuda.get_current_stream())
         if not all(_same(xp, *pair) for pair in
                    zip(self._numbers(self.results), expected, strict=True)):
             raise RuntimeError("its replay gives other numbers")
@@ -164,7 +164,8 @@ class Recording:
 
     def __del__(self):
         with suppress(Exception):      # at the end of Python, CuPy may have gone before
-            self.end()
+            if self.inputs is not None:
+                self.end()
 
 
 class Pool:
