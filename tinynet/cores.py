@@ -101,8 +101,10 @@ def _plus(a, b=None):
 def matmul(a, b):
     """a @ b. For two matrices, in blocks along the longer side of the result."""
     xp = get_array_module(a)
-    if a.ndim > 2 or b.ndim > 2 or is_on_gpu(a):
-        return (product if is_on_gpu(a) else xp.matmul)(a, b)
+    if is_on_gpu(a):
+        return product(a, b)
+    if a.ndim > 2 or b.ndim > 2:
+        return xp.matmul(a, b)
     if a.shape[0] < b.shape[1]:
         return xp.ascontiguousarray(matmul(b.T, a.T).T)
     out = xp.empty((a.shape[0], b.shape[1]), xp.result_type(a, b))
