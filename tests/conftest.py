@@ -97,7 +97,10 @@ def pair(request):
 def _named(request):
     if request.param.startswith(STRICT):
         request.getfixturevalue("gpus")
-    return request.param.removeprefix(STRICT)
+    name = request.param.removeprefix(STRICT)
+    for each in device.devices(name):  # a test before may have chosen another, for the process
+        each.multiply_in("fp32")
+    return name
 
 
 @pytest.fixture(scope="session")
