@@ -337,17 +337,17 @@ class Cupy(Function):
         COMPUTE_TYPE_TF32="tf32", COMPUTE_TYPE_DEFAULT="fp32",
         set_compute_type=lambda dtype, kind, set=_precisions: set.append(kind),
         get_compute_type=lambda dtype, set=_precisions: set[-1] if set else "fp32"))
-    cuda = SimpleNamespace(Device=Device, Stream=Stream, Event=Event, is_available=lambda: True,
-                           get_current_stream=current, using_allocator=nullcontext,
-                           Memory=bytes, MemoryPointer=lambda memory, offset: memory,
-                           MemoryPool=lambda allocate: SimpleNamespace(
-                               malloc=allocate, total_bytes=lambda: 0,
-                               free_all_blocks=lambda: None),
-                           device=SimpleNamespace(get_cublas_handle=lambda: _here()),
-                           cublas=SimpleNamespace(getVersion=lambda handle: 0),
-                           runtime=SimpleNamespace(
-                               getDeviceCount=lambda: DEVICES, hostRegister=lambda *args: _here(),
-                               hostUnregister=lambda address: None))
+    cuda = SimpleNamespace(
+        Device=Device, Stream=Stream, Event=Event, get_elapsed_time=strict_streams.elapsed,
+        is_available=lambda: True, get_current_stream=current, using_allocator=nullcontext,
+        Memory=bytes, MemoryPointer=lambda memory, offset: memory,
+        MemoryPool=lambda allocate: SimpleNamespace(
+            malloc=allocate, total_bytes=lambda: 0, free_all_blocks=lambda: None),
+        device=SimpleNamespace(get_cublas_handle=lambda: _here()),
+        cublas=SimpleNamespace(getVersion=lambda handle: 0),
+        runtime=SimpleNamespace(
+            getDeviceCount=lambda: DEVICES, hostRegister=lambda *args: _here(),
+            hostUnregister=lambda address: None))
 
     def __init__(self):
         super().__init__("cupy", np)

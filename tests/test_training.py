@@ -27,7 +27,7 @@ from command_line import (
     started,
 )
 from helpers import ROOT, environment
-from tinynet.pictures import patterns
+from tinynet.pictures import patterns, upload
 
 pytestmark = pytest.mark.usefixtures("alarm")
 
@@ -212,3 +212,13 @@ def test_unreadable_pictures_are_counted_and_named(run, data, tmp_path):
     done = run("train", copy, *SMALL, "--output-dir", tmp_path / "run")
     assert done.code == 0 and f"1 unreadable pictures in {copy}/train were skipped" in done.out
     assert done.err.count(str(broken)) == 1
+
+
+def test_who_waits_for_pictures_is_told_once_and_not_while_readers_begin(
+        data, tmp_path, run, monkeypatch):
+    monkeypatch.setattr(upload.Host, "waited", lambda self: 100.0)
+    told = "of the time the net waits for pictures: give more --workers"
+    for steps, times in (1, 0), (2, 1), (4, 1):
+        done = run("train", data, *SMALL, "--print-freq", 1, "--steps", steps, "--output-dir",
+                   tmp_path / str(steps))
+        assert done.code == 0 and done.out.count(told) == times, steps

@@ -141,13 +141,29 @@ def test_the_host_waits_for_both_cards_before_it_writes_to_a_slot(gpus, monkeypa
     """The second card may be late with a batch that the first has long since fetched."""
     ours = loader("gpu0,gpu1")
     _, late = ours.maker.cards
-    batches, copied = ours.training(0), late.rooms[0].copied
-    waited = []
-    monkeypatch.setattr(copied, "synchronize", lambda: waited.append(1))
+    batches, waited = ours.training(0), []
     [next(batches) for _ in range(2)]                  # and two more in the making: all slots
-    before = len(waited)
+    monkeypatch.setattr(late.rooms[0].copied, "synchronize", lambda: waited.append(1))
     next(batches)
-    assert len(waited) == before + 1
+    assert len(waited) == 1
+
+
+@pytest.mark.parametrize("between, seconds", [(250.0, 0.25), (-3.0, 0)])
+def test_a_card_says_how_long_it_had_no_pictures(gpus, monkeypatch, between, seconds):
+    """By events of its own. What came before it was needed was not waited for."""
+    cuda, began = sys.modules["cupy"].cuda, []
+
+    def elapsed(start, end):
+        strict_streams.elapsed(start, end)
+        began.append(start)
+        return between
+
+    monkeypatch.setattr(cuda, "get_elapsed_time", elapsed)
+    ours = loader("gpu0,gpu1")
+    first, second = (list(ours.training(epoch)) for epoch in (0, 1))
+    assert sum(batch.waited for batch in first + second) == pytest.approx(seconds * len(began))
+    assert len(set(map(id, began))) == len(began)
+    assert len(first) <= len(began) <= len(first + second)         # it is behind the host
 
 
 def test_pictures_that_cannot_be_read_are_left_out_there_as_well(gpus, capsys):

@@ -6,7 +6,6 @@ What is in a batch follows from (seed, epoch, position) alone, so the number of 
 nothing but the speed.
 """
 import itertools
-import time
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -26,9 +25,10 @@ class Batch:
     crop, 3). labels: (N,), on the host.
 
     indices: which pictures of the data set they are, (N,). end: how many pictures of the epoch
-    are behind us after this batch. waited: how many seconds somebody waited for it. lanes: how
-    many pictures each lane has, as cores.lanes takes them. Of several ranks each has only the
-    images of its own lanes; all else is of all. twins: the images on other cards, {device: array}.
+    are behind us after this batch. waited: for how many seconds the device had nothing to do for
+    want of pictures; a GPU says so some batches later. lanes: how many pictures each lane has,
+    as cores.lanes takes them. Of several ranks each has only the images of its own lanes; all else
+    is of all. twins: the images on other cards, {device: array}.
     """
     images: np.ndarray
     labels: np.ndarray
@@ -113,9 +113,7 @@ class Loader:
             raise UserError(f"none of the pictures in {self.pictures.root} can be read")
 
     def _finish(self, end, indices, batch, jobs):
-        start = time.perf_counter()
-        problems = readers.results(jobs)
-        waited = time.perf_counter() - start
+        problems = self.maker.results(jobs)
         own, whole = self.ranks.own(len(indices)), np.ones(len(indices), bool)
         broken = [(own.start + i, str(problem)) for i, problem in enumerate(problems) if problem]
         for row, problem in itertools.chain(*self.ranks.agree(broken)):
@@ -127,7 +125,8 @@ class Loader:
         lanes = [int(whole[i:j].sum()) for i, j in itertools.pairwise(edges(len(indices)))]
         images, *twins = self.maker.finish(batch, whole[own])
         indices, twins = indices[whole], dict(zip(self.cards[1:], twins, strict=True))
-        return Batch(images, self.pictures.labels[indices], indices, end, waited, lanes, twins)
+        return Batch(images, self.pictures.labels[indices], indices, end, self.maker.waited(),
+                     lanes, twins)
 
 
 def read_all(pictures, workers):

@@ -8,10 +8,15 @@ crops: to copy the crops from one to the other would take three times as many by
 
 Two streams know nothing of each other but by events. Here each waits for the other in one place:
 no crop is cut before its pictures have come, and no picture overwrites one that is still needed.
+
+How long pictures were waited for is not what the host's clock says, which runs ahead of a GPU: the
+host may wait while the card still computes. So the card is asked.
 """
 import itertools
 import math
+import time
 import weakref
+from collections import deque
 from contextlib import contextmanager
 
 import numpy as np
@@ -37,6 +42,7 @@ class Host:
 
     def __init__(self, pictures, prepare, workers):
         self.pictures, self.prepare, self.workers = pictures, prepare, workers
+        self.seconds = 0.0             # that were spent on waiting, since somebody asked
 
     @contextmanager
     def reading(self):
@@ -70,6 +76,19 @@ class Host:
         for place, view in zip(places, views, strict=True):
             self.prepare.fill(enlarged(picture, place.square), view, place)
 
+    def results(self, jobs):
+        """What jobs gave, for each picture what was wrong with it, or None. Waits for them."""
+        start = time.perf_counter()
+        problems = readers.results(jobs)
+        self.seconds += time.perf_counter() - start
+        return problems
+
+    def waited(self):
+        """For how many seconds the device had nothing to do for want of pictures, since the last
+        time that this was asked."""
+        seconds, self.seconds = self.seconds, 0.0
+        return seconds
+
     def finish(self, batch, whole):
         """The images of a batch, (N, crop, crop, 3), or (N, views, crop, crop, 3) of several, in
         a list. whole: (N,) booleans; the others are left out."""
@@ -93,6 +112,7 @@ class Gpu:
             warn("the system locks no more memory, so pictures get to the GPU more slowly; it may "
                  "want a larger /dev/shm (of a container: --shm-size) or ulimit -l")
         self.next = itertools.cycle(self.slots)
+        self.waits = deque()           # pairs of events between which a batch was missing
 
     @contextmanager
     def reading(self):
@@ -124,12 +144,29 @@ class Gpu:
         for card in self.cards:
             card.rooms[slot.number].copied.synchronize()
 
+    def results(self, jobs):
+        with self.cards[0].device as device:
+            self.asked = device.xp.cuda.Event()
+            self.asked.record(device.xp.cuda.get_current_stream())
+        return readers.results(jobs)
+
+    def waited(self):
+        """The same of the first card, as far as it has come: it is some steps behind the host."""
+        seconds = 0.0
+        while self.waits and all(event.done for event in self.waits[0]):
+            with self.cards[0].device as device:
+                milliseconds = device.xp.cuda.get_elapsed_time(*self.waits.popleft())
+            seconds += max(milliseconds, 0) / 1000     # less, if they were there before
+        return seconds
+
     def finish(self, slot, whole):
         """The images of a batch, as Host makes them, on each card."""
         kept = np.flatnonzero(np.repeat(whole, slot.views))
         for table in slot.on_host["places"], slot.on_host["shifts"]:
             table[:len(kept)] = table[kept]
-        return [card.crops(slot, len(kept)) for card in self.cards]
+        images = [card.crops(slot, len(kept)) for card in self.cards]
+        self.waits.append((self.asked, self.cards[0].rooms[slot.number].copied))
+        return images
 
 
 class Card:
@@ -148,6 +185,7 @@ class Card:
             computing = device.xp.cuda.get_current_stream()
             self.copying.wait_event(room.cropped)
             room.bytes.set(slot.host_bytes, stream=self.copying)
+            room.copied = device.xp.cuda.Event()       # a new one: its time is still asked for
             room.copied.record(self.copying)
             computing.wait_event(room.copied)
             images = kernels.crop(
