@@ -89,7 +89,7 @@ import json, sys
 
 for line in map(json.loads, open(sys.argv[1])):
     if line["kind"] == "train":
-        print("step {step}: {images_per_s:,.0f} images/s, waited {waited:.0%}".format(**line))
+        print("step {step}: {images_per_s:,.0f} images/s, waited {waited:.1%}".format(**line))
 END
 }
 
@@ -118,6 +118,10 @@ check() {
     part "losses on gpu0, tf32" losses tf32 gpu0
     part "same losses, fp32" same_losses fp32
     part "same losses, tf32" same_losses tf32
+    for precision in fp32 tf32; do
+        part "each step, $precision" "$python" tests/gpu_losses.py "$pictures" \
+            --precision $precision
+    done
     part "waiting for pictures" waiting
 
     printf '\n'

@@ -5,9 +5,14 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from helpers import GPUS, ROOT
+from gpu_losses import Side, together
+from helpers import GPUS, ROOT, SMALL
+from tinynet.device import to_host
+from tinynet.pictures import packed
+from tinynet.pictures.batches import measure
 
 
 def gpu_check(python, report):
@@ -38,5 +43,39 @@ case "$*" in *gpu_count*) echo 1;; *{broken}*) exit 3;; esac""")
     report = (tmp_path / "report.txt").read_text()
     assert done.returncode == bool(failed) and report in done.stdout
     assert re.findall("^FAILED: (.*)$", report, re.M) == failed
-    assert len(re.findall("^---.*: passed", report, re.M)) == 16 - len(failed)
+    assert len(re.findall("^---.*: passed", report, re.M)) == 18 - len(failed)
     assert "tinynet on 1 GPU(s)" in report
+
+
+@pytest.fixture
+def about(gpus, data):
+    """What two sides are made of: a recipe, pictures, and their statistics."""
+    pictures = packed.data_set(data, "train")
+    recipe = SMALL.changed(dict(batch_size=8, precision="fp32", lr=0.05))
+    return recipe, pictures, measure(pictures, 2)
+
+
+def test_every_step_of_a_gpu_is_compared_with_the_cpus(about):
+    """Over an epoch's last, smaller batch as well."""
+    recipe, pictures, statistics = about
+    length = -(-len(pictures) // 8) + 2
+    rows = list(together(recipe, "gpu0", pictures, statistics, length))
+    assert [number for number, *_ in rows] == [*range(1, length + 1)]
+    for number, loss, there, apart in rows:
+        assert there == pytest.approx(loss, rel=1e-6), number
+        assert 0 < apart < 1e-3, number
+
+
+def test_it_begins_where_the_cpu_stands(about):
+    """Else both would part, as they do in training."""
+    cpu, gpu = (Side(device, *about) for device in ("cpu", "gpu0"))
+    batch = next(cpu.loader.training(0))
+    cpu.step(0, batch, 0, 0.0)
+    lies = [w.data for _, w in gpu.model.parameters()]
+    gpu.begin_as(cpu)
+    for array, (name, w), (_, there) in zip(lies, cpu.model.parameters(), gpu.model.parameters(),
+                                            strict=True):
+        assert there.data is array and np.array_equal(to_host(array), w.data), name
+        velocity = cpu.optimizer.velocity[name]
+        assert velocity.any()
+        assert np.array_equal(to_host(gpu.optimizer.velocity[name]), velocity), name
