@@ -1,4 +1,4 @@
-"""A step that a GPU replays is the step that was recorded; and products are products.
+"""A step that a GPU replays is the step that was recorded.
 
 All of this runs on strict_cupy and strict_blas, and what is marked on a GPU.
 """
@@ -12,7 +12,7 @@ import strict_cupy
 import strict_streams
 from helpers import IMAGES, LABELS, NO_GPU, net
 from strict_streams import Recorded
-from tinynet import Dense, Dropout, Sequential, ops, products
+from tinynet import Dense, Dropout, Sequential, ops
 from tinynet.device import Device, to_host
 from tinynet.engine import Tensor
 from tinynet.optim import SGD
@@ -92,19 +92,6 @@ def test_a_gpu_replays_what_it_would_compute(places):
     for row, expected_row in zip(seen, expected, strict=True):
         for one, other in zip(row, expected_row, strict=True):
             assert np.linalg.norm(one - other) <= 1e-3 * np.linalg.norm(other)
-
-
-@pytest.mark.gpu
-@NO_GPU
-def test_a_product_that_a_gpu_is_asked_for_directly_is_that_of_cupy():
-    Device("gpu0").multiply_in("fp32")
-    draw = np.random.default_rng(0)
-    (a, x), (b, y) = operand((70, 130), False, draw), operand((50, 130), False, draw)
-    with Device("gpu0"), products.without_cupy():
-        for found, expected in ((products.product(x, y.T), a @ b.T),
-                                (products.product(y, x.T), b @ a.T),
-                                (products.product(x.T, x), a.T @ a)):
-            assert found.get() == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
 def test_batches_of_another_size_are_computed_as_they_are(gpus):
@@ -323,66 +310,7 @@ def test_a_card_that_records_does_not_compute(gpus):
         assert y.get().tolist() == [3, 3, 3]
 
 
-# --- products ---------------------------------------------------------------------------------
-
-
-def operand(shape, transposed, draw):
-    numbers = draw.standard_normal(shape[::-1] if transposed else shape, np.float32)
-    return numbers, Device("gpu0").put(numbers)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "tf32"])
-@pytest.mark.parametrize("M, K, N", [
-    (5, 7, 3), (1, 4, 6), (4, 1, 6), (4, 6, 1), (1, 1, 1), (8, 8, 8)])
-def test_a_product_is_that_of_numpy_however_its_matrices_lie(gpus, precision, M, K, N):
-    strict_blas.asked.clear()
-    Device("gpu0").multiply_in(precision)
-    draw = np.random.default_rng(0)
-    for first in False, True:
-        for second in False, True:
-            a, x = operand((M, K), first, draw)
-            b, y = operand((K, N), second, draw)
-            with Device("gpu0") as device:
-                x, y = x.T if first else x, y.T if second else y
-                into = device.xp.empty((M, N), np.float32)
-                with products.without_cupy():
-                    assert products.product(x, y, out=into) is into
-                    found = products.product(x, y).get(), into.get()
-            expected = (a.T if first else a) @ (b.T if second else b)
-            assert all(one == pytest.approx(expected, rel=1e-6, abs=1e-6) for one in found)
-    assert strict_blas.asked == [precision] * 8
-
-
-def test_a_product_of_strided_matrices_is_that_of_their_copies(gpus):
-    a, x = operand((6, 8), False, np.random.default_rng(0))
-    with Device("gpu0"), products.without_cupy():
-        assert np.array_equal(products.product(x[::2, 1:5], x[:4, :3]).get(),
-                              products.product(x[::2, 1:5].copy(), x[:4, :3].copy()).get())
-
-
-@pytest.mark.parametrize("shapes, dtype", [
-    ([(2, 3), (3, 2)], "float16"), ([(2, 2, 3), (3, 2)], "float32"), ([(3,), (3, 2)], "float32")])
-def test_other_products_are_left_to_cupy(gpus, shapes, dtype):
-    strict_blas.asked.clear()
-    with Device("gpu0") as device, products.without_cupy():
-        x, y = (device.xp.zeros(shape, np.dtype(dtype)) for shape in shapes)
-        assert products.product(x, y).shape == np.matmul(*map(np.zeros, shapes)).shape
-    assert strict_blas.asked == []
-
-
 def test_while_nothing_is_recorded_cupy_multiplies(gpus):
     strict_blas.asked.clear()
-    seen, _, _ = trained("gpu0", [4])
+    trained("gpu0", [4])
     assert strict_blas.asked == []
-
-
-def test_what_is_no_product_is_refused(gpus, monkeypatch):
-    with Device("gpu0") as device, products.without_cupy():
-        x = device.xp.zeros((2, 3), np.float32)
-        for a, b, out in (x, x, None), (x, x.T, x), (x.T, x, device.xp.zeros((6, 3), "f")[::2]), (
-                x, x.T.astype(np.float16), None):
-            with pytest.raises(ValueError, match="no product"):
-                products.product(a, b, out=out)
-        monkeypatch.setattr(strict_blas.Blas, "cublasGemmEx", lambda *args: 13)
-        with pytest.raises(RuntimeError, match=r"cuBLAS: status 13 for \(2, 3\) @ \(3, 2\)"):
-            products.product(x, x.T)
