@@ -12,7 +12,7 @@ import strict_cupy
 import strict_streams
 from helpers import IMAGES, LABELS, NO_GPU, net
 from strict_streams import Recorded
-from tinynet import Dense, Dropout, Sequential, ops
+from tinynet import Dense, Dropout, Sequential, ops, replay
 from tinynet.device import Device, to_host
 from tinynet.engine import Tensor
 from tinynet.optim import SGD
@@ -279,6 +279,35 @@ def test_without_memory_for_it_nothing_is_recorded(gpus, capsys, monkeypatch):
     assert freed
 
 
+def test_without_memory_for_another_batch_nothing_is_recorded(gpus, capsys, monkeypatch):
+    def copy(x):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(replay, "_copy", copy)
+    expected, _, _ = trained("gpu0", [4] * 3, replayed=False)
+    seen, calls, _ = trained("gpu0", [4] * 3)
+    assert calls == [4, 4, 4] and all(map(same, seen, expected))
+    assert capsys.readouterr().err.count("(MemoryError: no room)") == 1
+
+
+def test_what_the_first_time_took_is_free_before_the_second(gpus, monkeypatch):
+    """Else a card would need room for two steps, of which `memory` knows nothing."""
+    seen, begin = [], strict_cupy.Stream.begin_capture
+
+    def free_all_blocks():
+        seen.append("free")
+
+    def begin_capture(stream):
+        seen.append("record")
+        begin(stream)
+
+    monkeypatch.setattr(strict_cupy.Cupy, "get_default_memory_pool", lambda self:
+                        strict_cupy.SimpleNamespace(free_all_blocks=free_all_blocks))
+    monkeypatch.setattr(strict_cupy.Stream, "begin_capture", begin_capture)
+    trained("gpu0", [4] * 3)
+    assert seen == ["free", "record", "free"]
+
+
 def test_an_error_of_the_function_is_raised_and_the_card_records_no_more(gpus):
     place = Device("gpu0")
     model = net((place, place)).train(0)
@@ -288,7 +317,7 @@ def test_an_error_of_the_function_is_raised_and_the_card_records_no_more(gpus):
 
     inputs = place.put(LABELS), Tensor(IMAGES, place)
     with pytest.raises(KeyboardInterrupt):
-        Recording(model, inputs).record(teach(model, broken)[0])
+        Recording(model, inputs).record(teach(model, broken)[0], inputs)
     with place:
         assert place.xp.zeros(3, np.float32).get().tolist() == [0, 0, 0]
 

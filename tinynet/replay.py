@@ -58,7 +58,7 @@ class Replayed:
     def _record(self, inputs):
         recording = Recording(self.model, inputs)
         try:
-            recording.record(self.function)
+            recording.record(self.function, inputs)
             return recording
         except Exception as error:     # of CUDA, of CuPy, or of the memory
             why = f"{type(error).__name__}: {error}"
@@ -74,18 +74,17 @@ class Recording:
         self.model, self.weights = model, [(w, w.data) for _, w in model.parameters()]
         self.dropouts = [layer for _, layer in model.named_layers() if isinstance(layer, Dropout)]
         self.device, self.sizes = self.weights[0][0].device, [x.shape for x in inputs]
-        self.gradients, self.how = [], self._how()
-        self.wants_gradients = any(getattr(x, "requires_grad", False) for x in inputs)
+        self.gradients, self.inputs, self.how = [], [], self._how()
+        with self.device as device:
+            self.pool = Pool(device.xp.cuda)
+
+    def record(self, function, inputs):
+        """Raises whatever keeps it from being recorded."""
+        if any(getattr(x, "requires_grad", False) for x in inputs):
+            raise ValueError("an input wants a gradient")
         with self.device as device:
             self.inputs = [_copy(x) for x in inputs]
             self.steps = [device.xp.zeros(1, np.uint64) for _ in self.dropouts]
-            self.pool = Pool(device.xp.cuda)
-
-    def record(self, function):
-        """Raises whatever keeps it from being recorded."""
-        if self.wants_gradients:
-            raise ValueError("an input wants a gradient")
-        with self.device as device:
             self._record(device.xp, function)
             device.xp.get_default_memory_pool().free_all_blocks()      # what it took besides
 
@@ -96,6 +95,7 @@ class Recording:
                 layer.place = step.view(np.uint32)
             with products.without_cupy():
                 expected = self._numbers(function(*self.inputs))       # compiles what is new
+                xp.get_default_memory_pool().free_all_blocks()         # for the second time
                 self.uses = [layer.step - step
                              for layer, step in zip(self.dropouts, before, strict=True)]
                 if max(self.uses, default=0) > 1:
