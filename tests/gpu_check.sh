@@ -54,11 +54,12 @@ losses() {                               # losses NAME DEVICE OPTIONS...
         --recipe quickstart --steps 100 --print-freq 1 "$@" | tail -n 3
 }
 
-# Training is chaotic: what begins as rounding is 1 % after some 20 steps, and is everything after
-# 50, on one CPU as well, as soon as its convolutions are computed in another way. So the measure
-# is how far apart the CPU's own two forms are. What a batch's loss loses, the mean of many keeps.
+# Training is chaotic: what begins as rounding is 1 % after some 20 steps, and everything after 50,
+# on one CPU as well, as soon as its convolutions are computed in another way. What a batch's loss
+# loses, the mean of twenty keeps: there the CPU's own two forms are 1 % apart. (gpu_losses.py
+# compares step by step.)
 # shellcheck disable=SC2329
-same_losses() {                          # same_losses NAME: as far from cpu as im2col is, or thrice
+same_losses() {                          # same_losses NAME: means of 20 within 5 % of the CPU's
     "$python" - "$work"/{cpu,im2col,"$1"}/log.jsonl <<'END'
 import json, sys
 
@@ -70,12 +71,13 @@ for step in 1, 5, 10, 20, 50, 100:
     print("step {}: loss {:.6f}, on the GPU {:.6f}; apart so far at most {:.1e}, the CPU's two "
           "forms {:.1e}".format(step, cpu[step - 1], gpu[step - 1], max(of_gpu[:step]),
                                 max(of_form[:step])))
+near = len(cpu) == 100
 for first in range(0, 100, 20):
     own, on_gpu, of_other = (sum(losses[first:first + 20]) / 20 for losses in (cpu, gpu, form))
     print("steps {} to {}: mean loss {:.4f}, on the GPU {:+.2%}, the CPU's other form {:+.2%}"
           .format(first + 1, first + 20, own, on_gpu / own - 1, of_other / own - 1))
-near = all(max(of_gpu[:step]) <= max(1e-5, 3 * max(of_form[:step])) for step in range(1, 101))
-sys.exit(not (near and len(cpu) == 100))
+    near = near and abs(on_gpu / own - 1) <= 0.05
+sys.exit(not near)
 END
 }
 
