@@ -30,7 +30,7 @@ class StallWatch:
 
     def __init__(self, classes, steps):
         self.guessing, self.steps = math.log(classes), steps
-        self.together = min(10, steps)     # so many losses are read at once: reading waits
+        self.together = min(50, steps)     # so many losses are read at once: reading waits
         self.since = None                  # up to this step the loss was lower, or is unknown
         self.losses = []
         self.spoken = not steps or classes == 1        # of which nothing has to be guessed
