@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import alexnet
+from helpers import SMALL, net
 from tinynet.device import devices
 from tinynet.engine import Tensor, graph
 from tinynet.layers import Conv2D
@@ -26,6 +27,17 @@ def work():
         {"kernels": (4, 8, 8, 8, 8), "neurons": (16, 16), "crop": 67})
     model = alexnet.AlexNet(CLASSES, devices("cpu0,cpu1"), recipe).initialize()
     return bench.Work(model, SGD(model.parameters()), (BATCH, 67, 67, 3), CLASSES)
+
+
+def test_a_gpu_replays_its_steps_after_an_inference_as_well(gpus):
+    """bench takes them in turn."""
+    recipe = SMALL.changed({"batch_size": BATCH})
+    model = net(devices("gpu0,gpu0"), recipe)
+    work = bench.Work(model, SGD(model.parameters()), (BATCH, 67, 67, 3), 5)
+    for what in (work.step, work.infer) * 3:
+        what()
+        assert work.find_gradients.fails is False
+    assert work.find_gradients.recording
 
 
 @pytest.fixture(scope="module")

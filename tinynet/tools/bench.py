@@ -203,6 +203,7 @@ class Work:
 
     def step(self):
         """As `train` takes it: replayed, on one GPU."""
+        self.model.train()
         self.find_gradients()
         self.optimizer.step()
 
