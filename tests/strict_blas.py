@@ -10,18 +10,25 @@ asked = []                             # in which precision, for every product
 
 
 class Blas:
-    """What ctypes finds in cuBLAS, as far as tinynet asks for it."""
+    """What ctypes finds in cuBLAS, as far as tinynet asks for it. A new stream takes the workspace
+    away; without one, cuBLAS would ask for memory while a step is recorded."""
+
+    has_workspace = False
 
     def cublasSetStream_v2(self, handle, stream):
+        self.has_workspace = False
         return 0 if (handle, stream) == (here(), current().ptr) else 1
 
     def cublasSetWorkspace_v2(self, handle, place, size):
-        return 0 if strict_cupy.memory[place].nbytes >= size else 7
+        self.has_workspace = strict_cupy.memory[place].nbytes >= size
+        return 0 if self.has_workspace else 7
 
     def cublasGemmEx(self, handle, how_a, how_b, m, n, k, alpha, a, kind_a, wide_a, b, kind_b,
                      wide_b, beta, c, kind_c, wide_c, precision, algorithm):
         if {kind_a, kind_b, kind_c} != {0} or (alpha[0], beta[0], algorithm) != (1, 0, -1):
             raise Refused("cublasGemmEx: this stand-in knows float32, alpha 1 and beta 0")
+        if not self.has_workspace:
+            raise Refused("cublasGemmEx: no workspace since the stream was set")
         asked.append({68: "fp32", 77: "tf32"}[precision])
         places = [(a, (m, k), how_a, wide_a), (b, (k, n), how_b, wide_b), (c, (m, n), 0, wide_c)]
         arrays = [strict_cupy._array(strict_cupy.memory[place], here()) for place, *_ in places]

@@ -19,7 +19,6 @@ import ctypes
 import functools
 import operator
 import weakref
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -339,7 +338,7 @@ class Cupy(Function):
         get_compute_type=lambda dtype, set=_precisions: set[-1] if set else "fp32"))
     cuda = SimpleNamespace(
         Device=Device, Stream=Stream, Event=Event, get_elapsed_time=strict_streams.elapsed,
-        is_available=lambda: True, get_current_stream=current, using_allocator=nullcontext,
+        is_available=lambda: True, get_current_stream=current, using_allocator=strict_streams.own,
         Memory=bytes, MemoryPointer=lambda memory, offset: memory,
         MemoryPool=lambda allocate: SimpleNamespace(
             malloc=allocate, total_bytes=lambda: 0, free_all_blocks=lambda: None),

@@ -13,8 +13,10 @@ the end of memory that is still to be copied. A copy in the null stream between 
 both, and both for it. Every request is noted in `log`.
 """
 import threading
+import time
 import weakref
 from collections import deque, namedtuple
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -211,6 +213,8 @@ class Stream(Queue):
     def begin_capture(self, mode=None):
         if current() is not self:
             raise Recorded("what is asked for meanwhile would go to another stream")
+        if not getattr(_thread, "own", False):
+            raise Recorded("its memory would be another's before it is replayed")
         _thread.jobs, _thread.fresh = [], []
 
     def end_capture(self):
@@ -223,6 +227,16 @@ class Stream(Queue):
     @property
     def ptr(self):
         return self.name
+
+
+@contextmanager
+def own(allocator):
+    """Inside, arrays have memory of this allocator, and so of nobody else."""
+    _thread.own = True
+    try:
+        yield
+    finally:
+        _thread.own = False
 
 
 class Graph:
@@ -277,10 +291,12 @@ class Null:
 
 
 class Event:
-    """stream, number: behind which work of which stream; clock: what that stream knew."""
+    """stream, number: behind which work of which stream; clock: what that stream knew; seconds:
+    when it was recorded, by the host's clock."""
 
     def __init__(self, block=False, disable_timing=False, interprocess=False):
         self.card, self.stream, self.number, self.clock = here(), None, 0, Clock()
+        self.seconds, self.is_timed = None, not disable_timing
 
     def record(self, stream=None):
         if stream is None or stream is NULL:
@@ -289,6 +305,7 @@ class Event:
             raise WrongDevice(f"an event of {self.card} is recorded in {stream}")
         stream.note("record")
         self.stream, self.number, self.clock = stream, stream.count, Clock(stream.clock)
+        self.seconds = time.perf_counter()
 
     def make(self):
         """Do now all that it is behind."""
@@ -311,11 +328,14 @@ class Event:
 
 
 def elapsed(start, end):
-    """Milliseconds from one event to the other: one. Both are past."""
+    """Milliseconds from one event to the other, as if a card did at once what it is asked for.
+    Both are timed, of one card, and past."""
+    if not (start.is_timed and end.is_timed) or start.card != end.card:
+        raise WrongDevice("events without times, or of two cards")     # ...InvalidResourceHandle
     for event in start, end:
         if not event.stream or not HOST.knows(event.stream, event.number):     # cudaErrorNotReady
             raise Unordered("an event is asked for its time before the host knows that it is past")
-    return 1.0
+    return 1000 * (end.seconds - start.seconds)
 
 
 NULL = Null()

@@ -234,6 +234,54 @@ def test_weights_that_the_function_moves_are_said_once(gpus, capsys):
     assert capsys.readouterr().err.count("it gives the net other weights") == 1
 
 
+def test_an_input_that_wants_a_gradient_gets_it_beside_a_recording_as_well(gpus):
+    place = Device("gpu0")
+    model = net((place, place)).train(0)
+    learn, calls = teach(model)
+    step = Replayed(learn, model)
+    for _ in range(4):
+        step(place.put(LABELS), Tensor(IMAGES, place))
+    image = Tensor(IMAGES, place, requires_grad=True)
+    step(place.put(LABELS), image)
+    assert len(calls) == 4 and image.grad is not None
+
+
+def test_a_net_may_go_to_the_cpu_and_back(gpus):
+    model = Sequential(fc=Dense(3, 5)).initialize(0)
+    learn, calls = teach(model)
+    step, losses = Replayed(learn, model), []
+    for where in ["gpu0"] * 4 + ["cpu"] * 3 + ["gpu0"] * 4:
+        if model.fc.W.device != Device(where):
+            model.to(where)
+        loss, _ = step(Device(where).put(LABELS), Tensor(IMAGES[:, 0, 0], where))
+        losses.append(loss.item())
+    assert losses == pytest.approx([losses[0]] * 11, rel=1e-6)
+    assert len(calls) == 3 + 3 + 2 and step.recording
+
+
+def test_a_smaller_batch_takes_the_memory_of_the_recording_if_there_is_no_other(gpus):
+    place = Device("gpu0")
+    model = net((place, place)).train(0)
+    learn, calls = teach(model)
+    full = []
+
+    def short(labels, image):
+        if step.recording and len(labels) == 3:
+            for _, layer in model.named_layers():
+                if isinstance(layer, Dropout):
+                    layer.step += 1
+            full.append(step.recording)
+            raise MemoryError
+        return learn(labels, image)
+
+    step = Replayed(short, model)
+    for size in 4, 4, 4, 3, 4, 4, 4:
+        step(place.put(LABELS[:size]), Tensor(IMAGES[:size], place))
+    assert len(full) == 1 and full[0].inputs is None           # it has ended
+    assert calls == [4, 4, 4, 3, 4, 4, 4] and step.recording
+    assert {layer.step for _, layer in model.named_layers() if isinstance(layer, Dropout)} == {7}
+
+
 def test_parameters_that_stand_still_have_no_gradient_in_a_replay_either(gpus):
     place = Device("gpu0")
     model = net((place, place)).train(0)
@@ -327,7 +375,7 @@ def test_a_card_that_records_does_not_compute(gpus):
     with Device("gpu0") as device:
         xp = device.xp
         x, stream = xp.zeros(3, np.float32), xp.cuda.Stream(non_blocking=True)
-        with stream:
+        with stream, xp.cuda.using_allocator(None):
             stream.begin_capture()
             y = x + 1
             with pytest.raises(Recorded):

@@ -39,21 +39,42 @@ class Replayed:
 
     def __init__(self, function, model):
         self.function, self.model, self.recording, self.last = function, model, None, None
-        cards = {w.device.cuda.id if w.device.is_gpu else None for _, w in model.parameters()}
-        ranks = getattr(model, "ranks", None)          # others are asked in the middle of a step
-        self.suits = len(cards) == 1 and None not in cards and (not ranks or ranks.size == 1)
+        self.fails = False
 
     def __call__(self, *inputs):
         sizes, before = [x.shape for x in inputs], self.last
         self.last = sizes
         if self.recording and not self.recording.holds():
-            self.recording.end()
-            self.recording = None
-        if self.suits and not self.recording and sizes == before:
+            self._end()
+        if not self.recording and sizes == before and self._suits():
             self.recording = self._record(inputs)
-        if self.recording and self.recording.sizes == sizes:
+        if self.recording and self.recording.takes(inputs):
             return self.recording.replay(*inputs)
+        return self._called(*inputs)
+
+    def _suits(self):
+        cards = {w.device.cuda.id if w.device.is_gpu else None
+                 for _, w in self.model.parameters()}
+        ranks = getattr(self.model, "ranks", None)     # others are asked in the middle of a step
+        return (not self.fails and len(cards) == 1 and None not in cards
+                and (not ranks or ranks.size == 1))
+
+    def _called(self, *inputs):
+        """The function as it is. Beside a recording there may be no room for it."""
+        before = [layer.step for layer in self.recording.dropouts] if self.recording else []
+        try:
+            return self.function(*inputs)
+        except MemoryError:
+            if not self.recording:
+                raise
+        for layer, step in zip(self.recording.dropouts, before, strict=True):
+            layer.step = step
+        self._end()
         return self.function(*inputs)
+
+    def _end(self):
+        self.recording.end()
+        self.recording = None
 
     def _record(self, inputs):
         recording = Recording(self.model, inputs)
@@ -63,7 +84,7 @@ class Replayed:
         except Exception as error:     # of CUDA, of CuPy, or of the memory
             why = f"{type(error).__name__}: {error}"
         recording.end()                # now that no traceback keeps its arrays
-        self.suits = False
+        self.fails = True
         warn(f"a step cannot be recorded ({why}), so the GPU may wait for the host")
 
 
@@ -106,7 +127,7 @@ class Recording:
             for layer, step in zip(self.dropouts, before, strict=True):
                 layer.place, layer.step = None, step
         if not self.holds():
-            raise RuntimeError("it gives the net other weights")
+            raise RuntimeError("it gives the net other weights, or another mode")
         self.graph.launch(xp.cuda.get_current_stream())
         if not all(_same(xp, *pair) for pair in
                    zip(self._numbers(self.results), expected, strict=True)):
@@ -133,6 +154,10 @@ class Recording:
 
     def _how(self):
         return self.model.training, products.precision(self.device.xp)
+
+    def takes(self, inputs):
+        return ([x.shape for x in inputs] == self.sizes
+                and not any(getattr(x, "requires_grad", False) for x in inputs))
 
     def holds(self):
         """Whether a step would be the same, and all weights are where they were."""
