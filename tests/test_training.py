@@ -214,11 +214,10 @@ def test_unreadable_pictures_are_counted_and_named(run, data, tmp_path):
     assert done.err.count(str(broken)) == 1
 
 
-def test_who_waits_for_pictures_is_told_once_and_not_while_readers_begin(
-        data, tmp_path, run, monkeypatch):
+def test_who_waits_for_pictures_is_told_once(data, tmp_path, run, monkeypatch):
     monkeypatch.setattr(upload.Host, "waited", lambda self: 100.0)
     told = "of the time the net waits for pictures: give more --workers"
-    for steps, times in (1, 0), (2, 1), (4, 1):
-        done = run("train", data, *SMALL, "--print-freq", 1, "--steps", steps, "--output-dir",
-                   tmp_path / str(steps))
-        assert done.code == 0 and done.out.count(told) == times, steps
+    for steps, times in (10, 0), (11, 1), (13, 1):
+        done = run("train", data, *SMALL, "--epochs", 4, "--print-freq", 1, "--steps", steps,
+                   "--output-dir", tmp_path / str(steps))
+        assert done.code == 0 and done.out.count(f"\n100% {told}") == times, steps

@@ -166,6 +166,16 @@ def test_a_card_says_how_long_it_had_no_pictures(gpus, monkeypatch, between, sec
     assert len(first) <= len(began) <= len(first + second)         # it is behind the host
 
 
+def test_what_a_card_waited_is_what_reading_took(gpus, monkeypatch):
+    """But for the first batch, at which readers begin."""
+    plain = Noise.read
+    monkeypatch.setattr(Noise, "read", lambda self, index: time.sleep(0.02) or plain(self, index))
+    ours, start = loader("gpu0"), time.perf_counter()
+    waits = [batch.waited for epoch in range(2) for batch in ours.training(epoch)]
+    assert 0.5 * (time.perf_counter() - start) < sum(waits) < time.perf_counter() - start
+    assert waits[0] == 0
+
+
 def test_pictures_that_cannot_be_read_are_left_out_there_as_well(gpus, capsys):
     broken = {0, 5, 6, 7, 8, 9, 10, 11, 24}            # two batches of a test have none at all
     ours, theirs = (loader(device, broken=broken) for device in ("gpu0", "cpu"))

@@ -104,7 +104,7 @@ class Gpu:
 
     def __init__(self, pictures, prepare, workers, devices, batch_size, slots):
         self.pictures, self.prepare, self.workers = pictures, prepare, workers
-        self.readers, self.is_reading = None, False
+        self.readers, self.is_reading, self.begins = None, False, True
         with devices[0] as device:     # else CUDA would wake gpu0 to lock the slots
             self.slots = [Slot(device.xp.cuda, batch_size, number) for number in range(slots)]
         self.cards = [Card(device, prepare, self.slots) for device in devices]
@@ -165,7 +165,9 @@ class Gpu:
         for table in slot.on_host["places"], slot.on_host["shifts"]:
             table[:len(kept)] = table[kept]
         images = [card.crops(slot, len(kept)) for card in self.cards]
-        self.waits.append((self.asked, self.cards[0].rooms[slot.number].copied))
+        if not self.begins:            # the first batch waits for readers to begin, once
+            self.waits.append((self.asked, self.cards[0].rooms[slot.number].copied))
+        self.begins = False
         return images
 
 

@@ -78,7 +78,8 @@ class Meter:
         loss, top1, top5 = (to_host(self.sums) / self.pictures).tolist()
         seconds = time.perf_counter() - self.start
         seen = dict(loss=loss, top1_error=top1, top5_error=top5, pictures=self.pictures,
-                    images_per_s=self.pictures / seconds, waited=self.waited / seconds)
+                    images_per_s=self.pictures / seconds,
+                    waited=min(1.0, self.waited / seconds))    # a GPU is late to say so
         if self.ranks.size > 1:
             talked = (self.ranks.talked - self.talked) / seconds
             waits, talks = zip(*self.ranks.everywhere((seen["waited"], talked)), strict=True)

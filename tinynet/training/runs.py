@@ -85,7 +85,7 @@ class Run:
         self.stalled = False               # the watch has just noticed that nothing is learned
         self.improved = False              # the last validation is the best so far
         self.result = None                 # of the last validation
-        self.reports, self.told_waiting = 0, False
+        self.told_waiting = False
 
     # where it stands
 
@@ -282,8 +282,7 @@ class Run:
         if not math.isfinite(seen["loss"]):
             raise self._diverged(f"the loss is {seen['loss']}")
         say(f"{self._where()}  step {self.step}  {in_words(seen, self.classes)}  {pace(seen)}")
-        self.reports += 1              # in the first one, readers begin
-        if seen["waited"] > WAITING and self.reports > 1 and not self.told_waiting:
+        if seen["waited"] > WAITING and self.step > 10 and not self.told_waiting:
             self.told_waiting = True
             say(f"{seen['waited']:.0%} of the time the net waits for pictures: "
                 "give more --workers, or prepare the pictures with data/imagenet.py")
