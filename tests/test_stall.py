@@ -32,24 +32,30 @@ def spoke(watch, losses, every=10, start=0):
 
 
 def test_a_stall_is_told_once():
-    assert spoke(StallWatch(10, 50), [LN10] * 30) == [50]
+    assert spoke(StallWatch(10, 200), [LN10] * 60) == [200]
 
 
 def test_a_loss_that_falls_is_no_stall():
-    assert spoke(StallWatch(10, 50), np.linspace(LN10, 1.5, 30)) == []
+    assert spoke(StallWatch(10, 200), np.linspace(LN10, 1.5, 60)) == []
 
 
-@pytest.mark.parametrize("share, steps", [(0.9899, []), (0.9901, [50]), (1.03, [50])])
+@pytest.mark.parametrize("share, steps", [(0.9899, []), (0.9901, [200]), (1.03, [200])])
 def test_a_stall_is_a_loss_that_is_never_one_percent_below_guessing(share, steps):
-    assert spoke(StallWatch(10, 50), [share * LN10] * 20) == steps
+    assert spoke(StallWatch(10, 200), [share * LN10] * 60) == steps
 
 
-def test_one_good_report_starts_the_count_anew():
-    assert spoke(StallWatch(10, 50), [LN10] * 4 + [2.0] + [LN10] * 20) == [100]
+def test_fifty_better_steps_start_the_count_anew():
+    assert spoke(StallWatch(10, 200), [LN10] * 12 + [2.0] + [LN10] * 60) == [350]
 
 
 def test_what_was_before_a_restart_does_not_count():
-    assert spoke(StallWatch(10, 50), [LN10] * 20, start=400) == [450]
+    assert spoke(StallWatch(10, 200), [LN10] * 60, start=400) == [600]
+
+
+@pytest.mark.parametrize("steps, at", [(8, 8), (50, 50), (60, 60), (120, 120), (101, 132)])
+def test_losses_are_read_in_parts_of_the_steps(steps, at):
+    watch = StallWatch(10, steps)
+    assert watch.together <= 50 and spoke(watch, [LN10] * 60) == [at]
 
 
 def test_of_one_class_nothing_has_to_be_guessed():

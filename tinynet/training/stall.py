@@ -17,6 +17,7 @@ DEAD = 0.5                     # a layer is sick if so many of its units are dea
 TINY = 1e-3                    # if its outputs are so small,
 FLAT = 0.05                    # or if so little of them depends on the picture
 STEP = 1e-5, 1e-2              # outside of this |step| / |W| is too slow or too fast
+TOGETHER = 50                  # losses read at most, as the GPU then waits for the host
 PIXELS = 0.1, 10               # "he" is made for inputs whose spread is near 1
 
 
@@ -30,7 +31,7 @@ class StallWatch:
 
     def __init__(self, classes, steps):
         self.guessing, self.steps = math.log(classes), steps
-        self.together = min(50, steps)     # so many losses are read at once: reading waits
+        self.together = steps // max(1, -(-steps // TOGETHER))      # read at once
         self.since = None                  # up to this step the loss was lower, or is unknown
         self.losses = []
         self.spoken = not steps or classes == 1        # of which nothing has to be guessed
