@@ -24,7 +24,11 @@ from tinynet.training.options import two_devices
 from tinynet.training.recipes import RECIPES
 from tinynet.training.schedules import set_rates
 
-BARS = {"fp32": 1e-4, "tf32": 1e-2}    # of a loss
+# How far losses and steps may be apart. In flat parts of a photograph the pixels of a pooling
+# window are equal, and rounding decides which of them gets the gradient: the CPU's own two forms
+# of a convolution take steps that are 4e-3 apart.
+BARS = {"fp32": (1e-4, 2e-2), "tf32": (1e-2, 2e-1)}
+RECIPE = RECIPES["quickstart"]
 SAID = 1, 2, 5, 10, 20, 50, 100        # steps
 
 
@@ -89,26 +93,25 @@ def distance(some, others):
                          for a, b in zip(some, others, strict=True)))
 
 
-def main():
+def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("pictures", metavar="DIR")
     parser.add_argument("--device", default="gpu0")
     parser.add_argument("--precision", choices=PRECISIONS, default="tf32")
     parser.add_argument("--steps", type=int, default=100)
-    args = parser.parse_args()
-    recipe = RECIPES["quickstart"].changed({"precision": args.precision})
+    args = parser.parse_args(argv)
+    recipe = RECIPE.changed({"precision": args.precision})
     pictures = packed.data_set(args.pictures, "train")
     statistics = pictures.statistics or measure(pictures, 8)
-    worst_loss = worst_step = 0.0
+    worst = np.zeros(2)
     for step, loss, there, apart in together(recipe, args.device, pictures, statistics,
                                              args.steps):
-        worst_loss = max(worst_loss, abs(there - loss) / loss)
-        worst_step = max(worst_step, apart)
+        worst = np.maximum(worst, (abs(there - loss) / loss, apart))         # keeps a NaN
         if step in SAID:
             print(f"step {step}: loss {loss:.6f}, there {there:.6f}; so far at most "
-                  f"{worst_loss:.1e} apart, and the steps {worst_step:.1e} of their length",
+                  f"{worst[0]:.1e} apart, and the steps {worst[1]:.1e} of their length",
                   flush=True)
-    return not worst_loss <= BARS[args.precision]
+    return not (worst <= BARS[args.precision]).all()
 
 
 if __name__ == "__main__":

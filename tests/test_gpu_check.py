@@ -1,4 +1,5 @@
 """Does gpu_check.sh run every part, whatever happens to the others?"""
+import math
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+import gpu_losses
 from gpu_losses import Side, together
 from helpers import GPUS, ROOT, SMALL
 from tinynet.device import to_host
@@ -79,3 +81,19 @@ def test_it_begins_where_the_cpu_stands(about):
         velocity = cpu.optimizer.velocity[name]
         assert velocity.any()
         assert np.array_equal(to_host(gpu.optimizer.velocity[name]), velocity), name
+
+
+@pytest.mark.parametrize("fault, status", [("none", 0), ("nan", 1), ("loss", 1), ("step", 1)])
+def test_it_fails_if_a_loss_or_a_step_is_wrong(gpus, data, monkeypatch, fault, status):
+    plain = Side.step
+
+    def step(side, number, *how):
+        wrong = fault if side.top.is_gpu and number == 2 else None
+        if wrong == "step":
+            monkeypatch.setattr(side.optimizer, "step", lambda: None)
+        loss = plain(side, number, *how)
+        return dict(nan=math.nan, loss=1.001 * loss).get(wrong, loss)
+
+    monkeypatch.setattr(Side, "step", step)
+    monkeypatch.setattr(gpu_losses, "RECIPE", SMALL.changed({"batch_size": 8}))
+    assert gpu_losses.main([str(data), "--precision", "fp32", "--steps", "4"]) == status
