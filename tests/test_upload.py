@@ -150,20 +150,18 @@ def test_the_host_waits_for_both_cards_before_it_writes_to_a_slot(gpus, monkeypa
 
 @pytest.mark.parametrize("between, seconds", [(250.0, 0.25), (-3.0, 0)])
 def test_a_card_says_how_long_it_had_no_pictures(gpus, monkeypatch, between, seconds):
-    """By events of its own. What came before it was needed was not waited for."""
-    cuda, began = sys.modules["cupy"].cuda, []
+    """What came before it was needed was not waited for."""
+    began = []
 
     def elapsed(start, end):
-        strict_streams.elapsed(start, end)
-        began.append(start)
+        strict_streams.elapsed(start, end), began.append(start)
         return between
 
-    monkeypatch.setattr(cuda, "get_elapsed_time", elapsed)
+    monkeypatch.setattr(sys.modules["cupy"].cuda, "get_elapsed_time", elapsed)
     ours = loader("gpu0,gpu1")
     first, second = (list(ours.training(epoch)) for epoch in (0, 1))
     assert sum(batch.waited for batch in first + second) == pytest.approx(seconds * len(began))
-    assert len(set(map(id, began))) == len(began)
-    assert len(first) <= len(began) <= len(first + second)         # it is behind the host
+    assert len(first) <= len(set(began)) == len(began) <= len(first + second)
 
 
 def test_what_a_card_waited_is_what_reading_took(gpus, monkeypatch):
@@ -171,9 +169,8 @@ def test_what_a_card_waited_is_what_reading_took(gpus, monkeypatch):
     plain = Noise.read
     monkeypatch.setattr(Noise, "read", lambda self, index: time.sleep(0.02) or plain(self, index))
     ours, start = loader("gpu0"), time.perf_counter()
-    waits = [batch.waited for epoch in range(2) for batch in ours.training(epoch)]
-    assert 0.5 * (time.perf_counter() - start) < sum(waits) < time.perf_counter() - start
-    assert waits[0] == 0
+    first, *waits = [batch.waited for epoch in range(2) for batch in ours.training(epoch)]
+    assert 0.5 < sum(waits) / (time.perf_counter() - start) < 1 and first == 0
 
 
 def test_pictures_that_cannot_be_read_are_left_out_there_as_well(gpus, capsys):
