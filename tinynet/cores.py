@@ -218,7 +218,9 @@ def _slices(arrays, scratch=None, least=1):
     count, row = arrays[0].shape[0], _bytes_of_row(arrays)
     fits = count if scratch == 0 else most_scratch(arrays[0]) // (scratch or row)
     if not is_on_gpu(arrays[0]):
-        fits = max(min(-(-count // LANES), max(fits, least)), SMALL // row)
+        # In short ops threads wait for each other's Python. (Cuts of a product decide its bits.)
+        small = SMALL if scratch == 0 else 4 * SMALL
+        fits = max(min(-(-count // LANES), max(fits, least)), small // row)
     size = max(1, fits)
     return [[slice(i, min(i + size, count)) for i in range(0, count, size)]]
 
