@@ -8,6 +8,7 @@ to the update, and not while they are tested. (Where several pixels of a window 
 once in some millions, PyTorch's pool sends the gradient to the first.) Needs PyTorch: pip
 install torch.
 """
+import statistics
 import sys
 import time
 
@@ -137,9 +138,12 @@ def start(args):
         print(f"{epoch + 1:>7}" + "".join(cells), flush=True)
     theirs.close()
     mine, others = map(sum, zip(*seconds, strict=True))
+    ratios = [other / own for own, other in seconds]
     print(f"{args.epochs} epochs: tinynet {mine:.0f} s and {errors[0]:.2%}, "
           f"PyTorch {torch.__version__} {others:.0f} s and {errors[1]:.2%}\n"
-          f"PyTorch takes {others / mine:.2f} times as long")
+          f"PyTorch takes {others / mine:.2f} times as long; of an epoch, in turn, "
+          f"{statistics.median(ratios):.2f} times in the median ({min(ratios):.2f} ... "
+          f"{max(ratios):.2f})")
     return 0 if mine < others else 1
 
 
