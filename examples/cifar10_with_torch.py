@@ -141,8 +141,8 @@ def start(args):
     ratios = [other / own for own, other in seconds]
     print(f"{args.epochs} epochs: tinynet {mine:.0f} s and {errors[0]:.2%}, "
           f"PyTorch {torch.__version__} {others:.0f} s and {errors[1]:.2%}\n"
-          f"PyTorch takes {others / mine:.2f} times as long; of an epoch, in turn, "
-          f"{statistics.median(ratios):.2f} times in the median ({min(ratios):.2f} ... "
+          f"PyTorch takes {others / mine:.2f} times as long; for an epoch, in the median\n"
+          f"of them, {statistics.median(ratios):.2f} times ({min(ratios):.2f} ... "
           f"{max(ratios):.2f})")
     return 0 if mine < others else 1
 

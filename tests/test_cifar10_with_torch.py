@@ -74,6 +74,8 @@ def test_it_trains_both_and_says_who_was_first(example, few, capsys):
     status = common.main(example.start, example.parser(), ["--epochs", "1", "--from", few])
     said = capsys.readouterr().out.splitlines()
     assert "seconds, test error" in said[0] and said[1].split()[0] == "1"
-    slower = float(said[-1].partition("PyTorch takes ")[2].split()[0])
-    assert said[-2].startswith("1 epochs: tinynet ") and max(map(len, said)) <= 80
+    slower = said[-2].partition("PyTorch takes ")[2].split()[0]
+    assert said[-1] == f"of them, {slower} times ({slower} ... {slower})"
+    slower = float(slower)
+    assert said[-3].startswith("1 epochs: tinynet ") and max(map(len, said)) <= 80
     assert slower >= 1 if status == 0 else slower <= 1
