@@ -8,6 +8,7 @@ from PIL import Image
 
 import ablations
 import alexnet
+import cifar10
 import cifar_smoke
 import common
 import figure1
@@ -244,6 +245,14 @@ def test_an_example_takes_as_many_of_the_gpus_as_it_has_towers(monkeypatch):
     monkeypatch.setattr(common, "default_devices", lambda most: "gpu0,gpu1"[:5 * most - 1])
     assert figure1.parser().parse_args([]).device == "gpu0"
     assert cifar_smoke.parser().parse_args([]).device == "gpu0,gpu1"
+
+
+@pytest.mark.parametrize("program, words", [
+    (ablations, ["towers", "--seeds", "1"]), (cifar10, ["11pct"])])
+def test_they_run_on_a_gpu_as_well(gpus, few, small_batches, tmp_path, program, words):
+    assert common.main(program.start, program.parser(), [
+        *words, "--epochs", "1", "--from", few, "--device", "gpu0",
+        "--output-dir", str(tmp_path / "run")]) == 0
 
 
 def test_a_curve_of_a_single_point_is_seen(tmp_path):
