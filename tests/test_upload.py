@@ -152,7 +152,6 @@ def test_the_host_waits_for_both_cards_before_it_writes_to_a_slot(gpus, monkeypa
 def test_a_card_says_how_long_it_had_no_pictures(gpus, monkeypatch, between, seconds):
     """What came before it was needed was not waited for."""
     began = []
-
     def elapsed(start, end):
         strict_streams.elapsed(start, end), began.append(start)
         return between
@@ -165,12 +164,13 @@ def test_a_card_says_how_long_it_had_no_pictures(gpus, monkeypatch, between, sec
 
 
 def test_what_a_card_waited_is_what_reading_took(gpus, monkeypatch):
-    """But for the first batch, at which readers begin."""
+    """But for the first batch, at which readers begin. None is read before it is asked for."""
     plain = Noise.read
     monkeypatch.setattr(Noise, "read", lambda self, index: time.sleep(0.02) or plain(self, index))
-    ours, start = loader("gpu0"), time.perf_counter()
+    ours = loader("gpu0")
+    ours.ahead = 0
     first, *waits = [batch.waited for epoch in range(2) for batch in ours.training(epoch)]
-    assert 0.5 < sum(waits) / (time.perf_counter() - start) < 1 and first == 0
+    assert first == 0 and 0.04 < np.median(waits) < 1  # four pictures take 0.08 seconds
 
 
 def test_pictures_that_cannot_be_read_are_left_out_there_as_well(gpus, capsys):
