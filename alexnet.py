@@ -211,8 +211,9 @@ def train(args):
                 optimizer.step()
                 run.saw(loss, logits, labels)
                 if run.stalled:
-                    say("\n".join(diagnosis(model, optimizer, batch, recipe)))
-            run.validated(evaluate(model, validation, top, interrupted=run.interrupted))
+                    say("\n".join(learn.beside(diagnosis, model, optimizer, batch, recipe)))
+            run.validated(learn.beside(evaluate, model, validation, top,
+                                       interrupted=run.interrupted))
     return finish(run, folder, validation) if ranks.first else 0
 
 

@@ -42,15 +42,15 @@ class Replayed:
         self.fails = False
 
     def __call__(self, *inputs):
-        sizes, before = [x.shape for x in inputs], self.last
-        self.last = sizes
+        kinds, before = [_kind(x) for x in inputs], self.last
+        self.last = kinds
         if self.recording and not self.recording.holds():
             self._end()
-        if not self.recording and sizes == before and self._suits():
+        if not self.recording and kinds == before and self._suits():
             self.recording = self._record(inputs)
         if self.recording and self.recording.takes(inputs):
             return self.recording.replay(*inputs)
-        return self._called(*inputs)
+        return self.beside(self.function, *inputs)
 
     def _suits(self):
         cards = {w.device.cuda.id if w.device.is_gpu else None
@@ -59,18 +59,18 @@ class Replayed:
         return (not self.fails and len(cards) == 1 and None not in cards
                 and (not ranks or ranks.size == 1))
 
-    def _called(self, *inputs):
-        """The function as it is. Beside a recording there may be no room for it."""
+    def beside(self, f, *args, **how):
+        """f(*args, **how). If beside a recording there is no room for it, the recording ends."""
         before = [layer.step for layer in self.recording.dropouts] if self.recording else []
         try:
-            return self.function(*inputs)
+            return f(*args, **how)
         except MemoryError:
             if not self.recording:
                 raise
         for layer, step in zip(self.recording.dropouts, before, strict=True):
             layer.step = step
         self._end()
-        return self.function(*inputs)
+        return f(*args, **how)
 
     def _end(self):
         self.recording.end()
@@ -94,7 +94,7 @@ class Recording:
     def __init__(self, model, inputs):
         self.model, self.weights = model, [(w, w.data) for _, w in model.parameters()]
         self.dropouts = [layer for _, layer in model.named_layers() if isinstance(layer, Dropout)]
-        self.device, self.sizes = self.weights[0][0].device, [x.shape for x in inputs]
+        self.device, self.kinds = self.weights[0][0].device, [_kind(x) for x in inputs]
         self.gradients, self.inputs, self.how = [], [], self._how()
         with self.device as device:
             self.pool = Pool(device.xp.cuda)
@@ -153,15 +153,19 @@ class Recording:
         return graph, results
 
     def _how(self):
-        return self.model.training, products.precision(self.device.xp)
+        return (self.model.training, products.precision(self.device.xp),
+                [w.requires_grad for w, _ in self.weights])
 
     def takes(self, inputs):
-        return ([x.shape for x in inputs] == self.sizes
+        return ([_kind(x) for x in inputs] == self.kinds
                 and not any(getattr(x, "requires_grad", False) for x in inputs))
 
     def holds(self):
         """Whether a step would be the same, and all weights are where they were."""
-        return self.how == self._how() and all(w.data is array for w, array in self.weights)
+        now = [w for _, w in self.model.parameters()]
+        return len(now) == len(self.weights) and self.how == self._how() and all(
+            w is same and w.data is array
+            for w, (same, array) in zip(now, self.weights, strict=True))
 
     def replay(self, *inputs):
         """What the function returns for these inputs, in arrays of its own."""
@@ -218,6 +222,10 @@ pools = weakref.WeakSet()
 def held():
     """Bytes of the current card that recordings hold."""
     return sum(pool.cupys.total_bytes() for pool in pools)
+
+
+def _kind(x):
+    return x.shape, _array(x).dtype
 
 
 def _array(x):
