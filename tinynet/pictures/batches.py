@@ -108,6 +108,7 @@ class Loader:
                     break
                 batch = self._finish(*making.popleft())
                 if len(batch.labels):
+                    batch.waited = self.maker.waited()
                     yield batch
         if self.tells and len(self.skipped) == len(self.pictures):
             raise UserError(f"none of the pictures in {self.pictures.root} can be read")
@@ -125,8 +126,7 @@ class Loader:
         lanes = [int(whole[i:j].sum()) for i, j in itertools.pairwise(edges(len(indices)))]
         images, *twins = self.maker.finish(batch, whole[own])
         indices, twins = indices[whole], dict(zip(self.cards[1:], twins, strict=True))
-        return Batch(images, self.pictures.labels[indices], indices, end, self.maker.waited(),
-                     lanes, twins)
+        return Batch(images, self.pictures.labels[indices], indices, end, 0.0, lanes, twins)
 
 
 def read_all(pictures, workers):
