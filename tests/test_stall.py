@@ -52,8 +52,8 @@ def test_what_was_before_a_restart_does_not_count():
     assert spoke(StallWatch(10, 200), [LN10] * 60, start=400) == [600]
 
 
-@pytest.mark.parametrize("steps, at", [(8, 8), (50, 50), (60, 60), (120, 120), (101, 132)])
-def test_losses_are_read_in_parts_of_the_steps(steps, at):
+@pytest.mark.parametrize("steps, at", [(8, 8), (50, 50), (51, 51), (60, 60), (99, 99), (120, 120)])
+def test_a_stall_is_told_when_it_is_due(steps, at):
     watch = StallWatch(10, steps)
     assert watch.together <= 50 and spoke(watch, [LN10] * 60) == [at]
 

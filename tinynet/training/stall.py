@@ -31,7 +31,7 @@ class StallWatch:
 
     def __init__(self, classes, steps):
         self.guessing, self.steps = math.log(classes), steps
-        self.together = steps // max(1, -(-steps // TOGETHER))      # read at once
+        self.together = min(TOGETHER, steps)           # read at once, if no stall is due before
         self.since = None                  # up to this step the loss was lower, or is unknown
         self.losses = []
         self.spoken = not steps or classes == 1        # of which nothing has to be guessed
@@ -43,7 +43,7 @@ class StallWatch:
         if self.since is None:
             self.since = step - 1
         self.losses.append(loss)
-        if len(self.losses) < self.together:
+        if len(self.losses) < self.together and step - self.since < self.steps:
             return False
         mean = sum(one.item() for one in self.losses) / len(self.losses)
         self.losses = []
@@ -160,7 +160,8 @@ def _numbers(y):
     """Share of dead units, mean, std, and mean spread over the pictures: on the device."""
     xp = device.get_array_module(y)
     units = y.reshape(-1, y.shape[-1])
-    return xp.stack([(units.max(axis=0) <= 0).mean(), y.mean(), y.std(), y.std(axis=0).mean()])
+    dead = (units.max(axis=0) <= 0).mean(dtype=y.dtype)
+    return xp.stack([dead, y.mean(), y.std(), y.std(axis=0).mean()])
 
 
 def _relative(optimizer, name):
