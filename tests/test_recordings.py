@@ -11,7 +11,7 @@ from tinynet.replay import Recording, Replayed
 
 
 def recorded():
-    """A net on gpu0, and its step after it has been recorded: the loss for some pixels."""
+    """A net on gpu0; its step, after it has been recorded; and what takes one: its loss."""
     model = Sequential(a=Dense(3, 6), b=Dense(6, 5)).initialize(0).to("gpu0")
 
     def learn(labels, x):
@@ -30,11 +30,11 @@ def recorded():
     for _ in range(3):
         take()
     assert step.recording
-    return model, step, take, learn
+    return model, step, take
 
 
 def test_a_layer_in_the_place_of_another_learns(gpus):
-    model, step, take, _ = recorded()
+    model, step, take = recorded()
     model.b = Sequential(b=Dense(6, 5)).initialize(1).to("gpu0").b
     before = take()
     assert model.b.W.grad is not None
@@ -42,7 +42,7 @@ def test_a_layer_in_the_place_of_another_learns(gpus):
 
 
 def test_what_stands_still_since_gets_no_gradient_and_what_does_no_more_gets_one(gpus):
-    model, _, take, _ = recorded()
+    model, _, take = recorded()
     model.a.W.requires_grad = False
     take()
     assert model.a.W.grad is None and model.b.W.grad is not None
@@ -52,13 +52,13 @@ def test_what_stands_still_since_gets_no_gradient_and_what_does_no_more_gets_one
 
 
 def test_numbers_of_another_width_are_not_cast(gpus):
-    _, _, take, _ = recorded()
+    _, _, take = recorded()
     with pytest.raises(TypeError):
         take(IMAGES[:, 0, 0].astype(np.float64))
 
 
 def test_what_is_done_beside_a_recording_takes_its_memory_if_there_is_no_other(gpus):
-    _, step, take, _ = recorded()
+    _, step, take = recorded()
     calls = []
 
     def evaluate(what, how):
@@ -74,21 +74,21 @@ def test_what_is_done_beside_a_recording_takes_its_memory_if_there_is_no_other(g
 
 def test_a_validation_that_has_no_memory_beside_the_step_is_no_end(
         gpus, data, tmp_path, run, monkeypatch):
-    plain, alive = alexnet.evaluate, []
-    init, end = Recording.__init__, Recording.end
-    monkeypatch.setattr(Recording, "__init__", lambda self, *how: (
-        init(self, *how), alive.append(self))[0])
-    monkeypatch.setattr(Recording, "end", lambda self: (
-        end(self), self in alive and alive.remove(self))[0])
+    plain, record, made = alexnet.evaluate, Recording.record, []
+
+    def noted(recording, *how):
+        made.append(recording)
+        record(recording, *how)
 
     def evaluate(*args, **how):
-        if alive:
+        if any(recording.inputs for recording in made):            # it has not ended
             raise MemoryError
         return plain(*args, **how)
 
+    monkeypatch.setattr(Recording, "record", noted)
     monkeypatch.setattr(alexnet, "evaluate", evaluate)
     done = run("train", data, *SMALL[:-2], "--device", "gpu0", "--output-dir", tmp_path / "run")
-    assert done.code == 0, done.err
+    assert done.code == 0 and made, done.err
 
 
 def test_a_stall_is_looked_into_on_a_gpu(gpus, data, tmp_path, run):

@@ -13,7 +13,7 @@ from tinynet.engine import Tensor
 from tinynet.optim import SGD
 from tinynet.pictures import patterns
 from tinynet.training import options, recipes
-from tinynet.training.stall import StallWatch, better_start, diagnosis, examine
+from tinynet.training.stall import TOGETHER, StallWatch, better_start, diagnosis, examine
 
 LN10 = math.log(10)
 SMALL = recipes.RECIPES["quickstart"].changed(
@@ -54,8 +54,7 @@ def test_what_was_before_a_restart_does_not_count():
 
 @pytest.mark.parametrize("steps, at", [(8, 8), (50, 50), (51, 51), (60, 60), (99, 99), (120, 120)])
 def test_a_stall_is_told_when_it_is_due(steps, at):
-    watch = StallWatch(10, steps)
-    assert watch.together <= 50 and spoke(watch, [LN10] * 60) == [at]
+    assert TOGETHER <= 50 and spoke(StallWatch(10, steps), [LN10] * 60) == [at]
 
 
 def test_of_one_class_nothing_has_to_be_guessed():

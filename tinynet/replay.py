@@ -30,9 +30,10 @@ class Replayed:
     device. The function leaves gradients behind, needs none that were there, and else changes
     nothing on the card. What Python does in it, it does while it is recorded, and not again.
     Dropout layers, each used once, count as ever. Weights may change. If they come to lie
-    elsewhere, or the net's mode or the precision of products changes, the step is recorded anew.
+    elsewhere, or layers, what learns, the net's mode or the precision of products are others, the
+    step is recorded anew.
 
-    The second call in a row of one size is recorded. For other sizes, as of the last batch of an
+    The second call in a row of one size is recorded. For others, as of the last batch of an
     epoch, the function is called as it is. If it cannot be recorded, or if its replay gives
     other numbers, this is said, and from then on it is always called as it is.
     """
@@ -48,7 +49,7 @@ class Replayed:
             self._end()
         if not self.recording and kinds == before and self._suits():
             self.recording = self._record(inputs)
-        if self.recording and self.recording.takes(inputs):
+        if self.recording and self.recording.kinds == kinds:
             return self.recording.replay(*inputs)
         return self.beside(self.function, *inputs)
 
@@ -101,7 +102,7 @@ class Recording:
 
     def record(self, function, inputs):
         """Raises whatever keeps it from being recorded."""
-        if any(getattr(x, "requires_grad", False) for x in inputs):
+        if any(wants_gradient for *_, wants_gradient in self.kinds):
             raise ValueError("an input wants a gradient")
         with self.device as device:
             self.inputs = [_copy(x) for x in inputs]
@@ -155,10 +156,6 @@ class Recording:
     def _how(self):
         return (self.model.training, products.precision(self.device.xp),
                 [w.requires_grad for w, _ in self.weights])
-
-    def takes(self, inputs):
-        return ([_kind(x) for x in inputs] == self.kinds
-                and not any(getattr(x, "requires_grad", False) for x in inputs))
 
     def holds(self):
         """Whether a step would be the same, and all weights are where they were."""
@@ -225,7 +222,7 @@ def held():
 
 
 def _kind(x):
-    return x.shape, _array(x).dtype
+    return x.shape, _array(x).dtype, getattr(x, "requires_grad", False)
 
 
 def _array(x):

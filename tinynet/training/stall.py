@@ -17,7 +17,7 @@ DEAD = 0.5                     # a layer is sick if so many of its units are dea
 TINY = 1e-3                    # if its outputs are so small,
 FLAT = 0.05                    # or if so little of them depends on the picture
 STEP = 1e-5, 1e-2              # outside of this |step| / |W| is too slow or too fast
-TOGETHER = 50                  # losses read at most, as the GPU then waits for the host
+TOGETHER = 50                  # losses read at once, unless a stall is due: a GPU waits then
 PIXELS = 0.1, 10               # "he" is made for inputs whose spread is near 1
 
 
@@ -31,7 +31,6 @@ class StallWatch:
 
     def __init__(self, classes, steps):
         self.guessing, self.steps = math.log(classes), steps
-        self.together = min(TOGETHER, steps)           # read at once, if no stall is due before
         self.since = None                  # up to this step the loss was lower, or is unknown
         self.losses = []
         self.spoken = not steps or classes == 1        # of which nothing has to be guessed
@@ -43,7 +42,7 @@ class StallWatch:
         if self.since is None:
             self.since = step - 1
         self.losses.append(loss)
-        if len(self.losses) < self.together and step - self.since < self.steps:
+        if len(self.losses) < TOGETHER and step - self.since < self.steps:
             return False
         mean = sum(one.item() for one in self.losses) / len(self.losses)
         self.losses = []
