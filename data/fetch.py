@@ -5,7 +5,7 @@ import urllib.error
 import urllib.request
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
+from tinynet.progress import bar
 
 SCHEMES = "https",
 
@@ -65,8 +65,7 @@ def _copy(response, file, have, size, slowest):
     """Append to an open file of `have` bytes what comes, until it has `size` bytes."""
     start, came = time.monotonic(), 0
     host = response.url.split("/")[2]
-    with tqdm(total=size, initial=have, desc=f"from {host}", unit="B", unit_scale=True,
-              disable=None, leave=False) as progress:
+    with bar(size, f"from {host}", have, unit="B", unit_scale=True) as progress:
         while block := response.read(min(1 << 16, size - have - came)):
             file.write(block)
             progress.update(len(block))

@@ -7,14 +7,15 @@ from contextlib import suppress
 speaks = True              # of several ranks only the first does (ranks.py)
 
 
-def bar(total, what, done=0):
-    """A tqdm bar on stderr; where that is no terminal, nothing (log lines suffice)."""
+def bar(total, what, done=0, **how):
+    """A tqdm bar on stderr; where that is no terminal, nothing (log lines suffice).
+    how: more that tqdm is told, as of units."""
     if not speaks or not sys.stderr.isatty():
         return NoBar()
     from tqdm import tqdm  # late: it takes a third as long as NumPy, and few need it
     tqdm.monitor_interval = 0  # no thread that looks after bars: its stack counts under ulimit -v
     return tqdm(total=total, initial=done, desc=what, leave=False, dynamic_ncols=True,
-                smoothing=0.05)
+                smoothing=0.05, **how)
 
 
 class NoBar:
