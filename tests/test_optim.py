@@ -54,9 +54,47 @@ def test_biases_decay_like_weights_unless_they_are_told_not_to():
     ("top.conv1.0.W", 0.001, 0.5), ("bottom.conv1.0.b", 0.002, 0.0),
     ("top.conv2.0.W", 0.01, 0.5), ("top.fc6.1.W", 0.01, 100.0), ("fc6.b", 0.02, 0.0)])
 def test_a_layer_may_have_a_rate_and_a_decay_of_its_own(name, rate, decay):
-    w = weights_after(3, name=name, lr=0.01, momentum=0.9, weight_decay=0.5, bias_lr=2.0,
-                      decay_biases=False, rates={"conv1": 0.1}, decays={"fc6": 200.0})
-    assert w == pytest.approx(by_hand(3, [rate] * 3, 0.9, decay), rel=1e-13)
+    w = Parameter(np.array([2.0, -1.0]))
+    others = [(other, Parameter(np.zeros(2))) for other in ("conv1.1.W", "fc6.W")]
+    optimizer = SGD([*others, (name, w)], lr=0.01, momentum=0.9, weight_decay=0.5, bias_lr=2.0,
+                    decay_biases=False, rates={"conv1": 0.1}, decays={"fc6": 200.0})
+    for step in range(3):
+        w.grad = np.array([0.5, 3.0]) * (step + 1)
+        optimizer.step()
+    assert w.data == pytest.approx(by_hand(3, [rate] * 3, 0.9, decay), rel=1e-13)
+
+
+@pytest.mark.parametrize("key, about", [
+    ("a", "a.0.W a.0.b"), ("a.0", "a.0.W a.0.b"), ("a.0.W", "a.0.W"), ("a.W", "a.0.W"),
+    ("0.b", "a.0.b"), ("b", "b.W b.b"), ("b.W", "b.W"),
+    ("gain", "gain")])
+def test_rates_are_asked_for_by_the_names_that_a_summary_prints(key, about):
+    optimizer = SGD([(name, Parameter(np.zeros(1)))
+                     for name in ("a.0.W", "a.0.b", "b.W", "b.b", "gain", "again")],
+                    rates={key: 0.5}, decays={key: 2.0})
+    found = [name for name in optimizer.parameters if optimizer.multiple(name) == 0.5]
+    assert found == about.split()
+    assert found == [name for name in optimizer.parameters if optimizer.decay(name) == 0.001]
+
+
+@pytest.mark.parametrize("key", ["conv9", "a.1", "a.W.0", "A", "a.0.c", "W", ".W", ""])
+def test_a_rate_for_what_is_not_there_is_refused(key):
+    for how in {"rates": {key: 0.0}}, {"decays": {key: 0.0}}:
+        with pytest.raises(ValueError, match=r"^SGD: .*is in no name of a\.0\.W, b\.W$"):
+            SGD([("a.0.W", Parameter(np.zeros(1))), ("b.W", Parameter(np.zeros(1)))], **how)
+
+
+@pytest.mark.parametrize("of_numpy", [np.float64, np.float32, lambda value: np.array(value)])
+def test_a_rate_of_numpy_s_makes_the_same_step(of_numpy):
+    found = []
+    for kind in (float, of_numpy):
+        w = Parameter(np.linspace(-1, 1, 999, dtype=np.float32))
+        optimizer = SGD([("W", w)], lr=kind(0.013), momentum=kind(0.9))
+        for _ in range(5):
+            w.grad = np.sin(w.data) / 3
+            optimizer.step()
+        found.append(w.data)
+    assert found[0].tobytes() == found[1].tobytes()
 
 
 def test_a_frozen_layer_stands_still_momentum_and_all():

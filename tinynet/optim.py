@@ -22,8 +22,9 @@ class SGD:
 
     Biases (what layers call b) learn at bias_lr times the rate, and decay only if
     decay_biases. rates and decays: further factors, for all parameters of a layer,
-    {"conv1": 0.1}, or for its weights alone, {"conv1.W": 0.1}. A parameter whose rate is 0
-    stands still, momentum and all, as does one without gradient.
+    {"conv1": 0.1}, or for its weights alone, {"conv1.W": 0.1}; ValueError for what is in no
+    parameter's name. A parameter whose rate is 0 stands still, momentum and all, as does one
+    without gradient.
     """
 
     def __init__(self, parameters, lr=0.01, momentum=0.9, weight_decay=0.0005,
@@ -42,6 +43,9 @@ class SGD:
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.bias_lr, self.decay_biases = bias_lr, decay_biases
         self.rates, self.decays = dict(rates), dict(decays)
+        for key in (*self.rates, *self.decays):
+            if not any(_is_about(key, name) for name in self.parameters):
+                raise ValueError(f"SGD: {key} is in no name of {', '.join(self.parameters)}")
         self.velocity = {}
         for name, w in self.parameters.items():
             with w.device:
@@ -53,7 +57,8 @@ class SGD:
 
     def step(self):
         for name, w in self.parameters.items():
-            rate, decay = self.rate(name), self.decay(name)
+            # A NumPy number would make the step wider than w.
+            rate, decay = float(self.rate(name)), float(self.decay(name))
             if w.grad is None or rate == 0:
                 continue
             with w.device:
@@ -77,7 +82,7 @@ class SGD:
             return kernels.sgd(w, v, dw, self.momentum, rate, decay)
 
         def block(v, dw, w):           # six passes, which cost what one does: in cache
-            v *= self.momentum
+            v *= float(self.momentum)
             v -= rate * (dw + decay * w)
             w += v
 
@@ -89,10 +94,12 @@ def _is_bias(name):
 
 
 def _of_layers(factors, name):
-    """What a dict layer -> factor says of a parameter: "conv1" is in top.conv1.0.W, and so is
-    "conv1.W"."""
-    if not factors:
-        return 1.0
-    *layers, kind = name.split(".")
-    return math.prod(factors.get(layer, 1.0) * factors.get(f"{layer}.{kind}", 1.0)
-                     for layer in layers)
+    """What a dict layer -> factor says of a parameter."""
+    return math.prod(factor for key, factor in factors.items() if _is_about(key, name))
+
+
+def _is_about(key, name):
+    """Whether "conv1", "conv1.0" or "conv1.W" is about a parameter: all three about
+    top.conv1.0.W."""
+    layers, _, kind = name.rpartition(".")
+    return key == name or f".{key.removesuffix(f'.{kind}')}." in f".{layers}."
