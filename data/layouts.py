@@ -88,7 +88,7 @@ def look(source, val_share=0.0):
     if not source.is_dir():
         raise UserError(f"{source}: no such folder; it should be one of\n{TREES}")
     missing = []
-    for layout in tars, kaggle, lists, image_folders, class_folders:
+    for layout in tars, kaggle, lists, image_folders, without_splits:
         found = layout(source)
         if found and found.splits:
             break
@@ -277,7 +277,7 @@ def image_folders(source):
                  classes, dataset.words_in(source))
 
 
-def class_folders(source):
+def without_splits(source):
     """<class>/* without train and val."""
     if (source / "train").is_dir() or (source / "val").is_dir():
         return None                                # these are no classes

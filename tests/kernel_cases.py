@@ -185,7 +185,7 @@ def cases():
     for shape in CONVOLUTIONS:
         yield "IM2COL", f"im2col {shape}", partial(check_im2col, *shape)
         yield "COL2IM", f"col2im {shape}", partial(check_col2im, *shape)
-        yield "ROWS", f"convolution {shape}", partial(check_convolution, *shape)
+        yield "TO_ROWS", f"convolution {shape}", partial(check_convolution, *shape)
     for shape in POOLS:
         for text, ties in ("TO_FIRST", "first"), ("TO_ALL", "all"):
             for make in numbers, with_ties:
@@ -214,7 +214,7 @@ PLANTED = [
     ("IM2COL", "w < 0", "w < -1"), ("IM2COL", "k + j >= K", "k + j > K"),
     ("IM2COL", "k + j == K", "k + j == K + 1"), ("COL2IM", "oh >= OH", "oh > OH"),
     ("COL2IM", "ow >= OW", "ow > OW"), ("COL2IM", "h < kh", "h + 1 < kh"),
-    ("COL2IM", "kw < KW", "kw <= KW"), ("ROWS", "k < K", "k <= K"), ("LRN", "c >= C", "c > C"),
+    ("COL2IM", "kw < KW", "kw <= KW"), ("TO_ROWS", "k < K", "k <= K"), ("LRN", "c >= C", "c > C"),
     ("LRN", "c < 0", "c < -1"), ("LRN", "u < j + WINDOW", "u < j + WINDOW - 1"),
     ("LRN_BACKWARD", "c >= C", "c > C"), ("LRN_BACKWARD", "j >= AFTER", "j > AFTER"),
     ("MAX_POOL", "top + a >= H", "top + a > H"), ("MAX_POOL", "left + b >= W", "left + b > W"),

@@ -6,7 +6,7 @@ gradient come out of the same products, and the columns are kept for the backwar
 """
 from .cores import for_two, over_batch, sum_over_batch
 from .device import get_array_module
-from .kernels import empty, launch, plain
+from .kernels import as_read, empty, launch
 from .products import product
 
 # Four numbers a thread. A row is K numbers long; a 1 may follow, for the bias; zeros fill it up to
@@ -39,7 +39,7 @@ def im2col(x, kernel, stride, pad, out_sizes, bias=False):
     With bias a 1 follows in every row; zeros fill it up to a multiple of four numbers.
     """
     (N, H, W, C), (KH, KW), (OH, OW) = x.shape, kernel, out_sizes
-    K, x = KH * KW * C, plain(x)
+    K, x = KH * KW * C, as_read(x)
     cols = empty(x, N * OH * OW, _row(K + bias))
     return launch(IM2COL, cols, x, threads=cols.size // 4, H=H, W=W, C=C, KW=KW, OH=OH, OW=OW,
                   STRIDE=stride, PAD=pad[0], K=K, ROW=_row(K + bias), BIAS=int(bias),
@@ -78,7 +78,7 @@ def col2im(cols, dx, kernel, stride, pad, out_sizes):
                   STRIDE=stride, PAD=pad[0], ROW=cols.shape[1])
 
 
-ROWS = r"""
+TO_ROWS = r"""
 extern "C" __global__ void rows(const float* __restrict__ W, const float* __restrict__ b,
                                 float* __restrict__ rows, uint n) {
     NUMBER(i, n);
@@ -103,7 +103,7 @@ def convolution(x, W, b, stride, pad):
     sizes = tuple((side + sum(pad) - size) // stride + 1
                   for side, size in zip(shape[1:3], kernel, strict=True))
     where = kernel, stride, pad, sizes
-    weights = launch(ROWS, empty(W, _row(K + bias), O), W, b if bias else W, K=K, O=O)
+    weights = launch(TO_ROWS, empty(W, _row(K + bias), O), W, b if bias else W, K=K, O=O)
     scratch = sizes[0] * sizes[1] * len(weights) * x.itemsize
     kept = []
 

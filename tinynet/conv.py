@@ -17,7 +17,7 @@ from .engine import op
 from .winograd import winograd
 
 FORMS = "auto", "plain", "im2col", "winograd"
-ROWS = 200               # of a block of columns: with fewer, all weights are read too often
+LEAST_ROWS = 200         # of a block of columns: with fewer, all weights are read too often
 KEPT = 512 << 10         # bytes of a picture's columns up to which they are kept for dW
 ALL_KEPT = 64 << 20      # and of all pictures'
 
@@ -182,7 +182,7 @@ def as_columns(x, W, b, stride, pad, keep=True):
         yield blocks(cols.reshape(-1, K + 1)), blocks(y.reshape(-1, O))
 
     def blocks(matrix):
-        size = part_of_product(matrix, len(matrix), (K + 1) * O, least=ROWS)
+        size = part_of_product(matrix, len(matrix), (K + 1) * O, least=LEAST_ROWS)
         return matrix if size == len(matrix) else matrix.reshape(-1, size, matrix.shape[1])
 
     def forward(x, y, out=None):

@@ -46,7 +46,7 @@ def launch(text, out, *inputs, threads=None, **macros):
     ValueError for arrays of 2**31 numbers and more.
     """
     xp = get_array_module(out)
-    arguments = [plain(x) if isinstance(x, xp.ndarray) else x for x in inputs]
+    arguments = [as_read(x) if isinstance(x, xp.ndarray) else x for x in inputs]
     threads = out.size if threads is None else threads
     for x in (out, *arguments):
         if x.size >= LARGEST:
@@ -58,7 +58,7 @@ def launch(text, out, *inputs, threads=None, **macros):
     return out
 
 
-def plain(x):
+def as_read(x):
     """The array as a kernel reads it: contiguous, and of float32 if it is of another width."""
     if x.dtype.char in "de":           # a gradient may be wider: an op of a user's made it so
         x = x.astype(np.float32)

@@ -29,7 +29,7 @@ from .device import get_array_module
 
 POINTS = 0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0      # an eighth would cost another digit
 ONE = POINTS.index(1.0)
-ROWS = 100               # so many tiles make it worth while to read all transformed weights
+LEAST_TILES = 100        # so many tiles make it worth while to read all transformed weights
 
 
 @cache
@@ -55,21 +55,21 @@ def in_both(M, x):
 
 def on_rows(M, x):
     """M (b, a) times every matrix in x: (..., a, columns) -> (..., b, columns)"""
-    return product(M, in_strips(x, len(M)))
+    return times_strips(M, in_strips(x, len(M)))
 
 
-def in_strips(x, rows, least=16):
-    """x (..., inner, columns) cut into strips for `product`: a view (..., columns / width, inner,
-    width).
+def in_strips(x, rows):
+    """x (..., inner, columns) cut into strips for `times_strips`: a view (..., columns / width,
+    inner, width).
 
     The width is one that BLAS is quick at, when `rows` rows are multiplied by the strips.
     """
     *stack, inner, columns = x.shape
-    width = part_of_product(x, columns, rows * inner, least) or 1
+    width = part_of_product(x, columns, rows * inner, least=16) or 1
     return x.reshape(*stack, inner, columns // width, width).swapaxes(-3, -2)
 
 
-def product(x, strips):
+def times_strips(x, strips):
     """x (..., rows, inner) times matrices (..., inner, columns) in strips: (..., rows, columns)"""
     xp = get_array_module(x)
     *stack, count, inner, width = strips.shape
@@ -107,8 +107,8 @@ def winograd(x, W, b, stride, pad):
     A, B, G = (xp.asarray(M, x.dtype) for M in matrices(m, K))
     as_strided = xp.lib.stride_tricks.as_strided
     U = in_both(G, W).reshape(t * t, C, O)
-    strips = xp.ascontiguousarray(in_strips(U, ROWS))
-    how = dict(scratch=2 * t * t * TH * TW * (C + O) * x.itemsize, least=ROWS // (TH * TW))
+    strips = xp.ascontiguousarray(in_strips(U, LEAST_TILES))
+    how = dict(scratch=2 * t * t * TH * TW * (C + O) * x.itemsize, least=LEAST_TILES // (TH * TW))
 
     def evaluate(x):
         """The tiles of x, which overlap, at the points: (n, H, W, C) -> (t^2, n TH TW, C)"""
@@ -131,7 +131,7 @@ def winograd(x, W, b, stride, pad):
         return in_both(A, tiles).reshape(t * t, n * TH * TW, O)
 
     def forward(x, y):
-        tiles = in_both(A.T, product(evaluate(x), strips)).reshape(m, m, len(x), TH, TW, O)
+        tiles = in_both(A.T, times_strips(evaluate(x), strips)).reshape(m, m, len(x), TH, TW, O)
         whole = y if y.shape[1:3] == (TH * m, TW * m) else xp.empty(
             (len(x), TH * m, TW * m, O), y.dtype)
         xp.add(tiles.transpose(2, 3, 0, 4, 1, 5), b, out=whole.reshape(len(x), TH, m, TW, m, O))
@@ -148,7 +148,7 @@ def winograd(x, W, b, stride, pad):
     def dW_and_db(dy):
         def backward(x, dy):
             dM = mirror_of_interpolate(dy)
-            dW = in_both(G.T, product(evaluate(x).transpose(0, 2, 1), in_strips(dM, C)))
+            dW = in_both(G.T, times_strips(evaluate(x).transpose(0, 2, 1), in_strips(dM, C)))
             # At the point 1 a polynomial is the sum of its coefficients: here of a tile of dy.
             db = dM[ONE * t + ONE].sum(axis=0)
             return xp.concatenate([dW.reshape(-1, O), db[None]])
