@@ -229,15 +229,6 @@ def test_batch_size_and_workers_must_be_at_least_one(folder, wrong):
         loader(folder, **wrong)
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_read_all_gives_every_readable_picture_in_order(folder, tmp_path, workers):
-    pictures = dataset.image_folder(with_broken(folder, tmp_path, 0, 7), "train")
-    found = list(batches.read_all(pictures, workers))
-    assert [i for i, picture in enumerate(found) if picture is None] == [0, 7]
-    readable = [i for i in range(COUNT) if i not in (0, 7)]
-    assert same([found[i] for i in readable], [pictures.read(i) for i in readable])
-
-
 class Squares(dataset.DataSet):
     """A data set of one's own, as its docstring says: grey squares, in memory."""
 
@@ -263,6 +254,39 @@ def test_a_data_set_of_ones_own_needs_labels_classes_and_read():
     assert sorted(seen) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("picture, said", [
+    (np.full((256, 256, 3), 0.6, np.float32), r"float32 \(256, 256, 3\), not uint8"),
+    (np.full((256, 256, 1), 60, np.uint8), r"uint8 \(256, 256, 1\), not uint8")])
+def test_a_data_set_that_reads_anything_but_bytes_in_three_colours_is_refused(picture, said):
+    squares = Squares([10, 20])
+    prepare = images.Preparation(Recipe(), batches.measure(squares, workers=1))
+    squares.read = lambda index: picture
+    for tries in (lambda: list(batches.Loader(squares, prepare, batch_size=2).testing()),
+                  lambda: batches.measure(squares, workers=1)):
+        with pytest.raises(TypeError, match=r"^Squares.read\(0\) gave " + said):
+            tries()
+
+
+def test_labels_come_as_integers_that_do_not_overflow():
+    squares = Squares([10, 20, 60])
+    prepare = images.Preparation(Recipe(), batches.measure(squares, workers=1))
+    for labels in np.array([200, 255, 0], np.uint8), [200, 255, 0]:
+        squares.labels = labels
+        [batch] = batches.Loader(squares, prepare, batch_size=3).testing()
+        assert batch.labels.dtype == np.int64 and batch.labels.tolist() == [200, 255, 0]
+
+
+def test_some_pictures_are_fitted_as_all_are(tmp_path):
+    (tmp_path / "train" / "a").mkdir(parents=True)
+    noise = Image.effect_noise((600, 300), 90).convert("RGB")
+    noise.save(tmp_path / "train" / "a" / "0.png")
+    whole = dataset.image_folder(tmp_path, "train")
+    some = dataset.Some(whole, [0, 0])
+    squeezed = whole.fitted("squeeze").read(0)
+    assert not np.array_equal(squeezed, whole.read(0))
+    assert np.array_equal(some.fitted("squeeze").read(1), squeezed)
+
+
 def test_a_data_set_that_cannot_read_says_so():
     squares = dataset.DataSet()
     squares.labels, squares.classes = np.zeros(2, int), ["grey"]
@@ -285,7 +309,7 @@ def test_a_data_set_is_measured_without_what_cannot_be_read(folder, tmp_path, wo
 def test_real_pictures_make_batches(real_pictures):
     pictures = dataset.image_folder(real_pictures / "tiny-imagenet-50", "val")
     pictures.paths, pictures.labels = pictures.paths[:20], pictures.labels[:20]
-    stats = images.statistics(batches.read_all(pictures, 2))
+    stats = batches.measure(pictures, 2)
     prepare = images.Preparation(Recipe(), stats)
     made = list(batches.Loader(pictures, prepare, 8).training(0))
     assert [batch.images.shape for batch in made] == [(8, 227, 227, 3)] * 2 + [

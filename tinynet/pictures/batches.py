@@ -7,6 +7,7 @@ nothing but the speed.
 """
 import itertools
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -126,19 +127,8 @@ class Loader:
         lanes = [int(whole[i:j].sum()) for i, j in itertools.pairwise(edges(len(indices)))]
         images, *twins = self.maker.finish(batch, whole[own])
         indices, twins = indices[whole], dict(zip(self.cards[1:], twins, strict=True))
-        return Batch(images, self.pictures.labels[indices], indices, end, 0.0, lanes, twins)
-
-
-def read_all(pictures, workers):
-    """Every picture, (256, 256, 3) uint8, in order, read by `workers` threads; None for one
-    that cannot be read."""
-    def picture(index):
-        try:
-            return pictures.read(index)
-        except images.BrokenPicture:
-            return None
-
-    return in_order(picture, range(len(pictures)), workers)
+        labels = np.asarray(self.pictures.labels)[indices].astype(np.int64)    # a byte overflows
+        return Batch(images, labels, indices, end, 0.0, lanes, twins)
 
 
 def measure(pictures, workers):
@@ -147,8 +137,12 @@ def measure(pictures, workers):
     Pictures that cannot be read are left out; whoever trains with them hears their names.
     Raises UserError if none can be read.
     """
+    def read(index):
+        with suppress(images.BrokenPicture):
+            return readers.read(pictures, index)
+
     def readable():
-        for picture in read_all(pictures, workers):
+        for picture in in_order(read, range(len(pictures)), workers):
             progress.update()
             if picture is not None:
                 yield picture

@@ -60,6 +60,9 @@ class Some(DataSet):
         self.root, self.classes, self.words = whole.root, whole.classes, whole.words
         self.labels, self.shuffled = np.asarray(whole.labels)[self.indices], whole.shuffled
 
+    def fitted(self, fit):
+        return Some(self.whole.fitted(fit), self.indices)
+
     def read(self, index):
         return self.whole.read(self.indices[index])
 

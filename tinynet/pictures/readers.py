@@ -45,17 +45,22 @@ def as_pictures(memory):
     return np.frombuffer(memory, np.uint8)[:size].reshape(-1, SIDE, SIDE, 3)
 
 
+def read(pictures, index):
+    """A picture of a data set. Raises TypeError if it is none of (256, 256, 3) uint8."""
+    picture = pictures.read(index)
+    if (picture.shape, picture.dtype) != ((SIDE, SIDE, 3), np.uint8):
+        raise TypeError(f"{type(pictures).__name__}.read({index}) gave {picture.dtype} "
+                        f"{picture.shape}, not uint8 {(SIDE, SIDE, 3)}")
+    return picture
+
+
 def read_into(pictures, rows, indices, squares):
     """Read pictures of a data set into rows, of each a square as `enlarged` takes it: for each
     what was wrong with it, or None."""
     problems = []
     for row, index, square in zip(rows, indices, squares, strict=True):
         try:
-            picture = pictures.read(index)
-            if (picture.shape, picture.dtype) != (row.shape, row.dtype):
-                raise TypeError(f"{type(pictures).__name__}.read({index}) gave {picture.dtype} "
-                                f"{picture.shape}, not {row.dtype} {row.shape}")
-            row[...] = enlarged(picture, square)
+            row[...] = enlarged(read(pictures, index), square)
             problems.append(None)
         except BrokenPicture as error:
             problems.append(str(error))

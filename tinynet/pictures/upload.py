@@ -70,7 +70,7 @@ class Host:
         """Fill views (V, crop, crop, 3) with a picture as it is seen at its places. Returns what
         was wrong with it, or None."""
         try:
-            picture = self.pictures.read(index)
+            picture = readers.read(self.pictures, index)
         except BrokenPicture as error:
             return error
         for place, view in zip(places, views, strict=True):
