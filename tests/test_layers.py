@@ -206,5 +206,6 @@ def test_what_is_no_step_is_refused_with_a_sentence(steps, says):
 
 
 def test_a_step_cannot_take_the_name_of_a_method():
-    with pytest.raises(ValueError, match="^Sequential: the name layers is taken"):
-        Sequential(layers=Dense(4, 2))
+    for name in "layers", "forward":
+        with pytest.raises(ValueError, match=f"^Sequential: the name {name} is taken"):
+            Sequential(**{name: Dense(4, 2)})

@@ -39,7 +39,7 @@ class Fails(Layer):
         raise self.error
 
 
-@pytest.mark.parametrize("kind", [ValueError, TypeError, RuntimeError, UserError])
+@pytest.mark.parametrize("kind", [ValueError, TypeError, RuntimeError, IndexError, UserError])
 def test_an_error_names_the_innermost_layer_and_keeps_its_kind(kind):
     net = Sequential(a=Sequential(ReLU(), Sequential(Fails(kind("no way")))))
     with pytest.raises(kind, match=r"^a\.1\.0 \(Fails\): no way$") as caught:

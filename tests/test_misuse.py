@@ -47,7 +47,7 @@ def test_a_tensor_is_neither_true_nor_false():
         bool(Tensor([0.0]))
 
 
-@pytest.mark.parametrize("change", ["w *= 2", "w += 1", "w -= 1"])
+@pytest.mark.parametrize("change", ["w *= 2", "w += 1", "w -= 1", "w /= 2", "w **= 2", "w @= w"])
 def test_a_parameter_is_not_replaced_by_changing_it_in_place(change):
     with pytest.raises(TypeError, match="w.data"):
         exec(change, {"w": Parameter([1.0])})
@@ -78,6 +78,8 @@ def test_train_false_is_test_mode():
     net = Sequential(Dropout())
     assert not net.train(False).training and not net[0].training
     assert net.train(0)[0].training and net[0].step == 0
+    assert not net.train(np.False_).training and net[0].step == 0
+    assert net.train(np.True_).training and net.train(np.int64(3))[0].step == 3
 
 
 def test_an_attribute_cannot_take_the_name_of_a_method():

@@ -92,3 +92,18 @@ def test_dropout_keeps_something_and_not_more_than_all(keep):
 def test_dropout_takes_no_seed_that_is_not_a_counter(seed):
     with pytest.raises(ValueError, match="^dropout: a seed is at least 0 and below"):
         dropout(seed=seed)
+
+
+def test_axes_are_those_that_numpy_takes():
+    x = Tensor(np.arange(24.0).reshape(2, 3, 4))
+    assert x.transpose(-1, 0, 1).shape == (4, 2, 3) == x.transpose(2, -3, -2).shape
+    for axes in (0, 3), (0, 1, 3), (0, 1, -4), (0, 0, 1), (0, 1):
+        with pytest.raises(ValueError, match="axes don't match|out of bounds|repeated axis"):
+            x.transpose(*axes)
+    with pytest.raises(TypeError):
+        x.transpose(1.7, 0.2, 2)
+
+
+def test_an_empty_list_takes_nothing():
+    x = Tensor(np.ones((4, 3)))
+    assert x[[]].shape == (0, 3) and x[:, []].shape == (4, 0)

@@ -16,6 +16,15 @@ def test_philox_gives_the_published_known_answers(counter, key, expected):
     assert tuple(int(word) for word in rng.philox(counter, key)) == expected
 
 
+@pytest.mark.parametrize("kind", [np.int32, np.int64, np.uint64])
+def test_a_number_of_numpy_s_counts_as_any_other(kind):
+    of = dict(purpose=rng.CROP, seed=7, step=5)
+    assert np.array_equal(rng.words(np, range(9), **of | dict(seed=kind(7), step=kind(5))),
+                          rng.words(np, range(9), **of))
+    with pytest.raises(TypeError):
+        rng.words(np, range(9), **of | dict(step=5.0))
+
+
 def test_words_stand_where_they_always_stood_in_counter_and_key():
     """As in the third published answer. Else older checkpoints would go on otherwise."""
     words = rng.words(np, [0x243f6a88], step=0x13198a2e85a308d3, stream=0x03707344, purpose=0x29,

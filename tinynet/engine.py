@@ -237,7 +237,7 @@ class Parameter(Tensor):
     def __imul__(self, other):
         raise TypeError("a layer would lose this parameter: change its numbers, w.data *= 2")
 
-    __iadd__ = __isub__ = __imul__
+    __iadd__ = __isub__ = __itruediv__ = __ipow__ = __imatmul__ = __imul__
 
     def initialize(self, seed, name):
         """Forget what was drawn or loaded: it is drawn anew, of seed and name. Given data stay."""

@@ -45,7 +45,7 @@ class Layer:
     def __call__(self, *inputs):
         try:
             return self.forward(*inputs)
-        except (ValueError, TypeError, RuntimeError, AttributeError) as error:
+        except (ValueError, TypeError, RuntimeError, AttributeError, IndexError) as error:
             # Each layer that an error passes says anew where the innermost of them is. The
             # last to do so is the whole net.
             innermost, said = vars(error).setdefault("raised_in", (self, error.args))
@@ -55,7 +55,7 @@ class Layer:
             raise
 
     def __setattr__(self, name, value):
-        if callable(getattr(Layer, name, None)):
+        if name == "forward" or callable(getattr(Layer, name, None)):
             raise ValueError(f"{type(self).__name__}: the name {name} is taken; choose another")
         super().__setattr__(name, value)
 
@@ -117,9 +117,10 @@ class Layer:
     def train(self, step=None):
         """Switch to training mode, in which dropout drops. Returns the layer.
 
-        step: the number of the batch that comes next, of which the masks are a function.
-        Without it every dropout layer goes on counting. train(False) is eval().
+        step: the number of the batch that comes next, of which the masks are a function. Without
+        it every dropout layer goes on counting. train(False) is eval().
         """
+        step = step.item() if isinstance(step, np.generic) else step
         for _, layer in self.named_layers():
             layer.training = step is not False
             if isinstance(layer, Dropout) and not isinstance(step, (bool, type(None))):
@@ -172,8 +173,7 @@ class Layer:
 
 
 def _find(kind, holder, prefix=""):
-    """(name, value) for every Layer, or Parameter, in a dict, list or tuple, and in those that
-    it holds."""
+    """(name, value) for every Layer, or Parameter, in a dict, list or tuple, however deep."""
     for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
         if isinstance(value, kind):
             yield f"{prefix}{key}", value
@@ -208,7 +208,7 @@ def watched(layers, around):
     """Inside, every layer computes around(name, forward, *inputs), where forward is its own: to
     look at what goes in and comes out, or at the clock. layers: {name: layer}."""
     for name, layer in layers.items():                 # hides the method of its class
-        layer.forward = functools.partial(around, name, layer.forward)
+        vars(layer)["forward"] = functools.partial(around, name, layer.forward)
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Which functions does AlexNet need besides convolution? Sorted from easy to hard.
+"""Which functions does a net need besides convolution? Sorted from easy to hard.
 
 Every op returns its value and one gradient function per tensor: given dy, the gradient of
 the loss with respect to the value, `dx(dy)` is the gradient with respect to x.
@@ -76,8 +76,8 @@ def flatten(x):
 @op
 def transpose(x, *, axes=()):
     """The axes in another order, last first if none is given: (2, 3, 4) -> (4, 3, 2)"""
-    axes = [int(axis) % x.ndim for axis in np.ravel(axes)] or range(x.ndim)[::-1]
-    def dx(dy): return dy.transpose([axes.index(axis) for axis in range(dy.ndim)])
+    axes = np.ravel(axes).tolist() or range(x.ndim)[::-1]
+    def dx(dy): return dy.transpose(np.argsort(np.asarray(axes) % dy.ndim).tolist())
     return x.transpose(axes), dx
 
 
@@ -122,7 +122,8 @@ def take(x, *, key):
     """
     xp, shape, dtype = get_array_module(x), x.shape, x.dtype
     keys = key if isinstance(key, tuple) else (key,)
-    keys = tuple(xp.asarray(k) if hasattr(k, "__len__") else k for k in keys)
+    keys = tuple(xp.asarray(k, int if isinstance(k, list) and not k else None)
+                 if hasattr(k, "__len__") else k for k in keys)
 
     def dx(dy):
         dx = xp.zeros(shape, dtype)

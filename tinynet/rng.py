@@ -5,6 +5,8 @@ as 1, 2, 3") is a function from a counter to random bits. So a dropout mask or a
 function of (seed, what it is for, step, index): there is no state to save, and it does not
 matter which device, worker or restarted run asks first.
 """
+import operator
+
 import numpy as np
 
 # What a number is for: the top byte of the key. A new use gets a new line.
@@ -51,6 +53,7 @@ def words(xp, index, *, seed, purpose, step=0, stream=0):
 
 def counter_and_key(*, seed, purpose, step=0, stream=0):
     """The words that are the same for every index: three of the counter, two of the key."""
+    seed, step = operator.index(seed), operator.index(step)    # a NumPy number has 64 bits or 32
     return (step & LOW, step >> 32, stream), (seed & LOW, (seed >> 32) ^ (purpose << 24))
 
 
