@@ -89,6 +89,12 @@ def test_the_rate_drops_when_the_error_stops_improving_three_times_at_most():
     assert drops(errors, patience=2, threshold=0.01, most=1) == [3]
 
 
+def test_the_rate_stays_when_fewer_drops_are_allowed_than_there_were():
+    plateau = Plateau(patience=1, threshold=1.0, most=1)
+    plateau.restore({"drops": 3})
+    assert [plateau.multiplier(0.9) for _ in range(4)] == [1.0] * 4
+
+
 DATES = 25, 51, 79
 
 

@@ -54,7 +54,7 @@ class Plateau:
             self.best, self.bad = error, 0
         else:
             self.bad += 1
-        if self.bad < self.patience or self.drops == self.most:
+        if self.bad < self.patience or self.drops >= self.most:
             return 1.0
         self.bad = 0
         self.drops += 1
