@@ -50,7 +50,6 @@ from tinynet.training.saved import Saved
 from tinynet.training.schedules import set_rates
 from tinynet.training.stall import diagnosis
 
-PATTERNS = Path("data", "patterns")
 FEW = 300                  # pictures
 
 
@@ -219,10 +218,10 @@ def train(args):
 
 def picture_folder(args, saved=None):
     """DIR; or where the checkpoint's pictures were; or freshly drawn patterns."""
-    folder = Path(args.dir or (saved.data if saved else PATTERNS))
-    if folder.resolve() == PATTERNS.resolve():
+    folder = Path(args.dir or (saved.data if saved else options.PATTERNS))
+    if folder.resolve() == options.PATTERNS.resolve():
         if args.command == "train" and not saved:
-            say(f"no DIR was given: ten classes of patterns are drawn into {PATTERNS},\n"
+            say(f"no DIR was given: ten classes of patterns are drawn into {options.PATTERNS},\n"
                 "and a net learns them; that takes a few minutes on two cores")
         patterns.draw(folder)
     return folder
@@ -304,6 +303,7 @@ def predict(args):
 def import_(args):
     """Make a checkpoint of a net that another program has trained."""
     checkpoints.output_file(args.out, ".npz", args.file)
+    options.two_devices(args.device)
     if args.check:
         images.read(args.check)              # what is no picture is told before OUT.npz is there
     published = weights.imported(args, build)
@@ -360,6 +360,9 @@ def bench(args):
     from tinynet.tools import bench as speed  # late, as the doctor: no other command waits
     recipe = options.chosen_recipe(args)
     if args.dir:
+        if args.device:
+            raise UserError("--input measures how fast pictures are read, which no device does: "
+                            "leave out --device")
         pictures = packed.data_set(picture_folder(args), "train").fitted(recipe.fit)
         result = speed.input_speed(pictures, recipe, args.workers, args.rounds)
     else:
@@ -383,7 +386,7 @@ def doctor(args):
 
 def parser():
     commands = train, test, predict, import_, export, walk, report, show, bench, doctor
-    return options.parser(__doc__, commands, PATTERNS, tinynet.__version__)
+    return options.parser(__doc__, commands, tinynet.__version__)
 
 
 def main(argv=None):

@@ -207,6 +207,11 @@ def test_input_compares_the_loader_with_a_bare_decode(pictures, capsys):
     assert share["high"] <= made["high"] / decoded["low"]
 
 
+def test_input_takes_no_device(pictures, capsys):
+    assert alexnet.main(["bench", "--input", str(pictures), "--device", "cpu"]) == 1
+    assert "no device does: leave out --device" in capsys.readouterr().err
+
+
 def test_unreadable_pictures_are_not_counted(pictures, monkeypatch):
     broken = dataset.image_folder(pictures, "train")
     whole = dataset.Pictures(broken.root, [p for p in broken.paths if p.stem != "broken"],

@@ -37,6 +37,7 @@ def test_test_takes_a_checkpoint_a_folder_and_a_batch_size(run, trained, data):
         done = run("test", trained.folder / "best.npz", *options, "--device", "cpu")
         assert done.code == 0
         assert "best.npz: recipe quickstart" in done.out and "10 pictures of 10" in done.out
+        assert "" not in done.out.splitlines()
 
 
 def test_predict_prints_the_five_most_probable_classes(run, trained, data):
@@ -110,6 +111,7 @@ def test_a_wrong_option_is_told_without_the_usage(run):
     done = run("train", "--bath-size", 3)
     assert done.code == 2 and done.err.count("\n") == 1
     assert "unrecognized arguments: --bath-size" in done.err
+    assert run("export", "net.npz", "net.onnx", "--device", "cpu").code == 2
 
 
 @pytest.mark.parametrize("options, words", [

@@ -84,6 +84,10 @@ def test_a_picture_to_check_with_is_read_before_anything_is_written(refused):
         files.caffemodel(CAFFES), "--check", "nowhere.png")
 
 
+def test_a_device_that_is_none_is_refused_before_anything_is_written(refused):
+    assert "'nonsense' is no device" in refused(files.caffemodel(CAFFES), "--device", "nonsense")
+
+
 def test_what_is_no_mean_image_is_not_called_a_net(refused, tmp_path):
     (tmp_path / "mean").write_bytes(b"\x89PNG\r\n")
     said = refused(files.caffemodel(CAFFES), "--mean", str(tmp_path / "mean"))

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import alexnet
 from command_line import (
     EPOCH,
     LAST,
@@ -28,6 +27,7 @@ from command_line import (
 )
 from helpers import ROOT, environment
 from tinynet.pictures import patterns, upload
+from tinynet.training import options
 
 pytestmark = pytest.mark.usefixtures("alarm")
 
@@ -182,7 +182,7 @@ def test_a_run_goes_into_a_folder_named_after_its_recipe(
 
 
 def test_without_a_folder_patterns_are_drawn(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(alexnet, "PATTERNS", tmp_path / "patterns")
+    monkeypatch.setattr(options, "PATTERNS", tmp_path / "patterns")
     monkeypatch.setattr(patterns.draw, "__defaults__", (1, 1, 0, 256, True))
     done = run("train", *SMALL, "--steps", 1, "--output-dir", tmp_path / "run")
     assert done.code == 0 and "10 pictures to learn from" in done.out
@@ -193,7 +193,7 @@ def test_a_folder_of_patterns_with_strange_files_is_a_clean_error(
     strange = tmp_path / "patterns" / "train" / "cats" / "1.jpg"
     strange.parent.mkdir(parents=True)
     strange.touch()
-    monkeypatch.setattr(alexnet, "PATTERNS", tmp_path / "patterns")
+    monkeypatch.setattr(options, "PATTERNS", tmp_path / "patterns")
     done = run("train", *SMALL, "--output-dir", tmp_path / "run")
     assert is_clean_error(done, strange)
 

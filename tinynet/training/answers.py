@@ -60,7 +60,7 @@ def test(args, nets, pictures, opened):
         print(f"{len(loader.skipped)} unreadable pictures were skipped")
     shares = options.weights_of_nets(args.weights, len(nets))
     mean, lines = evaluation.together(np.stack(logs), labels, shares)
-    print(*lines, sep="\n")
+    print(*lines, sep="\n", end="\n" if lines else "")
     if args.per_class:
         lines = evaluation.by_class(mean, labels, classes, nets[0].words)
         print(printable("\n".join(lines)))

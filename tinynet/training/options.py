@@ -1,5 +1,6 @@
 """What can be typed behind `alexnet.py`, and what does it mean?"""
 import argparse
+from pathlib import Path
 from textwrap import fill
 
 from .. import device, ranks
@@ -13,14 +14,15 @@ from .program import SEED, Parser, at_least, program_name, typed
 LESS = {**dict.fromkeys(("test", "predict", "bench"), "a smaller --batch-size, "),
         "show": "smaller --classes, --kernels and --neurons, "}
 
+PATTERNS = Path("data", "patterns")    # where pictures are drawn for whoever gives no folder
+
 # --- the options of alexnet.py --------------------------------------------------------------
 
 
-def parser(about, commands, patterns, version):
+def parser(about, commands, version):
     """The parser of alexnet.py.
 
     about: its help. commands: its functions, called train, test, ...
-    patterns: the folder in which `bench --input` draws pictures if it is given none.
     """
     main = Parser(prog=program_name(), description=about)
     main.add_argument("--version", action="version", version=f"tinynet {version}")
@@ -31,15 +33,15 @@ def parser(about, commands, patterns, version):
         sub = subs.add_parser(name, help=doc.partition("\n")[0], description=fill(doc, 78))
         sub.set_defaults(run=function, out_of_memory=lambda name=name: (
             f"out of memory; what may help: {LESS.get(name, '')}a higher ulimit -v"))
-        if name != "doctor":
+        if name not in ("doctor", "export"):
             sub.add_argument("--device", metavar="D[,D]", help=(
                 "cpu, cpu0,cpu1, gpu0, gpu0,gpu1 or gpu0:a,gpu0:b: one device for both towers "
                 "or one for each (default: all GPUs, else cpu)"))
-        ADD[name](sub, patterns)
+        ADD[name](sub)
     return main
 
 
-def _train(sub, patterns):
+def _train(sub):
     sub.epilog = ("examples:\n  alexnet.py train\n  alexnet.py train DIR --recipe quickstart "
                   "--epochs 20\n  alexnet.py train DIR --device gpu0,gpu1 --resume auto")
     sub.add_argument("dir", nargs="?", metavar="DIR",
@@ -67,7 +69,7 @@ def _train(sub, patterns):
     _recipe(sub, "the net", "the pictures", "learning")
 
 
-def _test(sub, patterns):
+def _test(sub):
     sub.epilog = ("examples:\n  alexnet.py test runs/paper/best.npz DIR --views 10\n"
                   "  alexnet.py test a.npz b.npz DIR --weights search --save-probs both.npz")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
@@ -86,7 +88,7 @@ def _test(sub, patterns):
     _asking(sub)
 
 
-def _predict(sub, patterns):
+def _predict(sub):
     sub.epilog = ("examples:\n  alexnet.py predict runs/paper/best.npz cat.jpg dog.jpg\n"
                   "  alexnet.py predict runs/paper/best.npz DIR --json --top 1 > answers.jsonl")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
@@ -100,14 +102,14 @@ def _predict(sub, patterns):
     _asking(sub)
 
 
-def _export(sub, patterns):
+def _export(sub):
     sub.epilog = "example:\n  alexnet.py export runs/paper/best.npz net.onnx"
     sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
     sub.add_argument("file", metavar="FILE", help="what is written: .safetensors; .onnx, from "
                      "0 ... 255 to probabilities; .pth, a state dict (examples/in_pytorch.py)")
 
 
-def _import(sub, patterns):
+def _import(sub):
     sub.epilog = ("example:\n  alexnet.py import bvlc_alexnet.caffemodel caffe.npz --classes "
                   "synset_words.txt")
     sub.add_argument("file", metavar="FILE", help="weights of Caffe (.caffemodel), PyTorch (.pth, "
@@ -128,7 +130,7 @@ def _import(sub, patterns):
             default="caffe for a net of two towers, owt for one")
 
 
-def _walk(sub, patterns):
+def _walk(sub):
     sub.epilog = ("examples:\n  alexnet.py walk runs/paper/best.npz walk.html\n"
                   "  alexnet.py walk runs/paper/best.npz walk.html cat.jpg dog.jpg")
     sub.add_argument("checkpoint", metavar="CHECKPOINT", help="a net: best.npz or last.npz")
@@ -139,7 +141,7 @@ def _walk(sub, patterns):
     _data(sub)
 
 
-def _report(sub, patterns):
+def _report(sub):
     sub.epilog = ("examples:\n  alexnet.py report runs/paper\n"
                   "  alexnet.py report runs/paper runs/2012 --output both.html")
     sub.add_argument("runs", nargs="+", metavar="RUN",
@@ -157,7 +159,7 @@ def _data(sub):
     _workers(sub)
 
 
-def _show(sub, patterns):
+def _show(sub):
     sub.add_argument("--ranks", dest="of_ranks", type=int, choices=(1, 2, 4, 8), default=1,
                      help="what one of so many processes holds and sends (default: %(default)s)")
     sub.add_argument("--ungrouped", action="store_true",
@@ -167,8 +169,8 @@ def _show(sub, patterns):
     _recipe(sub, "the net", "crop", "batch_size")
 
 
-def _bench(sub, patterns):
-    sub.add_argument("--input", dest="dir", nargs="?", const=str(patterns), metavar="DIR",
+def _bench(sub):
+    sub.add_argument("--input", dest="dir", nargs="?", const=str(PATTERNS), metavar="DIR",
                      help="the input pipeline alone, on DIR/train (default: drawn patterns)")
     sub.add_argument("--rounds", type=at_least(1), default=5, metavar="N",
                      help="measurements of each, after a warm-up (default: %(default)s)")
@@ -181,7 +183,7 @@ def _bench(sub, patterns):
 
 ADD = {"train": _train, "test": _test, "predict": _predict, "import": _import, "export": _export,
        "walk": _walk, "report": _report, "show": _show, "bench": _bench,
-       "doctor": lambda sub, patterns: None}
+       "doctor": lambda sub: None}
 
 
 def _asking(sub):
