@@ -2,7 +2,7 @@
 
     from tinynet import Tensor, Sequential, Dense, ReLU, SGD, ops
 
-`ops` has the functions without weights: relu, exp, sum, softmax_cross_entropy and so on. The
+`ops` has the functions that keep no weights: relu, exp, sum, softmax_cross_entropy and so on. The
 functions of pictures are conv.conv2d, pool.max_pool and norm.lrn; their layers are here.
 
 The files, in the order in which they are read; each needs only those before it:

@@ -13,7 +13,8 @@ from .engine import op
 def plain_lrn(x, *, n=5, k=2.0, alpha=1e-4, beta=0.75):
     """The value of `lrn`, as section 3.3 of the paper prints it. The op is tested against it.
 
-    y_i = x_i / (k + alpha * sum of x_j^2) ** beta, over the channels j from i - n/2 to i + n/2.
+    y_i = x_i / (k + alpha * sum of x_j^2) ** beta, over the channels j from i - n/2 to i + n/2;
+    of an even n the last is left out.
     """
     xp, C = get_array_module(x), x.shape[-1]
     energy = [(x[..., max(0, i - n // 2):i + (n + 1) // 2] ** 2).sum(axis=-1) for i in range(C)]

@@ -257,9 +257,9 @@ RECIPES = {
         name="owt", towers=1, kernels=(64, 192, 384, 256, 128), lrn="none", std=("he",) * 8,
         bias=(0.0,) * 8, dropout_kind="inverted", crop=224, conv1_zeros="around",
         pixel_scale=1 / 64, colour="none", batch_size=32, wd=1e-4, schedule="step"),
-    # The paper's settings do not leave ln(classes) within minutes. This is the same net, a
-    # quarter as wide and scaled so that it does. conv1 starts close to zero, so that what
-    # its kernels show in the end is what they have learned.
+    # The paper's settings do not leave ln(classes) within minutes. This is the same net, with a
+    # quarter of the maps and an eighth of the neurons, scaled so that it does. conv1 starts close
+    # to zero, so that what its kernels show in the end is what they have learned.
     "quickstart": Recipe(
         name="quickstart", kernels=(12, 32, 48, 48, 32), neurons=(256, 256),
         std=(0.003,) + ("he",) * 7, bias=(0.0,) * 8, dropout=0.25, pixel_scale=1 / 64,
