@@ -112,7 +112,8 @@ print("after backward:", size(loss), "bytes")
 # the net keep as much as this one. (Convolutions, pools and norms come in lessons 5 to 8. They
 # keep what their gradient functions mention, as all ops do. We count with the convolution of
 # lesson 5, `im2col`. With the form that a CPU takes by default, each tower keeps a copy of
-# conv1's input, so `alexnet.py show` says about a tenth more.)
+# conv1's input, so `alexnet.py show` says about a tenth more.) A **recipe** holds all choices of a
+# training run, by name.
 
 # %%
 recipe = RECIPES["paper"].changed({"conv": "im2col"})

@@ -38,8 +38,9 @@ print(rows @ kernel)
 # %% [markdown]
 # Libraries call the function that makes these rows `im2col`, from "image to columns". (In their
 # layout the patches were columns; the name stayed.) The method is the same in two dimensions.
-# Here is one picture of 4 x 4 pixels with one channel. Arrays have the axes N (pictures), H, W
-# (height, width) and C (channels).
+# Here is one picture of 4 x 4 pixels with one channel: one number a pixel. (A colour picture has
+# three channels, red, green and blue.) Arrays have the axes N (pictures), H, W (height, width)
+# and C (channels).
 
 # %%
 x = np.arange(1, 17).reshape(1, 4, 4, 1)

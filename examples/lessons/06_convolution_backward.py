@@ -239,7 +239,7 @@ print(f"forward {forward:,}, a step {step:,}: {step / forward:.2f} times")
 # each. Then look at `dx` in `as_columns`.
 #
 # `conv2d` chooses the form. On a CPU, in float32, it takes `winograd` for every convolution of
-# AlexNet: the same sums, to rounding, with fewer multiplications (the last lesson, "Fewer
+# AlexNet: the same sums, to rounding, with fewer multiplications (the lesson "Fewer
 # multiplications"). `as_columns` serves float64 and all other sizes, and `columns.py` does the
 # same on a GPU. In both, each row of the matrix ends in a 1, whose weight is the bias. So the
 # product that gives y adds b as well, and one other product gives dW and db. `for_two` makes

@@ -7,8 +7,8 @@
 # `lrn`) · Paper: 3.3 · 12 minutes*
 #
 # At each place of a picture, conv1 gives one number for each of its maps. **Local response
-# normalization**, LRN, divides each of these numbers by a power of the energy of its
-# neighbours:
+# normalization**, LRN, divides each of these numbers by what grows with the energy of its
+# neighbours, the sum of their squares:
 #
 # $$y_i = \frac{x_i}{d_i^{\,\beta}}, \qquad d_i = k + \alpha \sum_{j} x_j^2$$
 #

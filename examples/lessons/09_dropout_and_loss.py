@@ -136,7 +136,8 @@ print(p.round(3))
 
 # %% [markdown]
 # (The paper says that halving in testing is close to the *geometric* mean of the predictions of
-# all masks. If only one matrix product and the softmax follow the dropout, the two are equal.)
+# all masks. If only one matrix product and the softmax follow the dropout, the two are equal,
+# once the geometric means are divided by their sum.)
 
 # %%
 geometric = np.exp(chances @ np.log(softmax(thinned)))

@@ -232,8 +232,9 @@ print(f"{error(net, new, answers):.1%} of the new pictures wrong; gradcheck:",
 # receives a function that draws its first numbers from a seed and from its name, such as
 # "0.W". This function is called when somebody first reads the numbers. `initialize` forgets
 # them, so that they are drawn anew.) Then read `train` in `alexnet.py`: its inner loop does
-# the same five things. `model.train` there switches dropout on, and `SGD` takes the step, with
-# two more terms in it. (`set_rates` sets the rate: lesson 13. `ranks.sum_gradients` does
-# nothing in one process, and `run.saw` notes the loss.)
+# the same five things, the first three of them in `learn`, just above. (`Replayed` only calls
+# `learn`, except on a GPU: lesson 11.) `model.train` there switches dropout on, and `SGD` takes
+# the step, with two more terms in it. (`set_rates` sets the rate: lesson 13.
+# `ranks.sum_gradients` does nothing in one process, and `run.saw` notes the loss.)
 #
 # Then the exercises: `python examples/lessons/check.py 10.1 --show`, `10.2`, `10.3`.

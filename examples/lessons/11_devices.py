@@ -7,9 +7,9 @@
 # `tinynet/device.py` (`Device`, `get_array_module`), `tinynet/split.py` (`copy_to`,
 # `exchange`, `gather`) · Paper: 3.2 · 15 minutes*
 #
-# The authors of 2012 had graphics cards (GPUs) with 3 GB of memory, and wanted a net that was
-# too large for one card. (Lesson 4 counts what their net needs.) So they cut each layer in two,
-# and put half of the kernels on each of two GPUs. Each half is a **tower**. The towers
+# The authors of 2012 had graphics cards (GPUs) with 3 GB of memory, and wanted a net that, they
+# say, was too large for one card. (Lesson 4 counts, and doubts it.) So they cut each layer in
+# two, and put half of the kernels on each of two GPUs. Each half is a **tower**. The towers
 # communicate "only in certain layers", says the paper, because all communication is copying.
 #
 # A GPU needs its own library. The library CuPy keeps arrays on a card, and its functions have
@@ -22,8 +22,9 @@
 # against it.
 #
 # A training step is some hundreds of such kernels. A slow host needs longer to ask for one of them
-# than a fast card needs to compute it. So `train` has the card record a step, and then asks for
-# the whole recording again, with other pictures (`replay.py`).
+# than a fast card needs to compute it. So on a single card, and in a single process, `train` has
+# the card record a step, and then asks for the whole recording again, with other pictures
+# (`replay.py`).
 
 # %%
 import numpy as np
@@ -174,7 +175,7 @@ print(f"conv2: {5 * 5 * 48 * 256:,} weights, not {5 * 5 * 96 * 256:,}")
 # groups. The logs of the authors' program include a net whose towers never meet before fc8 but
 # have more kernels. Its error is 1.2 points higher. Neither the paper nor the logs compare with
 # the full net, which has twice the weights in conv2, conv4 and conv5. So we do not know what
-# groups do to the error. The authors cut the net because of the memory of the cards.
+# groups do to the error. The authors' reason for the cut is the memory of the cards.
 #
 # ## What crosses in AlexNet
 #

@@ -5,7 +5,7 @@
 # change.*
 #
 # *Question: What may be done to a picture without changing its class? · Opens:
-# `tinynet/pictures/images.py` (`Preparation`, `Place`, `Sums`),
+# `tinynet/pictures/images.py` (`Preparation`, `Place`),
 # `tinynet/training/evaluation.py` (`mean_over_views`) · Paper: 4.1 · 12 minutes*
 #
 # ImageNet gives the paper 1.2 million pictures, and the net has 60 million weights. It could
@@ -193,6 +193,8 @@ for crops, test, seed_0 in [("central", "30.75 ± 0.83", "27.27 and 31.49"),
 # begins to overfit. With random crops it does not. (Random crops are harder to learn.) But with
 # random crops the net learns more slowly, and in eight epochs it gained nothing from them.
 #
-# Open `images.py` now, and read `Preparation` from `places` to `fill`.
+# Open `images.py` now, and read `Preparation` from `places` to `fill`. (`area` and `square` are
+# for the recipe `small`: a random part of the picture is enlarged first. The paper has no such
+# thing.)
 #
 # Then the exercises: `python examples/lessons/check.py 14.1 --show`, `14.2`, `14.3`.

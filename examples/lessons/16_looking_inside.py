@@ -74,7 +74,7 @@ logits, codes = net(Tensor(unseen)).numpy(), net.code(Tensor(unseen)).numpy()
 print("wrong:", evaluation.wrong(logits, truth, 1), "of", len(truth))
 
 # %% [markdown]
-# Guessing is wrong in seven of eight. (With seven other sets of first weights, 10 to 39
+# Guessing is wrong in seven of eight. (With seven other sets of first weights, some 20 to 40
 # pictures were wrong.) Now look into the net.
 #
 # **1. The kernels of the first layer.** They have three channels, as a picture has, so they can
@@ -117,18 +117,18 @@ print("colour in top and bottom:", *[
 # %% [markdown]
 # There is less colour than in noise, because colour says nothing about the class here. A second
 # of training on patterns shows nothing of the paper's finding. With eight sets of first
-# weights, the top tower had more colour four times, and the bottom tower four times. The
-# paper's net differs in everything that might matter. It learned from photographs, for days,
-# and its towers met less often.
+# weights, sometimes the top tower had more colour, and sometimes the bottom tower. The paper's
+# net differs in everything that might matter. It learned from photographs, for days, and its
+# towers met less often.
 #
 # **2. Which pictures are alike?** The paper calls two pictures alike if their codes are near
 # each other. It measures the distance by the sum of the squared differences.
 #
 # <details><summary>Before you run: how often does the nearest of the other pictures belong to
-# the same class, by code, and by pixels? Chance is one in eight.</summary>By code in about four
-# of five cases, by pixels in one of four. By pixels two pictures are near if they have the same
-# colours in the same places. Stripes that moved by half their period are farther from themselves
-# than from plain grey.</details>
+# the same class, by code, and by pixels? Chance is one in eight.</summary>By code in more than
+# four of five cases, by pixels in one of four. By pixels two pictures are near if they have the
+# same colours in the same places. Stripes that moved by half their period are farther from
+# themselves than from plain grey.</details>
 
 # %%
 def nearest(codes, k):
@@ -151,9 +151,9 @@ svg.pixels(shown(unseen[rows], 7), "a picture, 3 alike, 3 near by pixels", 3)
 # %% [markdown]
 # In each row the first picture is the query. The next three are the nearest by code, and the
 # last three are the nearest by pixels. The nearest by code have the same pattern in other
-# colours and sizes. (Dots are the class that the net confuses most, and their row shows it.)
-# The nearest by pixels have similar colours and any pattern. The paper looks for the neighbours
-# of a test picture among the training pictures. Here all pictures are new to the net.
+# colours and sizes. The nearest by pixels have similar colours and any pattern. The paper looks
+# for the neighbours of a test picture among the training pictures. Here all pictures are new to
+# the net.
 #
 # **3. What excites a class?** Begin with noise, and change the picture instead of the weights:
 # go up the gradient of a logit, for all eight classes at once. A little blur after each step

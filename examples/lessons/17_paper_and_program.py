@@ -141,9 +141,9 @@ for step in range(53):
 # above). The paper says that the rate is the same for all layers.
 #
 # **When the rate falls.** The paper and the program both divide the rate by 10 three times. The
-# program does so after epochs 25, 51 and 79. The notes of the program say more. From epoch 67
-# on there is no colour noise, and the weights of conv1 learn at a tenth of the rate. From epoch
-# 72 on conv1 stands still. The paper does not mention this. `Recipe(schedule="2012")` follows
+# program does so after epochs 25, 51 and 79. The notes of the program say more. After epoch 67
+# there is no colour noise, and the weights of conv1 learn at a tenth of the rate. After epoch
+# 72 conv1 stands still. The paper does not mention this. `Recipe(schedule="2012")` follows
 # the notes.
 #
 # **Dropout.** The paper halves outputs at test time. Today's usual form doubles them in
@@ -215,7 +215,8 @@ for build, number in (alexnet.build, towers), (alexnet.ungrouped, merged):
 # program's own notes have a later run without the norms of layer 2, and it was no worse. If you
 # cite a number of AlexNet, say which net, which recipe, how many views, and which pictures.
 #
-# That was the last lesson. Open `recipes.py` now, and read `Recipe` field by field: each says
-# which section it is from. `examples/PAPER.md` has the whole list.
+# That was the last numbered lesson; two more are for the curious. Open `recipes.py` now, and
+# read `Recipe` field by field: what is in the paper has its section. `examples/PAPER.md` has the
+# whole list.
 #
 # Then the exercises: `python examples/lessons/check.py 17.1 --show`, `17.2`, `17.3`, `17.4`.

@@ -98,7 +98,7 @@ TWICE = Question(
 ORDERS = Question(
     "3.3",
     "q and r are both computed from p, and then s = q * r. Newest first is s, r, q, p. Which of "
-    "these is right as well?  a: s, q, p, r   b: s, q, r, p   c: s, p, q, r   d: p, q, r, s",
+    "these is right as well? a: s q p r; b: s q r p; c: s p q r; d: p q r s",
     "b",
     {"depth first. p has its turn while r has still to send its share": "a",
      "p has its turn before both nodes that use it": "c",
