@@ -1,12 +1,10 @@
 """A pickle that asks for more memory than it has bytes is refused before it is read."""
-import gc
 import pickle
 import subprocess
 import sys
 
 import pytest
 
-from data import pickles
 from helpers import environment
 
 
@@ -24,30 +22,16 @@ def memory_of(content):
 
 
 @pytest.mark.parametrize("content, words", [
-    (bytes.fromhex("80027d72000000102e"), "note 268,435,456 among 2 instructions"),
-    (b"\x80\x02}p99999999\n.", "note 99,999,999 among 2 instructions"),
-    (b"\x80\x02" + b"N" * (1 << 20) + b".", "more than 1,048,576 instructions"),
-    (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"abc.", "only 4 remain"),
-    (b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"}.", "truncated"),
+    (bytes.fromhex("80024e72000000102e"), "it holds no dict"),
+    (b"\x80\x02" + b"N" * (1 << 20) + b".", "more than 131,072 instructions"),
+    (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"abc.", "bytes are to follow, 4 do"),
+    (b"\x80\x04\x95" + (1 << 40).to_bytes(8, "little") + b"]", "bytes are to follow, 0 do"),
     (b"\x80\x02]\xff.", "no instruction")],
-    ids=["a note", "a note in figures", "instructions", "bytes", "a frame", "what is unknown"])
+    ids=["note 268,435,456", "instructions", "bytes", "a frame", "what is unknown"])
 def test_a_pickle_that_asks_for_memory_is_refused_and_takes_none(content, words):
     peak, said = memory_of(content)
     assert words in said and "damaged or not to be trusted" in said
     assert peak < 100
-
-
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_a_pickle_is_looked_through_to_its_end_and_no_further(protocol):
-    """Whoever took an argument for an instruction would stop elsewhere, or nowhere."""
-    numbers = [0, 255, 65_535, -1, 1 << 70, 1 << 3000, 0.5, None, True]
-    texts = "\u0121.\n" * 99, b".", b"." * 300, bytearray(b"."), ""
-    others = {1: {"."}}, frozenset(), pickle.dumps, numbers
-    whole = pickle.dumps([numbers, texts, others], protocol)
-    pickles._look_through(whole + b"\xff")
-    for size in range(len(whole)):
-        with pytest.raises((pickle.UnpicklingError, ValueError)):
-            pickles._look_through(whole[:size])
 
 
 def doubled(times):
@@ -72,9 +56,4 @@ def test_one_text_is_not_turned_into_bytes_again_and_again():
     encode = b"c_codecs\nencode\nq\1(" + b"X" + (1 << 20).to_bytes(4, "little") + b"a" * (1 << 20)
     encode += b"q\2X\6\0\0\0latin1q\3tR" + b"h\1(h\2h\3tR" * 1000
     peak, said = memory_of(b"\x80\x02(" + encode + b"l.")
-    assert "too much text" in said and peak < 200
-
-
-def test_nothing_is_kept_of_a_pickle_that_was_read():
-    pickles.unpickle(pickle.dumps({"data": b"a text, and a call"}, 2), "x")
-    assert not any(isinstance(kept, pickles._Unpickler) for kept in gc.get_objects())
+    assert "copies the same again and again" in said and peak < 200

@@ -11,8 +11,6 @@ import numpy as np
 from . import pickles
 from .plan import Foreign, named
 
-NUMBERS = "f2", "f4", "f8"
-
 
 def read(data):
     """The net in a .npy file (a memoryview): a Foreign. Raises ValueError."""
@@ -20,14 +18,7 @@ def read(data):
     if dtype.kind != "O" or shape != ():
         raise ValueError("it holds no dict of layers")
 
-    def latin1(text, encoding):
-        if encoding != "latin1":
-            raise ValueError("text in another encoding than latin1")
-        return memoryview(text.encode("latin1"))
-
-    made, _ = pickles.read(data, at, {
-        "numpy.core.multiarray _reconstruct": _Array, "numpy ndarray": None, "numpy dtype": _DType,
-        "numpy._core.multiarray _reconstruct": _Array, "_codecs encode": latin1})
+    made, _ = pickles.read(data, at, names_of(Array))
     layers = made.array
     if type(layers) is not dict:
         raise ValueError("it holds no dict of layers")
@@ -49,6 +40,22 @@ def read(data):
     return Foreign("TensorFlow", found, blue_first=True)
 
 
+def names_of(array):
+    """For pickles.read: what stands for the names in pickles of arrays, of old NumPys and new.
+    array: Array, or a subclass for other numbers."""
+    known = {"numpy ndarray": None, "numpy dtype": _DType, "_codecs encode": _latin1}
+    for core in "numpy.core", "numpy._core":
+        known |= {f"{core}.multiarray _reconstruct": array,
+                  f"{core}.numeric _frombuffer": array.from_buffer}
+    return known
+
+
+def _latin1(text, encoding):
+    if encoding != "latin1":
+        raise ValueError("text in another encoding than latin1")
+    return memoryview(text.encode("latin1"))
+
+
 class _DType:
     def __init__(self, code, *flags):
         self.code, self.order = code, "="
@@ -57,8 +64,9 @@ class _DType:
         self.order = state[1]
 
 
-class _Array:
+class Array:
     """An array, first without content. It takes three forms: numbers, an object, nothing yet."""
+    numbers = "f2", "f4", "f8"
 
     def __init__(self, *how):
         self.array = None
@@ -70,18 +78,24 @@ class _Array:
                 raise ValueError("an array of many objects")
             self.array = content[0]
             return
-        if dtype.code not in NUMBERS or dtype.order not in ("<", "="):
-            raise ValueError("an array of other numbers than floats")
+        if dtype.code not in self.numbers or dtype.order not in ("<", ">", "=", "|"):
+            raise ValueError(f"an array of {dtype.code}, not of {' or '.join(self.numbers)}")
         if type(content) is str:           # a short one of Python 2's
             content = content.encode("latin1")
-        self.array = np.frombuffer(content, "<" + dtype.code).reshape(
+        self.array = np.frombuffer(content, dtype.order + dtype.code).reshape(
             shape, order="F" if by_columns else "C")
+
+    @classmethod
+    def from_buffer(cls, content, dtype, shape, order):
+        made = cls()
+        made.set_state((1, shape, dtype, order == "F", content))
+        return made
 
 
 def read_mean(data):
     """The mean image in a .npy file: (3, 256, 256)."""
     shape, by_columns, dtype, at = _header(data)
-    if dtype.str[1:] not in NUMBERS or math.prod(shape) * dtype.itemsize != len(data) - at:
+    if dtype.str[1:] not in Array.numbers or math.prod(shape) * dtype.itemsize != len(data) - at:
         raise ValueError(f"it holds {dtype} in the shape {shape}, and {len(data) - at:,} bytes")
     return np.frombuffer(data[at:], dtype).reshape(shape, order="F" if by_columns else "C")
 

@@ -12,7 +12,7 @@ be as long as the file is.
 """
 import struct
 
-MOST = 100_000             # instructions; a net of torch takes some 500
+MOST = 1 << 17             # instructions: a net takes some 500, 10,000 pictures up to 120,000
 LONGEST = 200              # bytes of a name
 
 
@@ -83,6 +83,7 @@ def read(data, at, known, stored=None):
 
     def set_items(items):
         for key, value in zip(items[::2], items[1::2], strict=True):
+            key = str(key, "latin1") if type(key) is memoryview else key     # Python 2's text
             if type(key) not in (str, int) or type(stack[-1]) is not dict:
                 raise ValueError("a key that is neither text nor a number")
             stack[-1][key] = value
@@ -110,7 +111,7 @@ def read(data, at, known, stored=None):
         "X": lambda: text(number(4)), "\x8c": lambda: text(number(1)),
         "\x8d": lambda: text(number(8)), "U": lambda: str(take(number(1)), "latin1"),
         "T": lambda: take(number(4)), "C": lambda: take(number(1)), "B": lambda: take(number(4)),
-        "\x8e": lambda: take(number(8)),
+        "\x8e": lambda: take(number(8)), "\x96": lambda: take(number(8)),
         "h": lambda: notes[number(1)], "j": lambda: notes[number(4)],
         "t": lambda: tuple(since_mark()), "\x85": lambda: tuple(last(1)),
         "\x86": lambda: tuple(last(2)), "\x87": lambda: tuple(last(3)),
