@@ -219,16 +219,18 @@ def write(path, save):
     os.replace(aside, path)
 
 
-def sheet(seed=0, columns=8):
-    """A picture with a row of examples, at half their size, for every class."""
-    margin, tile, gap = 100, 128, 4
+def sheet(seed=0, across=5, side=2):
+    """A picture with side x side examples, at half their size, under the name of every class."""
+    tile, gap, title = 128, 4, 36
     step = tile + gap
-    paper = Image.new("RGB", (margin + columns * step, len(CLASSES) * step), "white")
+    width, height = side * step + 4 * gap, side * step + title + 2 * gap
+    paper = Image.new("RGB", (across * width, -(-len(CLASSES) // across) * height), "white")
     pen = ImageDraw.Draw(paper)
-    for row, name in enumerate(CLASSES):
-        middle = row * step + tile // 2
-        pen.text((gap, middle), name, "black", anchor="lm", font_size=16)
-        for column in range(columns):
-            example = Image.fromarray(picture(name, column, seed=seed)).reduce(2)
-            paper.paste(example, (margin + column * step, row * step))
+    for place, name in enumerate(CLASSES):
+        left, top = place % across * width, place // across * height
+        pen.text((left, top + title // 2), name, "black", anchor="lm", font_size=26)
+        for number in range(side ** 2):
+            example = Image.fromarray(picture(name, number, seed=seed)).reduce(2)
+            row, column = divmod(number, side)
+            paper.paste(example, (left + column * step, top + title + row * step))
     return paper
