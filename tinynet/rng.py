@@ -22,15 +22,15 @@ WEYL = 0x9E3779B9, 0xBB67AE85
 LOW = 0xFFFFFFFF
 
 
-def philox(counter, key, rounds=10):
-    """Philox4x32: four words of counter, two of key, four of output.
+def philox(counter, key):
+    """Philox4x32-10: four words of counter, two of key, four of output.
 
     A word is an array of uint64, so that a 32 x 32 bit product keeps its high half, or a
     Python integer, which stays on the host: as an array it would be a copy to the GPU.
     """
     c0, c1, c2, c3 = counter
     k0, k1 = key
-    for _ in range(rounds):
+    for _ in range(10):
         product0 = c0 * MULTIPLIERS[0]
         product1 = c2 * MULTIPLIERS[1]
         c0, c1 = (product1 >> 32) ^ c1 ^ k0, product1 & LOW

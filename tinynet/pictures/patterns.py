@@ -219,8 +219,9 @@ def write(path, save):
     os.replace(aside, path)
 
 
-def sheet(seed=0, across=5, side=2):
-    """A picture with side x side examples, at half their size, under the name of every class."""
+def sheet(seed=0):
+    """A picture with four examples, at half their size, under the name of every class."""
+    across, side = 5, 2
     tile, gap, title = 128, 4, 36
     step = tile + gap
     width, height = side * step + 4 * gap, side * step + title + 2 * gap

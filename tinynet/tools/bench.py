@@ -297,10 +297,10 @@ def _median_rows(rounds):
 
 def report(result):
     """What net_speed found, as lines of text."""
-    def said(name, unit, digits=1):
+    def said(name, unit):
         one = result[name] if name in result else result["ceilings"][name]
-        return (f"{one['median']:,.{digits}f} {unit} "
-                f"({one['low']:,.{digits}f} ... {one['high']:,.{digits}f})")
+        return (f"{one['median']:,.1f} {unit} "
+                f"({one['low']:,.1f} ... {one['high']:,.1f})")
 
     yield (f"{'layer':7}{'op':22}{'forward ms':>11}{'GFLOP/s':>9}{'backward ms':>13}"
            f"{'GFLOP/s':>9}{'share':>8}")

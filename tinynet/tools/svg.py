@@ -89,11 +89,11 @@ def matrix(rows, alt, title="", mark=None, colour=None, cell=26):
     return drawing(rows.shape[1] * cell, rows.shape[0] * cell + top, parts, alt)
 
 
-def bars(values, alt, beside=None, titles=("", ""), log=False, form="{:,.4g}"):
+def bars(values, alt, beside=None, titles=("", ""), form="{:,.4g}"):
     """Horizontal bars, one a row, labelled with name and number.
 
     values: {name: number}. beside: a second such dict, drawn to the right while the first one
-    grows to the left. log: of both, each decade is as long as the next.
+    grows to the left.
     """
     both = [values] if beside is None else [values, beside]
     name_width, number_width = 12 + 7 * max(map(len, values)), 72
@@ -102,9 +102,6 @@ def bars(values, alt, beside=None, titles=("", ""), log=False, form="{:,.4g}"):
 
     def lengths(values):
         numbers = np.array([float(value) for value in values.values()])
-        if log:
-            numbers = np.log10(numbers)
-            numbers = numbers - math.floor(numbers.min()) + 0.02
         return length * numbers / (numbers.max() or 1)
 
     parts = []
@@ -126,7 +123,7 @@ def bars(values, alt, beside=None, titles=("", ""), log=False, form="{:,.4g}"):
     return drawing(width, 24 + 20 * len(values), parts, alt)
 
 
-def curves(series, alt, x="", y="", log="", marks=False, width=460, height=230, thin=()):
+def curves(series, alt, x="", y="", log="", marks=False, width=460, thin=()):
     """Lines over two axes, each labelled at its end.
 
     series: {name: points}, points (x, y). A name without points keeps its colour from the
@@ -134,7 +131,7 @@ def curves(series, alt, x="", y="", log="", marks=False, width=460, height=230, 
     the axes. log: "x", "y" or "xy", whose axes count decades. marks: a dot at every point. thin:
     names of lines without a label, in the colour of the one before.
     """
-    named, colour = [name for name in series if name not in thin], None
+    named, colour, height = [name for name in series if name not in thin], None, 230
     left, right, top, bottom = 52, max(96, 12 + 6 * max(map(len, named))), 18, 34
     points = np.concatenate([np.asarray(line, float) for line in series.values() if len(line)])
     scales = [_scale(points[:, axis], name in log) for axis, name in enumerate("xy")]
@@ -171,11 +168,11 @@ def curves(series, alt, x="", y="", log="", marks=False, width=460, height=230, 
     return drawing(width, height, parts, alt)
 
 
-def _apart(heights, least=12):
+def _apart(heights):
     """The same heights, of which those that are too near to the one above go down."""
     moved = list(heights)
     for above, below in itertools.pairwise(sorted(range(len(moved)), key=moved.__getitem__)):
-        moved[below] = max(moved[below], moved[above] + least)
+        moved[below] = max(moved[below], moved[above] + 12)
     return moved
 
 

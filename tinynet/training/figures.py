@@ -84,7 +84,7 @@ def write_table(path, columns, rows):
         file.write(table.getvalue().encode("utf-8", "surrogateescape"))
 
 
-def draw_curves(path, lines, title, across="Epochs", up="Error"):
+def draw_curves(path, lines, title, up="Error"):
     """A PNG with (label, points, style) lines: points (x, share), style a colour and "solid",
     "dashed" or "thin". Lines without a label are not in the legend. Returns the path."""
     width, height, left, top, right, bottom = 1280, 860, 130, 90, 40, 110
@@ -102,7 +102,7 @@ def draw_curves(path, lines, title, across="Epochs", up="Error"):
                 height - bottom - (height - top - bottom) * y / most[1])
 
     pen.text((width / 2, top / 2), title, "black", font[30], "mm")
-    pen.text((width / 2, height - 30), across, "black", font[26], "mm")
+    pen.text((width / 2, height - 30), "Epochs", "black", font[26], "mm")
     pen.text((14, top - 44), up, "black", font[26], "lm")
     for tick in np.arange(0, most[0] + steps[0] / 2, steps[0]):
         pen.line([at(tick, 0), at(tick, most[1])], "#e4e4e4")
