@@ -136,8 +136,8 @@ def test_the_recipe_small_is_the_papers_net_and_leaves_guessing_at_once(run, dat
     others = {name for name in of_the_net if getattr(recipe, name) != getattr(paper, name)}
     assert others == {"std", "bias"}
     narrow = ["--kernels", "8,16,16,16,16", "--neurons", "64,64", "--dropout", 0, "--crop", 131]
-    out = run("train", data.here, "--recipe", "small", *narrow, "--device", "cpu", "-b", 8,
-              "--steps", 48, "-p", 12, "--output-dir", tmp_path / "run")
+    out = run("train", data.here, "--recipe", "small", *narrow, "--device", "cpu", "-b", 12,
+              "--steps", 72, "-p", 12, "--output-dir", tmp_path / "run")
     losses = [float(loss) for loss in re.findall(r"\d  loss ([\d.]+)  error.*images/s", out)]
     assert losses[0] < 1.1 * np.log(CLASSES) and min(losses) < 0.9 * np.log(CLASSES)
 
