@@ -282,8 +282,19 @@ def test_check_lists_shows_and_judges(tmp_path):
     assert run_check("5.9").stderr.startswith("there is no exercise 5.9")
     assert "no such file" in run_check("5.1", tmp_path / "none.py").stderr
     broken = tmp_path / "broken.py"
-    broken.write_text("x = 1\nx +\n")
-    assert "does not run" in run_check("5.1", broken).stderr
+    for code, said in (("x = 1\nx +\n", "line 2: SyntaxError: invalid syntax"),
+                       ("x = 1\nint('a')\n", "line 2: ValueError: invalid literal"),
+                       ("import sys\nsys.exit()\n", "ends itself, as by sys.exit()")):
+        broken.write_text(code)
+        done = run_check("5.1", broken)
+        assert done.returncode == 1 and said in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("number", ["1.1", "2.2", "5.2", "7.2", "9.2", "16.1"])
+@pytest.mark.parametrize("answer", [True, "x", {1}, {}, 1j, ()])
+def test_an_answer_of_another_kind_is_told_what_is_wanted(number, answer):
+    told = EXERCISES[number].verdict(lambda *given: answer)
+    assert told and "\n" not in told
 
 
 @pytest.mark.parametrize("script", ["check.py", "build.py"])

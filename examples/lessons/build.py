@@ -12,6 +12,7 @@ import functools
 import html
 import json
 import multiprocessing
+import signal
 import sys
 from pathlib import Path
 
@@ -19,6 +20,7 @@ import catalogue
 import cells
 from exercise import Exercise
 from tinynet.pages.page import document as plain_page
+from tinynet.training.program import exit_status
 
 
 def exercises_of(path):
@@ -213,7 +215,9 @@ def main(argv=None):
     paths = cells.lessons()
     chosen = [path for path in paths if path.stem.startswith(args.only or "")]
     args.out.mkdir(parents=True, exist_ok=True)
-    with multiprocessing.get_context("spawn").Pool(2, maxtasksperchild=1) as pool:
+    # Ctrl-C is for this process, which ends the two.
+    ignore = signal.signal, (signal.SIGINT, signal.SIG_IGN)
+    with multiprocessing.get_context("spawn").Pool(2, *ignore, maxtasksperchild=1) as pool:
         for path, ran in zip(chosen, pool.imap(cells.run, chosen), strict=True):
             place = paths.index(path)
             if args.notebooks:
@@ -232,4 +236,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("build.py", main))

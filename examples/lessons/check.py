@@ -16,6 +16,7 @@ from textwrap import shorten
 
 import catalogue
 from exercise import Exercise
+from tinynet.training.program import exit_status
 
 
 def functions(path):
@@ -24,10 +25,16 @@ def functions(path):
         names = runpy.run_path(path)
     except FileNotFoundError:
         sys.exit(f"{path}: no such file")
+    except SystemExit:
+        sys.exit(f"not yet: {path} ends itself, as by sys.exit()")
     except Exception as error:
-        *_, frame = traceback.extract_tb(error.__traceback__)
-        sys.exit(f"not yet: {path} does not run: line {frame.lineno}: "
-                 f"{type(error).__name__}: {error}")
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
+                 if frame.filename == path]
+        said = error
+        if isinstance(error, SyntaxError):             # Python has not begun to run it
+            lines, said = lines or [error.lineno], error.msg
+        at = f"line {lines[-1]}: " if lines else ""
+        sys.exit(f"not yet: {path} does not run: {at}{type(error).__name__}: {said}")
     return {name: value for name, value in names.items()
             if callable(value) and not name.startswith("__")}
 
@@ -71,4 +78,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_status("check.py", main))

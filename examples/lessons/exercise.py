@@ -77,8 +77,10 @@ class Exercise:
                 at = f"{call}, result {place} of {len(pairs)}" if len(pairs) > 1 else call
                 if callable(got):
                     return f"{at}: it is a function, not what the function gives"
-                if isinstance(want, str) and got != want:
+                if isinstance(want, str) and not same(got, want):
                     return f"{at}: {got} instead of {want}"
+                if np.asarray(got).dtype.kind not in "fiub":
+                    return f"{at}: {got!r} came, and numbers are wanted"
                 if np.shape(got) != np.shape(want):
                     return f"{at}: the shape is {np.shape(got)}, not {np.shape(want)}"
                 if not same(got, want, self.tolerance):
@@ -156,7 +158,7 @@ def number_of(text):
 def same(one, other, tolerance=0.0):
     """Whether two values agree: arrays and numbers within the tolerance, the rest if equal."""
     if isinstance(one, (str, bool)) or isinstance(other, (str, bool)):
-        return one == other
+        return bool(np.ndim(one) == np.ndim(other) == 0 and one == other)
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape:
         return False
