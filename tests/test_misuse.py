@@ -42,9 +42,12 @@ def test_a_gradient_that_is_a_tensor_is_refused():
         wrapped(leaf(1.0)).sum().backward()
 
 
-def test_a_tensor_is_neither_true_nor_false():
+@pytest.mark.parametrize("ask", [
+    bool, lambda x: x == x.numpy(), lambda x: x.numpy() == x, lambda x: x != 0, lambda x: 0 == x])
+def test_a_tensor_is_neither_true_nor_false_nor_equal(ask):
     with pytest.raises(TypeError, match="ask x.item"):
-        bool(Tensor([0.0]))
+        ask(Tensor([0.0]))
+    assert len({Tensor([0.0]), Tensor([0.0])}) == 2            # it may stand in a set
 
 
 @pytest.mark.parametrize("change", ["w *= 2", "w += 1", "w -= 1", "w /= 2", "w **= 2", "w @= w"])

@@ -166,3 +166,10 @@ def test_a_net_without_weights_has_nothing_to_learn():
 def test_a_parameter_has_a_name(parameters):
     with pytest.raises(TypeError, match=r"SGD takes a net, or \(name, Parameter\) pairs"):
         SGD(parameters)
+
+
+@pytest.mark.parametrize("how", [
+    dict(lr=np.nan), dict(momentum=np.inf), dict(weight_decay=-np.inf)])
+def test_rates_that_are_no_numbers_are_refused(how):
+    with pytest.raises(ValueError, match=r"^SGD: lr .*(nan|inf)"):
+        SGD([("W", Parameter(np.zeros(1)))], **how)

@@ -82,18 +82,18 @@ class Tensor:
         """The data on the host, in NumPy. On the CPU they are the tensor's own, not a copy."""
         return to_host(self.data)
 
+    def __bool__(self, *other):
+        raise TypeError("a tensor is neither true nor false: ask x.item() or x.numpy()")
+
     def item(self):
         """The one number in this tensor, as a Python number. Waits for the device."""
         return self.numpy().item()
 
-    __float__ = item
+    __float__, __eq__, __hash__ = item, __bool__, object.__hash__
 
     def __array__(self, dtype=None, copy=None):
         """What np.asarray(tensor) gives: the numbers, without their history."""
         return np.array(self.numpy(), dtype, copy=copy)
-
-    def __bool__(self):
-        raise TypeError("a tensor is neither true nor false: ask x.item() or x.numpy()")
 
     def __len__(self):
         return len(self.data)

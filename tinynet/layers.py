@@ -103,9 +103,8 @@ class Layer:
     def initialize(self, seed=0):
         """Draw all first weights, as a function of the seed and of each parameter's name.
 
-        The parameters learn their names by this; the dropout layers are numbered, so that no two
-        share a mask. Without it the weights are as good, but which they are depends on the
-        layers made before. Returns the layer.
+        Parameters learn their names by this, dropout layers their numbers: no two share a mask.
+        Without it weights are as good, but depend on the layers made before. Returns the layer.
         """
         for name, parameter in self.parameters():
             parameter.initialize(seed, name)
@@ -233,8 +232,7 @@ class Sequential(Layer):
     """One step after the other: layers, or functions of one tensor.
 
     Sequential(Dense(4, 8), ops.relu) counts its steps: net[0], "0.W". Names make better paths:
-    Sequential(fc1=Dense(4, 8), relu=ops.relu) has net.fc1 and "fc1.W". Its steps are all its
-    attributes that are layers.
+    Sequential(fc1=Dense(4, 8), relu=ops.relu) has net.fc1 and "fc1.W". Each layer in it is a step.
     """
 
     def __init__(self, *steps, **named):

@@ -40,6 +40,8 @@ class SGD:
             raise ValueError("SGD: no parameters: the net has none, or they came from a generator "
                              "that had been read before")
         self.parameters = dict(parameters)
+        if not all(map(math.isfinite, (lr, momentum, weight_decay))):
+            raise ValueError(f"SGD: lr {lr}, momentum {momentum}, weight_decay {weight_decay}")
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.bias_lr, self.decay_biases = bias_lr, decay_biases
         self.rates, self.decays = dict(rates), dict(decays)
