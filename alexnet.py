@@ -35,7 +35,7 @@ from tinynet import SGD, Layer, Sequential, UserError, ops, split
 from tinynet.pictures import dataset, images, packed, patterns
 from tinynet.pictures.batches import Loader, measure
 from tinynet.pictures.images import Preparation, Statistics
-from tinynet.progress import say, shown
+from tinynet.progress import say, shown, warn
 from tinynet.ranks import ALONE, Pretended
 from tinynet.replay import Replayed
 from tinynet.split import every_class, every_neuron, every_row, exchange, gather, send_to_both
@@ -220,7 +220,7 @@ def picture_folder(args, saved=None):
     """DIR; or where the checkpoint's pictures were; or freshly drawn patterns."""
     folder = Path(args.dir or (saved.data if saved else options.PATTERNS))
     if folder.resolve() == options.PATTERNS.resolve():
-        if args.command == "train" and not saved:
+        if args.command == "train" and not args.dir and not saved:
             say(f"no DIR was given: ten classes of patterns are drawn into {options.PATTERNS},\n"
                 "and a net learns them; that takes a few minutes on two cores")
         patterns.draw(folder)
@@ -232,9 +232,11 @@ def both_splits(folder, saved, ranks):
     pictures = packed.data_set(folder, "train")
     held_out = packed.data_set(folder, "val", pictures.classes)
     ranks.compare(shown(folder), pictures, held_out)
+    if len(pictures.classes) == 1:
+        warn(f"{shown(folder)} has one class: there is nothing to tell apart. Is it too deep?")
     if saved and saved.classes != pictures.classes:
-        raise UserError(f"{shown(saved.path)} knows other classes than those in {folder}: to learn "
-                        f"these, start anew with --init-from {shown(saved.path)}")
+        raise UserError(f"{shown(saved.path)} knows other classes than those in {folder}; to learn "
+                        f"these:  {command('train', folder, '--init-from', saved.path)}")
     say(f"{len(pictures):,} pictures to learn from and {len(held_out):,} to test with, of "
         f"{len(pictures.classes)} classes:\n  {shown(folder)}")
     return pictures, held_out
@@ -361,8 +363,7 @@ def bench(args):
     recipe = options.chosen_recipe(args)
     if args.dir:
         if args.device:
-            raise UserError("--input measures how fast pictures are read, which no device does: "
-                            "leave out --device")
+            raise UserError("--input reads pictures, which no device does: leave out --device")
         pictures = packed.data_set(picture_folder(args), "train").fitted(recipe.fit)
         result = speed.input_speed(pictures, recipe, args.workers, args.rounds)
     else:

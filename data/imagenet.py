@@ -20,6 +20,7 @@ import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from shlex import quote
 
 try:
     import numpy as np
@@ -267,7 +268,7 @@ def start(args):
                         "mended, run the same command again") from error
     report(args.target, about)
     if len(about["splits"]) == 2:
-        say(f"train with\n  python alexnet.py train {shown(args.target)}")
+        say(f"train with\n  python alexnet.py train {quote(shown(args.target))}")
     return 0
 
 

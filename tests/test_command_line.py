@@ -111,6 +111,7 @@ def test_a_wrong_option_is_told_without_the_usage(run):
     done = run("train", "--bath-size", 3)
     assert done.code == 2 and done.err.count("\n") == 1
     assert "unrecognized arguments: --bath-size" in done.err
+    assert "(alexnet.py train --help lists all options)" in done.err
     assert run("export", "net.npz", "net.onnx", "--device", "cpu").code == 2
 
 

@@ -367,8 +367,9 @@ def test_an_imported_net_can_be_asked_trained_on_and_tested(run, tmp_path, capsy
     picture = ROOT / "examples" / "patterns.png"
     assert alexnet.main(["predict", str(path), str(picture)]) == 0
     assert capsys.readouterr().out.count("%") == 5
-    assert alexnet.main(["test", str(path)]) == 1
-    assert "has no folder 'val'" in capsys.readouterr().err
+    for words, option in (["test"], "DIR"), (["walk", str(tmp_path / "w.html")], "--data DIR"):
+        assert alexnet.main([words[0], str(path), *words[1:]]) == 1
+        assert f"has no pictures of its own: give {option}\n" in capsys.readouterr().err
     assert alexnet.main(["train", "--resume", str(path)]) == 1
     assert "start one with --init-from" in capsys.readouterr().err
     data = image_folder(tmp_path / "pictures", count=2)

@@ -82,6 +82,12 @@ def test_a_folder_without_pictures_is_an_error_that_says_what_is_read(run, train
     assert is_clean_error(done, "empty: there is no picture in it", ".jpg", ".webp")
 
 
+def test_a_folder_without_pictures_beside_others_is_named(run, trained, album, tmp_path):
+    (tmp_path / "empty").mkdir()
+    done = run("predict", trained.folder, album / "b.jpg", tmp_path / "empty", *CPU)
+    assert done.code == 0 and f"{tmp_path / 'empty'}: there is no picture in it\n" in done.err
+
+
 def test_a_folder_that_cannot_be_read_is_an_error(run, trained, album, monkeypatch):
     def walk(folder, onerror):
         onerror(PermissionError(13, "Permission denied", str(album / "in")))

@@ -142,7 +142,7 @@ def files(words):
         if not os.path.isdir(word):
             paths.append(word)
             continue
-        left_out, others = Counter(), []
+        left_out, others, before = Counter(), [], len(paths)
         for folder, inside, names in os.walk(word, onerror=cannot):
             inside[:] = sorted(name for name in inside if not name.startswith("."))
             links = [name for name in inside if os.path.islink(os.path.join(folder, name))]
@@ -155,6 +155,8 @@ def files(words):
                     others.append(name)
             others += links
         _tell(word, left_out, others)
+        if len(paths) == before and len(words) > 1:
+            warn(f"{word}: there is no picture in it")
     if not paths:
         raise UserError(f"{_first(words)}: there is no picture in it; what is read ends in "
                         + " ".join(sorted(ENDINGS)))

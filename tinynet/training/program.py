@@ -29,13 +29,17 @@ class Parser(argparse.ArgumentParser):
             if not word or word.startswith("--") and word.endswith(("=", "=--")):
                 self.error(f"the word behind {before} is empty: is a variable unset?" if not word
                            else f"{word} without a value: is a variable unset?")
-        return super().parse_args(words, namespace)
+        found, others = self.parse_known_args(words, namespace)
+        if others:
+            command = vars(found).get("command", "")
+            self.error(f"unrecognized arguments: {' '.join(others)}", command)
+        return found
 
-    def error(self, message):
+    def error(self, message, command=""):
         if ranks.told()[1]:                # of several processes the first has said it
             self.exit(2)
         self.exit(2, f"{self.prog}: error: {message}   "
-                     f"({self.prog} --help lists all options)\n")
+                     f"({' '.join([self.prog, command]).strip()} --help lists all options)\n")
 
 
 def typed(read, wanted):

@@ -7,6 +7,7 @@ import re
 import tempfile
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 
@@ -73,6 +74,9 @@ class Saved:
 
     def pictures(self, option):
         """The folder of its pictures. Raises UserError, which says what to give, if it is gone."""
+        if not self.data:
+            raise UserError(f"{shown(self.path)} was imported, and has no pictures of its own: "
+                            f"give {option}")
         if not Path(self.data).is_dir():
             raise UserError(f"{shown(self.path)}: its pictures are not in {self.data}, which is "
                             f"gone: give {option}")
@@ -223,7 +227,7 @@ def place_of_run(wanted, resume, name):
     there = checkpoint_in(claim.folder)
     if there and not (saved and there.samefile(saved.path)):
         raise UserError(f"{shown(there)} is there already and would be overwritten: go on "
-                        f"with --resume {shown(there)}, or choose another --output-dir")
+                        f"with --resume {quote(shown(there))}, or choose another --output-dir")
     return claim, saved
 
 
@@ -261,7 +265,7 @@ def opened(path):
     except UserError as error:
         if Path(path).suffix in FOREIGN and Path(path).is_file():
             raise UserError(f"{shown(path)} is no checkpoint but weights for other programs; make "
-                            f"one of it: alexnet.py import {path} NAME.npz") from error
+                            f"one of it: alexnet.py import {quote(str(path))} NAME.npz") from error
         raise
 
 

@@ -138,7 +138,7 @@ def imported(args, build):
     arrays["statistics/mean"] = _float32(args.file, "the mean image", mean).transpose(1, 2, 0)
     store.save(args.out, arrays, asdict(Saved(
         recipe=asdict(recipe), classes=classes, words=words,
-        data=str(Path(args.file).resolve().parent))))
+        data="")))
     count = sum(array.size for array in found.values())
     say("\n".join([*lines, *foreign.notes, f"{foreign.program}, {count:,} weights, "
                    f"{len(classes):,} classes; recipe {recipe.name}", *recipe.lines(False),
