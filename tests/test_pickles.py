@@ -1,11 +1,14 @@
-"""A pickle that asks for more memory than it has bytes is refused before it is read."""
+"""A pickle that asks for more memory than it has bytes is refused, and takes none."""
+import gc
 import pickle
 import subprocess
 import sys
 
 import pytest
 
+from data import pickles
 from helpers import environment
+from tinynet.errors import UserError
 
 
 def memory_of(content):
@@ -32,6 +35,29 @@ def test_a_pickle_that_asks_for_memory_is_refused_and_takes_none(content, words)
     peak, said = memory_of(content)
     assert words in said and "damaged or not to be trusted" in said
     assert peak < 100
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_that_is_cut_anywhere_is_refused(protocol):
+    """Whoever took an argument for an instruction would stop elsewhere, or nowhere."""
+    numbers = [0, 255, 65_535, -1, 1 << 70, 0.5, None, True]
+    texts = "\u0121.\n" * 99, b".", b"." * 300, ""
+    whole = pickle.dumps({"labels": [1, 2], "numbers": numbers, "texts": texts}, protocol)
+    assert pickles.unpickle(whole + b"\xff", "x")["numbers"] == numbers
+    for size in range(len(whole)):
+        with pytest.raises(UserError, match="x is damaged or not to be trusted"):
+            pickles.unpickle(whole[:size], "x")
+
+
+def test_nothing_is_kept_of_a_pickle_that_was_read():
+    content = pickle.dumps({"data": b"a text, and a call"}, 2)
+    gc.disable()
+    try:
+        gc.collect()
+        pickles.unpickle(content, "x")
+        assert gc.collect() == 0                       # no circle: it is free at once
+    finally:
+        gc.enable()
 
 
 def doubled(times):

@@ -200,7 +200,7 @@ def test_resume_with_other_classes_is_refused(run, half, data, tmp_path):
         (other / split / "rays").rename(other / split / "beams")
     done = run("train", other, "--resume", half, "--device", "cpu")
     assert is_clean_error(done, "other classes",
-                          f"--init-from {half / 'last.npz'}")
+                          "to learn these:  ", f" train {other} --init-from {half / 'last.npz'}")
 
 
 def test_resume_with_fewer_pictures_comes_to_an_end(run, half, data, tmp_path):

@@ -41,7 +41,8 @@ class SGD:
                              "that had been read before")
         self.parameters = dict(parameters)
         if not all(map(math.isfinite, (lr, momentum, weight_decay))):
-            raise ValueError(f"SGD: lr {lr}, momentum {momentum}, weight_decay {weight_decay}")
+            raise ValueError(f"SGD: lr {lr}, momentum {momentum}, weight_decay {weight_decay}: "
+                             "these must be finite")
         self.lr, self.momentum, self.weight_decay = lr, momentum, weight_decay
         self.bias_lr, self.decay_biases = bias_lr, decay_biases
         self.rates, self.decays = dict(rates), dict(decays)
@@ -59,12 +60,11 @@ class SGD:
 
     def step(self):
         for name, w in self.parameters.items():
-            # A NumPy number would make the step wider than w.
-            rate, decay = float(self.rate(name)), float(self.decay(name))
+            rate, decay = self.rate(name), self.decay(name)
             if w.grad is None or rate == 0:
                 continue
             with w.device:
-                self._update(w.data, self.velocity[name], w.grad, rate, decay)
+                self._update(w.data, self.velocity[name], w.grad, self.momentum, rate, decay)
 
     def rate(self, name):
         """The rate at which the parameter of this name learns."""
@@ -79,12 +79,13 @@ class SGD:
         decays = self.decay_biases or not _is_bias(name)
         return self.weight_decay * _of_layers(self.decays, name) if decays else 0.0
 
-    def _update(self, w, v, dw, rate, decay):
+    def _update(self, w, v, dw, *factors):
+        momentum, rate, decay = map(float, factors)    # one of NumPy's would be wider than w
         if all(kernels.suit(array) and array.flags.c_contiguous for array in (w, v)):
-            return kernels.sgd(w, v, dw, self.momentum, rate, decay)
+            return kernels.sgd(w, v, dw, momentum, rate, decay)
 
         def block(v, dw, w):           # six passes, which cost what one does: in cache
-            v *= float(self.momentum)
+            v *= momentum
             v -= rate * (dw + decay * w)
             w += v
 

@@ -11,11 +11,10 @@ are in examples/lessons/answers: each says why the wrong ones tempt.
 import argparse
 import runpy
 import sys
-import traceback
 from textwrap import shorten
 
 import catalogue
-from exercise import Exercise
+from exercise import Exercise, last_frame
 from tinynet.training.program import exit_status
 
 
@@ -28,12 +27,11 @@ def functions(path):
     except SystemExit:
         sys.exit(f"not yet: {path} ends itself, as by sys.exit()")
     except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__)
-                 if frame.filename == path]
-        said = error
-        if isinstance(error, SyntaxError):             # Python has not begun to run it
-            lines, said = lines or [error.lineno], error.msg
-        at = f"line {lines[-1]}: " if lines else ""
+        # Of a SyntaxError there is no frame: Python has not begun to run the file.
+        place, said = last_frame(error, path), error
+        if isinstance(error, SyntaxError):
+            place, said = place or error, error.msg
+        at = f"line {place.lineno}: " if place else ""
         sys.exit(f"not yet: {path} does not run: {at}{type(error).__name__}: {said}")
     return {name: value for name, value in names.items()
             if callable(value) and not name.startswith("__")}

@@ -188,12 +188,16 @@ def copies(case):
     return [value.copy() if isinstance(value, np.ndarray) else value for value in case]
 
 
+def last_frame(error, home=None):
+    """Where an error was raised; of the file `home` the last place on the way there, or None."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame for frame in reversed(frames) if home in (None, frame.filename)), None)
+
+
 def where(error, mine):
     """An error in the reader's file: its line there, and not that of a library."""
-    frames = traceback.extract_tb(error.__traceback__)
     home = inspect.getsourcefile(mine) if inspect.isfunction(mine) else None
-    frame = next((frame for frame in reversed(frames) if frame.filename == home),
-                 None if home else frames[-1])
+    frame = last_frame(error, home)
     if frame is None:                                  # it could not even be called
         return f"{type(error).__name__}: {error}"
     return f"line {frame.lineno}: {type(error).__name__}: {error}\n    {frame.line}"

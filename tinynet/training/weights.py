@@ -137,8 +137,7 @@ def imported(args, build):
         raise UserError(f"{shown(args.file)}: its mean image has another shape than 3 x 256 x 256")
     arrays["statistics/mean"] = _float32(args.file, "the mean image", mean).transpose(1, 2, 0)
     store.save(args.out, arrays, asdict(Saved(
-        recipe=asdict(recipe), classes=classes, words=words,
-        data="")))
+        recipe=asdict(recipe), classes=classes, words=words, data="")))
     count = sum(array.size for array in found.values())
     say("\n".join([*lines, *foreign.notes, f"{foreign.program}, {count:,} weights, "
                    f"{len(classes):,} classes; recipe {recipe.name}", *recipe.lines(False),
