@@ -41,11 +41,13 @@ def test_weights_velocities_and_gradients_are_four_bytes_a_parameter():
 
 def test_activations_are_those_that_a_gradient_needs_each_once():
     """By hand, in floats of one image: what relu, lrn, pool and dropout put out, and dropout's
-    mask. Not the output of a convolution, nor that of a pool before exchange copies it."""
+    mask; and the tiles of conv2 ... conv5 at their points, instead of what exchange copies to
+    conv3. Not the output of a convolution, nor that of a pool before exchange copies it."""
     k1, k2, k3, k4, k5 = RECIPES["quickstart"].kernels
     n6, n7 = RECIPES["quickstart"].neurons
     tower = (k1 * (2 * 55 ** 2 + 27 ** 2) + k2 * (2 * 27 ** 2 + 13 ** 2)   # relu, lrn, pool
-             + 2 * k2 * 13 ** 2 + (k3 + k4) * 13 ** 2                # exchange, relu, relu
+             + (k3 + k4) * 13 ** 2                                   # relu, relu
+             + (7 * 8) ** 2 * k1 + (3 * 7) ** 2 * (2 * k2 + k3 + k4)     # tiles of 8 x 8, 7 x 7
              + k5 * (13 ** 2 + 6 ** 2) + 2 * k5 * 6 ** 2             # relu, pool, exchange
              + 2 * n6 + 2 * n6 + 2 * n7)                             # relu, mask; exchange
     need, = needs("cpu").values()

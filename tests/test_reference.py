@@ -81,7 +81,7 @@ def test_conv2d_is_the_sum_over_every_window(place, stride, pad, form):
 @pytest.mark.parametrize("scratch", [1, 5000, 1 << 20])
 def test_conv2d_in_strips_is_conv2d(monkeypatch, count, scratch):
     monkeypatch.setattr(cores, "CPU_SCRATCH", scratch)
-    monkeypatch.setattr(conv, "KEPT", 0)
+    monkeypatch.setattr(cores, "KEPT", 0)
     x, W, b = distinct(count, 12, 9, 3), distinct(4, 3, 3, 5, seed=1), distinct(5, seed=2)
     tensors = [Tensor(array, requires_grad=True) for array in (x, W, b)]
     y = conv2d(*tensors, stride=2, pad=(1, 0))
@@ -102,7 +102,7 @@ def test_columns_that_are_kept_are_those_that_would_be_made_again(monkeypatch, c
 
     def run(limit):
         made = []
-        monkeypatch.setattr(conv, "KEPT", limit)
+        monkeypatch.setattr(cores, "KEPT", limit)
         monkeypatch.setattr(conv, "im2col", lambda *how, **more: made.append(how) or im2col(
             *how, **more))
         tensors = [Tensor(array, requires_grad=True) for array in (x, W, b)]
@@ -115,7 +115,7 @@ def test_columns_that_are_kept_are_those_that_would_be_made_again(monkeypatch, c
     kept_again, kept = run(largest)
     assert again and not kept_again
     assert all(map(np.array_equal, numbers, kept))
-    monkeypatch.setattr(conv, "ALL_KEPT", count * largest - 1)
+    monkeypatch.setattr(cores, "ALL_KEPT", count * largest - 1)
     assert run(largest)[0]                             # together they are too many
 
 

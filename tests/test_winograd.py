@@ -6,7 +6,7 @@ import pytest
 from helpers import distinct, naive_conv2d
 from tinynet import conv, cores, winograd
 from tinynet.conv import conv2d
-from tinynet.engine import Tensor
+from tinynet.engine import Tensor, no_grad
 from tinynet.gradcheck import contract
 
 #                 N   H   W    C   O  K   pad
@@ -99,6 +99,47 @@ def test_results_do_not_depend_on_the_number_of_threads():
         assert all(np.array_equal(one, other) for other in others)
 
 
+@pytest.mark.parametrize("scratch", [1, 1 << 20])
+@pytest.mark.parametrize("name", [*sorted(SHAPES.keys() - {"more padding than picture"}), "conv1"])
+def test_tiles_that_are_kept_are_those_that_would_be_made_again(monkeypatch, name, scratch):
+    """To the bit, whatever the slices are. Those of a larger picture are made again."""
+    shape, kept = {**SHAPES, **STRIDED}[name], []
+    monkeypatch.setattr(cores, "CPU_SCRATCH", scratch)
+    monkeypatch.setattr(winograd, "room_to_keep", lambda *how: kept.append(
+        cores.room_to_keep(*how)) or kept[-1])
+    monkeypatch.setattr(cores, "KEPT", 4 << 20)
+    with_room = values_and_gradients("winograd", "float32", shape)
+    monkeypatch.setattr(cores, "KEPT", 0)
+    without = values_and_gradients("winograd", "float32", shape)
+    assert kept[0] is not None and kept[1] is None and len(kept) == 2    # dx asks for none
+    assert all(map(np.array_equal, with_room, without))
+
+
+def test_tiles_that_are_kept_are_found_by_a_backward_pass_that_is_cut_otherwise(monkeypatch):
+    def gradient(form):
+        tensors = [Tensor(array, requires_grad=True)
+                   for array in (distinct(6, 9, 9, 3), distinct(3, 3, 3, 4, seed=1), distinct(4))]
+        with cores.lanes([4, 2]):
+            y = conv2d(*tensors, form=form)
+        contract(y, u=distinct(*y.shape, seed=2)).backward()
+        return tensors[1].grad
+    assert gradient("winograd") == pytest.approx(gradient("plain"), abs=1e-10)
+
+
+@pytest.mark.parametrize("form, K, stride", [("im2col", 3, 1), ("winograd", 3, 1),
+                                             ("winograd", 5, 2)])
+def test_nothing_is_kept_inside_no_grad(monkeypatch, form, K, stride):
+    x, W, b = (Tensor(distinct(*shape)) for shape in ((2, 9, 9, 3), (K, K, 3, 4), (4,)))
+    asked = []
+    for module in conv, winograd:
+        monkeypatch.setattr(module, "room_to_keep", lambda *how: asked.append(how))
+    with no_grad():
+        conv2d(x, W, b, form=form, stride=stride)
+    assert asked == []
+    conv2d(x, W, b, form=form, stride=stride)
+    assert len(asked) == 1
+
+
 @pytest.mark.parametrize("form, dtype, K, stride, channels, expected", [
     ("auto", "float32", 3, 1, 32, True), ("auto", "float32", 5, 1, 32, True),
     ("auto", "float64", 3, 1, 32, False), ("auto", "float32", 3, 1, 7, False),
@@ -109,7 +150,8 @@ def test_results_do_not_depend_on_the_number_of_threads():
 def test_conv2d_takes_it_where_it_can_and_where_it_pays(
         monkeypatch, form, dtype, K, stride, channels, expected):
     taken = []
-    monkeypatch.setattr(conv, "winograd", lambda *a: taken.append(1) or winograd.winograd(*a))
+    monkeypatch.setattr(conv, "winograd", lambda *a, **how: taken.append(1) or winograd.winograd(
+        *a, **how))
     shapes = (1, 9, 9, channels), (K, K, channels, 32), (32,)
     arrays = [np.ones(shape, dtype) for shape in shapes]
     conv2d(*map(Tensor, arrays), stride=stride, form=form)

@@ -11,15 +11,13 @@ channels. Activations are N H W C, weights KH KW C O, so that `im2col(x) @ W` is
 from numbers import Integral
 
 from . import columns, kernels
-from .cores import for_two, most_scratch, over_batch, part_of_product, sum_over_batch
+from .cores import for_two, most_scratch, over_batch, part_of_product, room_to_keep, sum_over_batch
 from .device import get_array_module, is_on_gpu
-from .engine import op
+from .engine import op, recording
 from .winograd import winograd
 
 FORMS = "auto", "plain", "im2col", "winograd"
 LEAST_ROWS = 200         # of a block of columns: with fewer, all weights are read too often
-KEPT = 512 << 10         # bytes of a picture's columns up to which they are kept for dW
-ALL_KEPT = 64 << 20      # and of all pictures'
 
 
 def out_size(size, kernel, stride, pad=(0, 0), ceil=False):
@@ -142,10 +140,10 @@ def conv2d(x, W, b, *, stride=1, pad=0, form="auto"):
     fast = can and (form == "winograd" or form == "auto" and pays)
     if kernels.suit(x) and not fast:
         return columns.convolution(x, W, b, stride, pad)
-    return (winograd if fast else as_columns)(x, W, b, stride, pad)
+    return (winograd if fast else as_columns)(x, W, b, stride, pad, keep=recording.get())
 
 
-def as_columns(x, W, b, stride, pad, keep=True):
+def as_columns(x, W, b, stride, pad, keep):
     """The fast form of `plain`: y, dx, dW, db.
 
     A bias is the weight of an input that is always 1. Appended to the columns, this input gives
@@ -162,8 +160,8 @@ def as_columns(x, W, b, stride, pad, keep=True):
     OH, OW = out_sizes("conv2d", shape, kernel, stride, pad)
     K = KH * KW * C
     scratch = OH * OW * (K + 1) * x.itemsize
-    keep = keep and scratch <= min(KEPT, most_scratch(x)) and len(x) * scratch <= ALL_KEPT
-    kept = xp.empty((len(x), OH, OW, K + 1), x.dtype) if keep else None
+    keep = keep and scratch <= most_scratch(x)
+    kept = room_to_keep(x, OH, OW, K + 1) if keep else None
 
     def strips(x, y, out=None):
         """(columns, rows of y), as many at a time as there is scratch for. out: where the
@@ -213,7 +211,7 @@ def as_columns(x, W, b, stride, pad, keep=True):
     def db(dy): return dW_and_db(dy)[K]
     weights = xp.concatenate([W.reshape(K, O), b[None]])
     y = xp.empty((len(x), OH, OW, O), x.dtype)
-    if keep:
+    if kept is not None:
         pairs, source = at_once, kept
         over_batch(forward, x, y, out=kept, scratch=scratch)
     else:

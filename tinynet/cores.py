@@ -9,6 +9,7 @@ eighth of its rows, and the sums of the lanes are added as a binary tree. A proc
 or four, of the lanes has a whole branch of this tree.
 """
 import functools
+import math
 import os
 import threading
 from collections import deque
@@ -25,6 +26,8 @@ from .products import product
 LANES = 8                      # of a batch: a sum over it is a sum of so many sums
 CPU_SCRATCH = 9 << 19          # bytes of scratch a slice may use: less takes turns too often
 GPU_SCRATCH = 1 << 30          # on a GPU: a batch of 128 in one slice, below 2**31 numbers
+KEPT = 512 << 10               # bytes of a row that are kept rather than made again
+ALL_KEPT = 64 << 20            # and of all rows
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
 SMALL_PRODUCT = 10 ** 6        # multiplications up to which OpenBLAS packs no operand
 
@@ -67,6 +70,17 @@ def sum_over_batch(f, *arrays, scratch=None, least=1):
 
     _for_each(work, range(len(lanes)), arrays[0])
     return tree(sums)
+
+
+def room_to_keep(array, *shape):
+    """Memory for what the backward pass would else make again of every row of `array`.
+
+    It is an array (rows, *shape), or None if that is too much, and on a GPU, where columns.py
+    decides what is kept.
+    """
+    row = math.prod(shape) * array.itemsize
+    fits = row <= KEPT and len(array) * row <= ALL_KEPT and not is_on_gpu(array)
+    return np.empty((len(array), *shape), array.dtype) if fits else None
 
 
 def for_two(f):

@@ -18,8 +18,8 @@ for it, it leaves the gradient of the loss.
 import functools
 import inspect
 import itertools
-import threading
 from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Real
 from operator import attrgetter
 
@@ -30,7 +30,7 @@ from .device import as_device, get_array_module, to_host
 
 FEW = 16                           # numbers of a tensor that are worth printing
 _clock = itertools.count()
-_local = threading.local()         # .silent: inside no_grad()
+recording = ContextVar("recording", default=True)      # in this thread; False inside no_grad()
 
 
 class Tensor:
@@ -249,11 +249,11 @@ class Parameter(Tensor):
 @contextmanager
 def no_grad():
     """Inside, nothing is recorded, so nothing is kept: for testing a net."""
-    before, _local.silent = getattr(_local, "silent", False), True
+    before = recording.set(False)
     try:
         yield
     finally:
-        _local.silent = before
+        recording.reset(before)
 
 
 def op(function):
@@ -306,7 +306,7 @@ def _check_result(name, count, result):
 def record(name, value, device, inputs, grad_fns):
     """The output of an op. The graph keeps how it was computed, if a gradient is wanted."""
     node = None
-    if not getattr(_local, "silent", False) and any(x.requires_grad for x in inputs):
+    if recording.get() and any(x.requires_grad for x in inputs):
         node = Node(name, device, value, tuple(x.node for x in inputs), tuple(grad_fns))
     return Tensor.__new__(Tensor)._set(value, device, node is not None, node)
 

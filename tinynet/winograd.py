@@ -24,7 +24,7 @@ from functools import cache
 
 import numpy as np
 
-from .cores import for_two, over_batch, part_of_product, sum_over_batch
+from .cores import for_two, over_batch, part_of_product, room_to_keep, sum_over_batch
 from .device import get_array_module
 
 POINTS = 0.0, 1.0, -1.0, 0.5, -2.0, -0.5, 2.0      # an eighth would cost another digit
@@ -53,9 +53,9 @@ def in_both(M, x):
     return on_rows(M, inner.reshape(a, b * L)).reshape(b * b, L)
 
 
-def on_rows(M, x):
+def on_rows(M, x, out=None):
     """M (b, a) times every matrix in x: (..., a, columns) -> (..., b, columns)"""
-    return times_strips(M, in_strips(x, len(M)))
+    return times_strips(M, in_strips(x, len(M)), out)
 
 
 def in_strips(x, rows):
@@ -69,14 +69,18 @@ def in_strips(x, rows):
     return x.reshape(*stack, inner, columns // width, width).swapaxes(-3, -2)
 
 
-def times_strips(x, strips):
-    """x (..., rows, inner) times matrices (..., inner, columns) in strips: (..., rows, columns)"""
+def times_strips(x, strips, out=None):
+    """x (..., rows, inner) times matrices (..., inner, columns) in strips: (..., rows, columns)
+
+    out: where to write it; its rows are contiguous.
+    """
     xp = get_array_module(x)
     *stack, count, inner, width = strips.shape
     rows = x.shape[-2]
-    y = xp.empty((*stack, rows, count, width), x.dtype)
-    xp.matmul(x[..., None, :, :], strips, out=y.swapaxes(-3, -2))
-    return y.reshape(*stack, rows, count * width)
+    y = xp.empty((*stack, rows, count * width), x.dtype) if out is None else out
+    cut = y.reshape(*stack, rows, count, width)
+    xp.matmul(x[..., None, :, :], strips, out=cut.swapaxes(-3, -2))
+    return y
 
 
 def tile_size(H, W, K):
@@ -87,14 +91,15 @@ def tile_size(H, W, K):
     return min(range(2, len(POINTS) + 3 - K), key=products)
 
 
-def winograd(x, W, b, stride, pad):
+def winograd(x, W, b, stride, pad, keep):
     """conv2d for square kernels, of 3 or 5 pixels or blocks of stride x stride: y, dx, dW, db.
 
     x (N, H, W, C), W (K, K, C, O), b (O,); pad: (before, after). The transformed weights U
-    are computed once for all slices. The transformed pixels are computed again in dW.
+    are computed once for all slices. The transformed pixels are kept for dW if there is room
+    for them and keep is True; else dW computes them again.
     """
     if stride > 1:
-        return winograd_in_blocks(x, W, b, stride, pad)
+        return winograd_in_blocks(x, W, b, stride, pad, keep)
     xp = get_array_module(x)
     K, _, C, O = W.shape
     N, height, width, _ = x.shape
@@ -110,7 +115,7 @@ def winograd(x, W, b, stride, pad):
     strips = xp.ascontiguousarray(in_strips(U, LEAST_TILES))
     how = dict(scratch=2 * t * t * TH * TW * (C + O) * x.itemsize, least=LEAST_TILES // (TH * TW))
 
-    def evaluate(x):
+    def evaluate(x, out=None):
         """The tiles of x, which overlap, at the points: (n, H, W, C) -> (t^2, n TH TW, C)"""
         n, pixels = len(x), TW * m + K - 1
         big = xp.zeros((n, TH * m + K - 1, pixels, C), x.dtype)
@@ -120,7 +125,13 @@ def winograd(x, W, b, stride, pad):
         down = xp.matmul(B.T, as_strided(big, (n, TH, t, pixels * C), (picture, m * h, h, c)))
         picture, row, h, c = down.strides
         tiles = as_strided(down, (t, t, n, TH, TW, C), (h, w, picture, row, m * w, c))
-        return on_rows(B.T, tiles.reshape(t, t, n * TH * TW * C)).reshape(t * t, n * TH * TW, C)
+        tiles = tiles.reshape(t, t, n * TH * TW * C)
+        out = None if out is None else point_by_point(out).reshape(tiles.shape)
+        return on_rows(B.T, tiles, out).reshape(t * t, n * TH * TW, C)
+
+    def point_by_point(kept):
+        """What `evaluate` has left in its `out`: (n, t, t, TH TW C) -> (t^2, n TH TW, C)"""
+        return kept.transpose(1, 2, 0, 3).reshape(t * t, len(kept) * TH * TW, C)
 
     def mirror_of_interpolate(dy):
         """dy (n, OH, OW, O) -> (t^2, n TH TW, O)"""
@@ -130,8 +141,9 @@ def winograd(x, W, b, stride, pad):
         tiles = big.reshape(n, TH, m, TW, m, O).transpose(2, 4, 0, 1, 3, 5)
         return in_both(A, tiles).reshape(t * t, n * TH * TW, O)
 
-    def forward(x, y):
-        tiles = in_both(A.T, times_strips(evaluate(x), strips)).reshape(m, m, len(x), TH, TW, O)
+    def forward(x, y, out=None):
+        tiles = in_both(A.T, times_strips(evaluate(x, out), strips))
+        tiles = tiles.reshape(m, m, len(x), TH, TW, O)
         whole = y if y.shape[1:3] == (TH * m, TW * m) else xp.empty(
             (len(x), TH * m, TW * m, O), y.dtype)
         xp.add(tiles.transpose(2, 3, 0, 4, 1, 5), b, out=whole.reshape(len(x), TH, m, TW, m, O))
@@ -142,26 +154,34 @@ def winograd(x, W, b, stride, pad):
         """The mirrored kernels, slid over dy: again a convolution of stride 1."""
         mirrored = W[::-1, ::-1].swapaxes(2, 3)
         zeros = xp.zeros(C, dy.dtype)
-        return winograd(dy, mirrored, zeros, 1, (K - 1 - before, K - 1 - after))[0]
+        return winograd(dy, mirrored, zeros, 1, (K - 1 - before, K - 1 - after), keep=False)[0]
 
     @for_two
     def dW_and_db(dy):
-        def backward(x, dy):
+        def backward(source, dy):
             dM = mirror_of_interpolate(dy)
-            dW = in_both(G.T, times_strips(evaluate(x).transpose(0, 2, 1), in_strips(dM, C)))
+            dW = in_both(G.T, times_strips(points(source).transpose(0, 2, 1), in_strips(dM, C)))
             # At the point 1 a polynomial is the sum of its coefficients: here of a tile of dy.
             db = dM[ONE * t + ONE].sum(axis=0)
             return xp.concatenate([dW.reshape(-1, O), db[None]])
-        return sum_over_batch(backward, x, dy, **how)
+        return sum_over_batch(backward, source, dy, **how)
 
     def dW(dy): return dW_and_db(dy)[:-1].reshape(W.shape)
     def db(dy): return dW_and_db(dy)[-1]
 
-    y = over_batch(forward, x, out=xp.empty((N, OH, OW, O), x.dtype), **how)
+    y = xp.empty((N, OH, OW, O), x.dtype)
+    kept = room_to_keep(x, t, t, TH * TW * C) if keep else None
+    if kept is not None:
+        kept = kept.reshape(t, t, N, TH * TW * C).transpose(2, 0, 1, 3)      # point by point
+        points, source = point_by_point, kept
+        over_batch(forward, x, y, out=kept, **how)
+    else:
+        points, source = evaluate, x
+        over_batch(forward, x, out=y, **how)
     return y, dx, dW, db
 
 
-def winograd_in_blocks(x, W, b, stride, pad):
+def winograd_in_blocks(x, W, b, stride, pad, keep):
     """The same with a stride s: blocks of s x s pixels become pixels of s^2 C channels.
 
     So does the kernel, with zeros where it ends within a block; then the stride is 1. conv1's
@@ -191,7 +211,7 @@ def winograd_in_blocks(x, W, b, stride, pad):
     kernel[:K, :K] = W
     kernel = kernel.reshape(k, s, k, s, C, O).transpose(0, 2, 1, 3, 4, 5).reshape(k, k, -1, O)
     blocks = over_batch(in_blocks, x, out=xp.empty((N, BH, BW, s * s * C), x.dtype))
-    y, blocks_dx, blocks_dW, db = winograd(blocks, kernel, b, 1, (0, 0))
+    y, blocks_dx, blocks_dW, db = winograd(blocks, kernel, b, 1, (0, 0), keep)
 
     def dx(dy):
         d = blocks_dx(dy)

@@ -111,9 +111,9 @@ print("after backward:", size(loss), "bytes")
 # shapes, so weights of zero and one black picture are enough. Every picture of a batch makes
 # the net keep as much as this one. (Convolutions, pools and norms come in lessons 5 to 8. They
 # keep what their gradient functions mention, as all ops do. We count with the convolution of
-# lesson 5, `im2col`. With the form that a CPU takes by default, each tower keeps a copy of
-# conv1's input, so `alexnet.py show` says about a tenth more.) A **recipe** holds all choices of a
-# training run, by name.
+# lesson 5, `im2col`. The form that a CPU takes by default keeps more, to be faster, and
+# `alexnet.py show` says two fifths more.) A **recipe** holds all choices of a training run, by
+# name.
 
 # %%
 recipe = RECIPES["paper"].changed({"conv": "im2col"})
@@ -186,11 +186,11 @@ print(f"ours {ours / 1e9:.1f} GB, counted so {theirs / 1e9:.1f} GB")
 #
 # Memory can be traded for time: what is not kept is computed again. tinynet does so where
 # computing again is cheap. Its norm keeps only its input and computes the denominators again.
-# On a CPU its convolution makes AlexNet's large matrices again (lesson 5). On a GPU it keeps
-# them if they fit, because making one takes as long as the product. If a batch does not fit,
-# take a smaller one. A smaller batch shrinks all but the first of the three numbers.
-# `alexnet.py show` prints what each device needs, and a run that dies of too little memory
-# says which batch would fit.
+# On a CPU its convolution makes large matrices again (lesson 5), and keeps small ones. On a GPU
+# it keeps them if they fit, because making one takes as long as the product. If a batch does
+# not fit, take a smaller one. A smaller batch shrinks all but the first of the three numbers.
+# `alexnet.py show` prints what each device needs, and a run that dies of too little memory says
+# which batch would fit.
 #
 # Open `memory.py` now. A `Need` is one row of the table: the bytes on one device. `needs`
 # measures two pictures and one picture, and takes the difference. Then read `op` in

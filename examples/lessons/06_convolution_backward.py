@@ -247,7 +247,7 @@ print(f"forward {forward:,}, a step {step:,}: {step / forward:.2f} times")
 #
 # `over_batch` cuts the batch into slices whose `scratch`, the memory for their columns, stays
 # in the cache, and any free core takes the next slice. `sum_over_batch` does the same for dW,
-# and adds up in a fixed order. If the columns of a picture take no more bytes than `KEPT`, they
+# and adds up in a fixed order. If `room_to_keep` finds the columns of a picture small, they
 # are kept, and `at_once` reads them for dW. Otherwise `strips` makes them again. If even one
 # picture is too large, `strips` cuts it by rows. `blocks` cuts the product for small kernels
 # only; AlexNet's are too large for it. NumPy leaves `@` to a library called BLAS, whose speed
