@@ -287,7 +287,7 @@ def test_what_a_program_without_a_file_defines_is_read_by_threads(how):
     assert "a Own cannot be sent to other processes" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
 def test_what_a_terminal_says_to_all_its_processes_ends_no_reader(processes, number):
     before, ours, theirs = children(), loader("gpu0"), loader("cpu")
     batches = iter(ours.training(0))

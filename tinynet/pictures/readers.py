@@ -167,12 +167,13 @@ def _read(number, part, indices, squares):
 
 @contextmanager
 def _no_ctrl_c():
-    """Processes that begin inside never hear it, nor that the terminal was closed: that is for
-    this one, which ends them."""
+    """Processes that begin inside never hear it, nor that the terminal was closed, nor what
+    launchers pass on (SIGUSR1): that is for this one, which ends them."""
     if not hasattr(signal, "pthread_sigmask"):         # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    before = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
     try:
         yield
     finally:
