@@ -67,6 +67,7 @@ class Device:
     def __init__(self, device=None):
         self.id = int(here()[3:] if device is None else device)
         self.name = f"gpu{self.id}"
+        self.pci_bus_id = f"0000:{self.id + 1:02}:00.0"
 
     def __enter__(self):
         stack().append(self.name)

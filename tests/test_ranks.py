@@ -8,8 +8,10 @@ import ranks as predictions
 from alexnet import build
 from helpers import IMAGES, LABELS, SMALL
 from tinynet import SGD, Device, Tensor, UserError, cores, ops
-from tinynet.device import gpu_count, to_host
-from tinynet.mpi import Cards, Mpi
+from tinynet.device import devices, gpu_count, to_host
+from tinynet.mpi import Mpi, Nccl
+from tinynet.pictures import upload
+from tinynet.pictures.batches import Loader
 from tinynet.ranks import ALONE, Pretended, Ranks
 from tinynet.split import _every_class, _every_neuron, _every_row
 from tinynet.tools import anatomy, memory
@@ -64,21 +66,21 @@ def test_the_same_bits(how):
         assert all(other[0] == losses for other in others)
 
 
-class WithCards(Thread):
+class WithNccl(Thread):
     """Each thread has a card of the stand-in for CuPy, and they talk by its NCCL."""
 
     def exchange(self, parts, shapes):
-        if not hasattr(self, "cards"):
-            self.cards = Cards(self, Device("gpu0"))
+        if not hasattr(self, "nccl"):
+            self.nccl = Nccl(self, Device("gpu0"))
         self.sent += sum(part.nbytes for i, part in enumerate(parts) if i != self.rank)
-        return self.cards.exchange(parts, shapes)
+        return self.nccl.exchange(parts, shapes)
 
 
 def test_cards_talk_by_nccl_and_learn_the_same(gpus):
     losses, weights = trained(ALONE, device="gpu0")
     for size in 2, 4:
         gpus.clear()
-        seen, *others = together(size, lambda ranks: trained(ranks, device="gpu0"), kind=WithCards)
+        seen, *others = together(size, lambda ranks: trained(ranks, device="gpu0"), kind=WithNccl)
         assert seen[0] == pytest.approx(losses, rel=1e-4)
         assert all(np.allclose(seen[1][name], weights[name], atol=1e-5) for name in weights)
         assert all(other[0] == seen[0] for other in others)
@@ -185,7 +187,7 @@ def test_a_rank_has_a_device_of_its_own(gpus, names, said):
 
 def test_arrays_of_cards_go_by_nccl(gpus):
     ranks, card = OfTwo(), Device("gpu0")
-    ranks.cards = SimpleNamespace(exchange=lambda parts, shapes: "by NCCL")
+    ranks.by_nccl = SimpleNamespace(exchange=lambda parts, shapes: "by NCCL")
     parts = [card.put(np.ones(3, np.float32))] * 2
     assert ranks.exchange(parts, [(3,)] * 2) == "by NCCL" and ranks.sent == 12
 
@@ -204,33 +206,60 @@ class BesideAnother(OfTwo):
 def test_ranks_of_which_some_have_no_card_are_refused(gpus):
     with pytest.raises(UserError, match=r"others none \(cpu on there, gpu0 on here\): give "
                                         "--device cpu"):
-        BesideAnother(("there", "cpu")).device(None)
+        BesideAnother(("there", "cpu", "")).device(None)
 
 
 def test_a_rank_without_a_card_refuses_the_others(monkeypatch):
     monkeypatch.setattr("tinynet.mpi.gpu_count", lambda: 0)
     with pytest.raises(UserError, match=r"others none \(gpu0 on there, cpu on here\)"):
-        BesideAnother(("there", "gpu0")).device(None)
+        BesideAnother(("there", "gpu0", "0000:01:00.0")).device(None)
 
 
 def test_if_one_rank_lacks_nccl_none_uses_it(gpus, capsys):
-    ranks = BesideAnother(("there", "gpu0"), ("there", "no libnccl.so"))
-    assert ranks.device(None).is_gpu and not getattr(ranks, "cards", None)
+    ranks = BesideAnother(("there", "gpu0", "0000:01:00.0"), ("there", "no libnccl.so"))
+    assert ranks.device(None).is_gpu and not ranks.by_nccl
     assert "NCCL does not load (on there: no libnccl.so)" in capsys.readouterr().err
 
 
 def test_a_card_that_was_asked_for_and_is_not_there_is_an_error():
     if gpu_count():
         pytest.skip("there are cards here")
-    with pytest.raises(UserError, match="gpu1"):
+    with pytest.raises(UserError, match="gpu0: GPUs need CuPy"):
         OfTwo().device("gpu")
 
 
+@pytest.mark.parametrize("names", [None, "gpu", "gpu0"])
+def test_a_rank_that_sees_only_its_own_card_takes_it(gpus, monkeypatch, names):
+    """As Slurm's --gpus-per-task has it: each calls its card gpu0."""
+    monkeypatch.setattr("tinynet.mpi.gpu_count", lambda: 1)
+    ranks = BesideAnother(("here", "gpu0", "0000:09:00.0"), ("here", "no libnccl.so"))
+    ranks.local = 1
+    assert ranks.device(names) == Device("gpu0")
+
+
+def test_two_names_of_one_card_are_one_card(gpus):
+    with pytest.raises(UserError, match="two ranks on here cannot share a card"):
+        BesideAnother(("here", "gpu0:a", Device("gpu0").cuda.pci_bus_id)).device("gpu0:b")
+    assert BesideAnother(("there", "gpu0:a", Device("gpu0").cuda.pci_bus_id),
+                         ("there", "no libnccl.so")).device("gpu0:b") == Device("gpu0:b")
+
+
 def test_more_ranks_than_cards_is_an_error(gpus):
-    ranks = OfTwo()
-    ranks.local = 2
-    with pytest.raises(UserError, match="here has 2 GPUs and more ranks than that"):
+    ranks = BesideAnother(("here", "gpu0", Device("gpu0").cuda.pci_bus_id))
+    ranks.local = 2                                    # of two cards it would be the third
+    with pytest.raises(UserError, match="--device gpu0: two ranks on here cannot share a card.* "
+                                        "no more of them than there are cards"):
         ranks.device(None)
+
+
+@pytest.mark.parametrize("size, batch, room", [(1, 10, 10), (2, 10, 8), (8, 16, 2), (4, 3, 2)])
+def test_a_card_has_room_for_the_pictures_of_its_rank(gpus, monkeypatch, size, batch, room):
+    rooms = []
+    monkeypatch.setattr(upload, "Gpu", lambda *how: rooms.append(how[4]))
+    for rank in range(size):
+        ranks = Pretended(size, rank)
+        Loader([], None, batch, devices=devices("gpu0"), ranks=ranks)
+        assert rooms.pop() == room >= len(range(batch)[ranks.own(batch)])
 
 
 def test_all_ranks_see_the_same_pictures():

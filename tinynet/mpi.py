@@ -23,7 +23,7 @@ LATE = 60                      # seconds after which rank 0 says who keeps the o
 TAG = 14                       # of the messages that say "here I am"
 
 
-class Cards:
+class Nccl:
     """Messages between the cards of several ranks, by NVIDIA's NCCL, on the current stream.
 
     Nobody waits for them here: what is computed of them waits on the card.
@@ -54,7 +54,7 @@ class Cards:
 class Mpi(Ranks):
     """Processes that an MPI has started. Arrays of cards go by NCCL, or else through the host."""
 
-    cards = None
+    by_nccl = None
 
     def __init__(self, MPI):
         super().__init__()
@@ -86,31 +86,30 @@ class Mpi(Ranks):
 
     def device(self, names):
         """The one device of this rank: --device, or its card if there are some."""
-        cards = gpu_count()
+        count = gpu_count()                # of those that it sees: it may be only its own
         if names in (None, "gpu"):
-            names = f"gpu{self.local}" if cards or names else "cpu"
-            if cards and self.local >= cards:
-                raise UserError(f"{self.host} has {cards} GPUs and more ranks than that: two "
-                                "cannot share one; start fewer, or give --device cpu")
+            names = f"gpu{self.local % max(count, 1)}" if count or names else "cpu"
         if "," in names:
             raise UserError(f"--device {names}: of several ranks each has one device: give "
                             "--device cpu or --device gpu, the card of its number")
         found = Device(names)
-        everybody = self.everywhere((self.host, names))
-        if len({name.startswith("gpu") for _, name in everybody}) > 1:
+        card = found.cuda.pci_bus_id if found.is_gpu else ""
+        everybody = self.everywhere((self.host, names, card))
+        if len({name.startswith("gpu") for _, name, _ in everybody}) > 1:
             raise UserError("some ranks have a card, others none (" + ", ".join(
-                f"{name} on {host}" for host, name in everybody) + "): give --device cpu, or "
+                f"{name} on {host}" for host, name, _ in everybody) + "): give --device cpu, or "
                 "look at the hosts with alexnet.py doctor")
-        if found.is_gpu and everybody.count((self.host, names)) > 1:
+        if card and [(host, one) for host, _, one in everybody].count((self.host, card)) > 1:
             raise UserError(f"--device {names}: two ranks on {self.host} cannot share a card: "
-                            "give --device gpu, and each takes its own")
+                            "with --device gpu each takes its own; start no more of them than "
+                            "there are cards, or give --device cpu")
         if found.is_gpu:                                   # all have cards; NCCL all, or none
             problems = [f"on {host}: {problem}" for host, problem in self.everywhere(
                 (self.host, _problem_of_nccl())) if problem]
             if problems:
                 warn(f"NCCL does not load ({problems[0]}): what ranks say goes through the host")
             else:
-                self.cards = Cards(self, found)
+                self.by_nccl = Nccl(self, found)
         return found
 
     def compare(self, where, *data_sets):
@@ -128,8 +127,8 @@ class Mpi(Ranks):
     def exchange(self, parts, shapes):
         start, own = time.perf_counter(), parts[self.rank]
         self.sent += sum(part.nbytes for i, part in enumerate(parts) if i != self.rank)
-        if self.cards and is_on_gpu(own):
-            return self.cards.exchange(parts, shapes)
+        if self.by_nccl and is_on_gpu(own):
+            return self.by_nccl.exchange(parts, shapes)
         xp, others = get_array_module(own), [i for i in range(self.size) if i != self.rank]
         found = [np.empty(shape, own.dtype) for shape in shapes]
         requests = [self.comm.Irecv(found[i], i) for i in others if found[i].size]

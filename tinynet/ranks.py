@@ -39,8 +39,9 @@ class Ranks:
     """What ranks do together. This class is a process that is alone.
 
     rank, size: number `rank` of `size`. lanes: a range, those that are its own. rows: how many
-    rows of the current batch each rank has. talked: seconds spent on messages and on waiting for
-    the others; sent: bytes.
+    rows of the current batch each rank has. talked: seconds that this process spent on messages
+    and on waiting for the others, but not on those by NCCL, for which only cards wait; sent:
+    bytes.
 
     A subclass says how: `device`, `compare`, `exchange`, `everywhere`, `at_first`, `share`,
     `abort`.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..cores import edges
+from ..cores import LANES, edges
 from ..engine import Tensor
 from ..errors import UserError
 from ..progress import bar, warn
@@ -66,7 +66,8 @@ class Loader:
         self.batch_size, self.workers, self.ahead = batch_size, workers, ahead
         self.skipped, self.tells, self.ranks = {}, tells, ranks
         self.cards = upload.cards_of(devices)
-        self.maker = (upload.Gpu(pictures, prepare, workers, self.cards, batch_size, ahead + 2)
+        own = min(batch_size, -(-batch_size // LANES) * len(ranks.lanes))
+        self.maker = (upload.Gpu(pictures, prepare, workers, self.cards, own, ahead + 2)
                       if self.cards else upload.Host(pictures, prepare, workers))
 
     def length(self, epoch):
