@@ -17,11 +17,14 @@ import kernel_cases
 import strict_cupy
 from alexnet import AlexNet
 from helpers import NO_GPU, environment
-from tinynet import columns, cores, kernels
-from tinynet.device import Device
+from tinynet import columns, cores, kernels, ops, products
+from tinynet.conv import conv2d
+from tinynet.device import Device, precision_of, to_host
 from tinynet.engine import Parameter, Tensor
+from tinynet.errors import UserError
 from tinynet.ops import softmax_cross_entropy
 from tinynet.optim import SGD
+from tinynet.pool import max_pool
 from tinynet.tools import memory
 from tinynet.training.evaluation import Meter
 from tinynet.training.options import two_devices
@@ -67,7 +70,7 @@ def test_an_array_that_32_bits_cannot_count_is_refused(gpus, monkeypatch):
     monkeypatch.setattr(kernels, "LARGEST", 100)
     with Device("gpu0") as device:
         x = device.put(np.zeros(100, np.float32))
-        with pytest.raises(ValueError, match="an array of 100 numbers.*smaller batch"):
+        with pytest.raises(UserError, match="an array of 100 numbers.*smaller batch"):
             kernels.relu(x)
         assert kernels.relu(x[:99]).shape == (99,)
 
@@ -112,6 +115,39 @@ def test_a_kernel_takes_a_gradient_of_another_width(gpus, kind):
         dy = device.put(np.arange(8).astype(kind))
         assert kernels.relu_backward(y, dy).get().tolist() == [0, 0, 0, 0, 0, 5, 6, 7]
         assert kernels.relu_backward(y, y.astype(kind)).dtype == np.float32
+
+
+@pytest.mark.parametrize("kind", [np.float64, np.float16])
+@pytest.mark.parametrize("op", [
+    lambda x, W, b: max_pool(x), lambda x, W, b: max_pool(x, ties="all"),
+    lambda x, W, b: ops.dropout(x, keep=0.5, scale=2.0, seed=0, step=0, layer=1),
+    lambda x, W, b: conv2d(x, W, b), lambda x, W, b: conv2d(x, W, b, stride=2)],
+    ids=["max_pool", "ties", "dropout", "conv2d", "conv2d, stride 2"])
+def test_what_a_kernel_writes_is_of_its_own_width(gpus, op, kind):
+    """Whatever the width of dy: of another one, half would be left out, or written behind it."""
+    draw = np.random.default_rng(0)
+    arrays = [draw.standard_normal(shape, np.float32) for shape in ((2, 7, 7, 4), (3, 3, 4, 4),
+                                                                   (4,))]
+    found = []
+    for place, width in ("cpu", np.float32), ("gpu0", kind):
+        with Device(place) as device:
+            y = op(*(Tensor(array, device, requires_grad=True) for array in arrays))
+            up = (np.arange(y.size).reshape(y.shape) % 5).astype(width)
+            found.append(to_host(y.node.grad_fns[0](device.put(up))))
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
+
+
+@pytest.mark.parametrize("names, precision", [
+    ("gpu0", products.COMPUTE_TF32), ("gpu1", products.COMPUTE_FP32),
+    ("gpu0,gpu1", products.COMPUTE_FP32), ("gpu1,gpu0", products.COMPUTE_FP32)])
+def test_two_unlike_cards_multiply_alike(gpus, monkeypatch, names, precision):
+    """As the older one can, whichever is named first: it is one setting for both."""
+    card = type(Device("gpu0").cuda)
+    monkeypatch.setattr(card, "compute_capability", property(lambda self: f"{90 - 20 * self.id}"))
+    found = two_devices(names)
+    assert products.precision(found[0].xp) == precision
+    assert precision_of(found, "tf32") == (
+        "tf32" if precision == products.COMPUTE_TF32 else "fp32")
 
 
 @pytest.mark.parametrize("velocity", [

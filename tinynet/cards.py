@@ -1,10 +1,10 @@
 """How do two cards send each other numbers while they compute?
 
 A plain copy between two cards (`Device.put`) is in the null stream. It waits for all that both
-were asked before, and all that they are asked later waits for it. A crossing of activations is
-too frequent for that. So it has a stream of its own, on the card that sends, and what comes the
-other way has another. Two streams know nothing of each other but by events: a copy waits for two,
-and one is behind it.
+were asked to compute before, and what they are asked to later waits for it. A crossing of
+activations is too frequent for that. So it has a stream of its own, on the card that sends, and
+what comes the other way has another. Two streams know nothing of each other but by events: a copy
+waits for two, and one is behind it.
 """
 import functools
 from collections import deque

@@ -82,12 +82,17 @@ class Device:
         """Wait until everything asked of this device is done (before reading a clock)."""
 
     def multiply_in(self, precision):
-        """Compute products of float32 matrices in this of PRECISIONS, from now on.
+        """Compute products of float32 matrices in this of PRECISIONS, from now on, or as near to
+        it as can be.
 
         fp32: as they are. tf32: GPUs round the factors to 10 bits behind the point, and add up in
         float32; since 2020 (Ampere) that is several times as fast, and what PyTorch does in its
         convolutions. It is a setting of the whole process. CPUs, and older cards, have fp32 only.
         """
+
+    def nearest(self, precision):
+        """Which of PRECISIONS it has instead of this one, or this one."""
+        return "fp32"
 
 
 class Cpu(Device):
@@ -144,7 +149,7 @@ class Gpu(Device):
     def put(self, array):
         # The array is made contiguous on its own card first: CuPy refuses to copy a strided
         # one between two cards. The copy is in the null stream, and so it waits for all that
-        # both cards were asked, and all that they are asked later waits for it.
+        # both cards were asked to compute, and what they are asked to later waits for it.
         if is_on_gpu(array) and not array.flags.c_contiguous:
             with array.device:
                 array = self.xp.ascontiguousarray(array)
@@ -171,15 +176,23 @@ class Gpu(Device):
 
     def multiply_in(self, precision):
         linalg = self.xp._core._routines_linalg        # CuPy's own way is CUPY_TF32, read once
-        rounded = precision == "tf32" and int(self.cuda.compute_capability) >= 80
         with self:
-            linalg.set_compute_type(np.dtype(np.float32), linalg.COMPUTE_TYPE_TF32 if rounded
+            linalg.set_compute_type(np.dtype(np.float32), linalg.COMPUTE_TYPE_TF32
+                                    if self.nearest(precision) == "tf32"
                                     else linalg.COMPUTE_TYPE_DEFAULT)
+
+    def nearest(self, precision):
+        return precision if int(self.cuda.compute_capability) >= 80 else "fp32"
 
 
 def devices(text):
     """The devices of a --device option: "cpu0,cpu1" -> [Device("cpu0"), Device("cpu1")]."""
     return [Device(name.strip()) for name in text.split(",")]
+
+
+def precision_of(devices, precision):
+    """Which of PRECISIONS all of these have, if this one is wanted: fp32, if one has no other."""
+    return min(device.nearest(precision) for device in devices)
 
 
 def as_device(device):

@@ -18,11 +18,12 @@ import re
 import numpy as np
 
 from .device import get_array_module, is_on_gpu
+from .errors import UserError
 
 THREADS = 256                  # in a block: a multiple of 32, enough to hide the wait for memory
 LARGEST_WINDOW = 256           # side of a pool's: a place in it is a number of 16 bits
 LARGEST = 2 ** 31              # numbers in an array: a thread counts in 32 bits
-# Without fused multiply-adds a kernel rounds as NumPy does.
+# Without fused multiply-adds sums and products round as NumPy's do.
 OPTIONS = "-std=c++17", "--fmad=false"
 
 PRELUDE = r"""
@@ -43,15 +44,15 @@ def launch(text, out, *inputs, threads=None, **macros):
 
     inputs: arrays, and numbers of NumPy. The kernel is called with them, with `out`, and with the
     number of threads that have something to do (default: one for each number in `out`). Raises
-    ValueError for arrays of 2**31 numbers and more.
+    UserError for arrays of 2**31 numbers and more.
     """
     xp = get_array_module(out)
     arguments = [as_read(x) if isinstance(x, xp.ndarray) else x for x in inputs]
     threads = out.size if threads is None else threads
     for x in (out, *arguments):
         if x.size >= LARGEST:
-            raise ValueError(f"an array of {x.size:,} numbers: kernels count up to "
-                             f"{LARGEST - 1:,}; take a smaller batch")
+            raise UserError(f"an array of {x.size:,} numbers: kernels count up to "
+                            f"{LARGEST - 1:,}; take a smaller batch")
     if threads:
         kernel = _compiled(xp, text, tuple(macros.items()))
         kernel((-(-threads // THREADS),), (THREADS,), (*arguments, out, np.uint32(threads)))
@@ -77,7 +78,8 @@ def _literal(value):
 
 
 def empty(like, *shape):
-    return get_array_module(like).empty(shape or like.shape, like.dtype)
+    """An array for a kernel to fill, of float32, wherever and of whatever width `like` is."""
+    return get_array_module(like).empty(shape or like.shape, np.float32)
 
 
 # --- number by number (ops.py, optim.py) ----------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..cores import edges, matmul, over_batch
-from ..device import Device
+from ..device import Device, precision_of
 from ..engine import Tensor, graph, no_grad
 from ..layers import watched
 from ..ops import softmax_cross_entropy
@@ -124,7 +124,7 @@ def net_speed(build, classes, devices, recipe, rounds=5, ranks=ALONE):
     held = {place: peak[place] and peak[place] - before[place] for place in peak}
     return dict(
         device=[str(device) for device in devices], recipe=recipe.name,
-        precision=recipe.precision if devices[0].is_gpu else "fp32",
+        precision=precision_of(devices, recipe.precision),
         memory={place: dict(need.parts(recipe.batch_size), total=need.total(recipe.batch_size),
                             measured=held[place]) for place, need in needs.items()},
         **work_speed(work, rounds), **work.talk())

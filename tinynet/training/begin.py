@@ -1,4 +1,5 @@
 """How does a run of alexnet.py begin?"""
+from ..device import precision_of
 from ..progress import say, shown
 from . import options, weights
 from .program import command
@@ -21,7 +22,8 @@ def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
               how_to_go_on="go on with\n  " + command("train", "--resume", folder / "last.npz"),
               if_slow="; --recipe quickstart is for trying" * (recipe.name != "quickstart"),
               ranks=ranks)
-    products = f"; products in {recipe.precision}" * model.devices[0].is_gpu
+    precision = precision_of(model.devices, recipe.precision)
+    products = f"; products in {precision}" * model.devices[0].is_gpu
     say("\n".join([f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "
                    f"{model.devices[1]}{products}; output in {shown(folder)}",
                    *recipe.lines(args.verbose)]))

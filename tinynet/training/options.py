@@ -261,7 +261,7 @@ def two_devices(names, recipe=recipes.RECIPES["paper"], ranks=ranks.ALONE):
     if recipe.towers == 1 and found[0] != found[-1]:
         raise UserError(f"--towers 1 is a net for one device: give --device {found[0]}")
     for place in found:
-        place.multiply_in(recipe.precision)
+        place.multiply_in(device.precision_of(found, recipe.precision))
     return found[0], found[-1]
 
 
