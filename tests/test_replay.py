@@ -189,7 +189,8 @@ def test_a_dropout_layer_that_is_used_twice_is_not_recorded(gpus, capsys):
 
 
 @pytest.mark.parametrize("change", [
-    lambda model: model.eval(), lambda model: Device("gpu0").multiply_in("fp32")])
+    lambda model: model.eval(), lambda model: Device("gpu0").multiply_in("fp32"),
+    lambda model: [layer.eval() for _, layer in model.named_layers() if hasattr(layer, "place")]])
 def test_another_mode_or_precision_is_recorded_anew(gpus, change):
     place = Device("gpu0")
     place.multiply_in("tf32")
@@ -205,7 +206,8 @@ def test_another_mode_or_precision_is_recorded_anew(gpus, change):
         loss, _ = step(*inputs)
     assert len(calls) == 5
     steps = [layer.step for _, layer in model.named_layers() if hasattr(layer, "place")]
-    model.train(steps[0] - 1) if model.training else model.eval()
+    model.train(steps[0] - 1)
+    change(model)
     assert loss.item() == learn(*inputs)[0].item()
 
 

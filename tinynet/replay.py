@@ -30,8 +30,8 @@ class Replayed:
     device. The function leaves gradients behind, needs none that were there, and else changes
     nothing on the card. What Python does in it, it does while it is recorded, and not again.
     Dropout layers, each used once, count as ever. Weights may change. If they come to lie
-    elsewhere, or layers, what learns, the net's mode or the precision of products are others, the
-    step is recorded anew.
+    elsewhere, or layers, what learns, the mode of a layer or the precision of products are others,
+    the step is recorded anew.
 
     The second call in a row of one size is recorded. For others, as of the last batch of an
     epoch, the function is called as it is. If it cannot be recorded, or if its replay gives
@@ -154,7 +154,8 @@ class Recording:
         return graph, results
 
     def _how(self):
-        return (self.model.training, products.precision(self.device.xp),
+        return ([(layer, layer.training) for _, layer in self.model.named_layers()],
+                products.precision(self.device.xp),
                 [w.requires_grad for w, _ in self.weights])
 
     def holds(self):
