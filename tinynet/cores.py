@@ -27,7 +27,6 @@ LANES = 8                      # of a batch: a sum over it is a sum of so many s
 CPU_SCRATCH = 9 << 19          # bytes of scratch a slice may use: less takes turns too often
 GPU_SCRATCH = 1 << 30          # on a GPU: a batch of 128 in one slice, below 2**31 numbers
 KEPT = 512 << 10               # bytes of a row that are kept rather than made again
-ALL_KEPT = 64 << 20            # and of all rows
 SMALL = 256 << 10              # below this many bytes, cutting costs more than it gains
 SMALL_PRODUCT = 10 ** 6        # multiplications up to which OpenBLAS packs no operand
 
@@ -79,7 +78,7 @@ def room_to_keep(array, *shape):
     decides what is kept.
     """
     row = math.prod(shape) * array.itemsize
-    fits = row <= KEPT and len(array) * row <= ALL_KEPT and not is_on_gpu(array)
+    fits = row <= KEPT and not is_on_gpu(array)
     return np.empty((len(array), *shape), array.dtype) if fits else None
 
 
