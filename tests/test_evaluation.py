@@ -1,8 +1,11 @@
 """What several nets say together."""
+import weakref
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from tinynet.training import evaluation
+from tinynet.training import answers, evaluation
 
 
 def logs_of(*probabilities):
@@ -69,3 +72,25 @@ def test_the_result_counts_a_tie_as_an_error():
     result = evaluation.result(logs, np.array([0, 2]))
     assert result["loss"] == pytest.approx(-(np.log(0.4) + np.log(0.7)) / 2)
     assert result["top1_error"] == 0.5 and result["top5_error"] == 0
+
+
+def test_of_several_nets_one_at_a_time_is_in_memory(monkeypatch, capsys):
+    class Model:
+        devices, crop = ["cpu"], 227
+
+    alive, before, net = weakref.WeakSet(), [], SimpleNamespace(
+        path="net.npz", classes=["a", "b", "c"], words={}, recipe=dict(name="paper", fit="crop"),
+        progress=SimpleNamespace(step=1))
+
+    def opened(net):
+        before.append(len(alive))
+        model, loader = Model(), SimpleNamespace(skipped={1: "not there"})
+        alive.add(model)
+        return model, loader
+
+    monkeypatch.setattr(evaluation, "log_probabilities", lambda *how: (
+        np.log(ONE), np.array([0, 1]), np.arange(2)))
+    args = SimpleNamespace(views=1, weights=None, per_class=False, save_probs=None)
+    pictures = type("Pictures", (list,), {"root": "DIR"})([0, 1])
+    answers.test(args, [net] * 3, pictures, opened)
+    assert before == [0, 0, 0] and "1 unreadable pictures" in capsys.readouterr().out

@@ -97,6 +97,29 @@ def test_what_cannot_be_saved_in_its_folder_is_saved_elsewhere(
     assert same_net(tmp_path / "run", tmp_path / "whole")
 
 
+def test_a_card_that_fails_for_good_costs_what_was_not_saved_and_no_more(
+        data, tmp_path, at_step, monkeypatch, capsys):
+    """What it holds cannot be read again. The folder is given up, and the reader hears of what
+    was saved before."""
+    folder = tmp_path / "run"
+
+    def fail(*args):
+        raise RuntimeError("cudaErrorIllegalAddress: an illegal memory access was encountered")
+
+    def break_it(folder):
+        monkeypatch.setattr(Run, "_content", fail)
+        fail()
+
+    at_step(EPOCH + 2, break_it)
+    with pytest.raises(RuntimeError, match="cudaErrorIllegalAddress"):
+        alexnet.main(["train", str(data), *SMALL, "--output-dir", str(folder)])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "it could be saved nowhere" in said
+    assert f"the last good checkpoint is {folder / 'last.npz'}; go on from it" in said
+    assert progress(folder)["step"] == EPOCH
+    Claim(folder).close()                              # nobody has it any more
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(run, data, tmp_path, at_step):
     """A limit on the size of files fails as a full disk does, in the middle of a write."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -157,6 +157,17 @@ def test_the_failed_step_makes_room(monkeypatch):
                    for _, w in memory.without_weights(model).parameters())
 
 
+@pytest.mark.parametrize("text", [
+    "cudaErrorMemoryAllocation: out of memory", "CUDA_ERROR_OUT_OF_MEMORY: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED"])
+def test_a_card_that_says_so_itself_is_out_of_memory(capsys, text):
+    def run():
+        raise RuntimeError(text)
+
+    assert exit_status("x", run, out_of_memory=lambda: "a batch of 2 fits") == 1
+    assert capsys.readouterr().err == "x: error: a batch of 2 fits\n"
+
+
 def test_no_error_of_the_count_hides_that_memory_was_short(capsys):
     def run():
         raise MemoryError

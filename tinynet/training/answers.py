@@ -56,8 +56,10 @@ def test(args, nets, pictures, opened):
         print(f"{shown(net.path)}: recipe {net.recipe['name']}, fit {net.recipe['fit']}, crops of "
               f"{model.crop}, step {net.progress.step}:\n"
               f"  {in_words(evaluation.result(own, labels), len(classes))}")
-    if loader.skipped:
-        print(f"{len(loader.skipped)} unreadable pictures were skipped")
+        skipped = len(loader.skipped)
+        del model, loader              # before the next ones are made
+    if skipped:
+        print(f"{skipped} unreadable pictures were skipped")
     shares = options.weights_of_nets(args.weights, len(nets))
     mean, lines = evaluation.together(np.stack(logs), labels, shares)
     print(*lines, sep="\n", end="\n" if lines else "")

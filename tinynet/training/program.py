@@ -85,6 +85,8 @@ def command(*words):
         shown(word) if isinstance(word, Path) else word for word in words)])
 
 
+# How a RuntimeError ends with which CUDA or a library of it says so, and not CuPy's pool.
+OF_MEMORY = "out of memory", "ALLOC_FAILED"
 SEED = at_least(0, 2 ** 56 - 1)            # what rng.words takes
 
 
@@ -127,15 +129,16 @@ def _exit_status(name, run, out_of_memory, go_on):
         problem = os_error(error)
         if not error.filename:             # what was printed
             drop("stdout")
-    except (RuntimeError, ImportError) as error:
-        if not str(error).endswith(("can't start new thread", "from shared object")):
-            raise                          # else there was no memory for a stack, or a library
-        problem = f"{error}; is a limit reached, ulimit -v or -u?"
-    except MemoryError as error:
-        error.__traceback__ = error.__context__ = None     # which hold the arrays of the step
-        problem = "out of memory"
-        with suppress(Exception):          # there may be no memory even to say more
-            problem = out_of_memory()
+    except (MemoryError, RuntimeError, ImportError) as error:
+        if isinstance(error, MemoryError) or str(error).endswith(OF_MEMORY):
+            error.__traceback__ = error.__context__ = None     # which hold the step's arrays
+            problem = "out of memory"
+            with suppress(Exception):      # there may be no memory even to say more
+                problem = out_of_memory()
+        elif str(error).endswith(("can't start new thread", "from shared object")):
+            problem = f"{error}; is a limit reached, ulimit -v or -u?"     # for a stack, a library
+        else:
+            raise
     except (Interrupted, KeyboardInterrupt) as error:
         hint = str(error) or go_on
         warn(f"\n{name}: interrupted{hint and '; ' + hint}")

@@ -204,7 +204,7 @@ class Run:
     def _rescue(self):
         """Save in the folder, even if somebody has removed it; else wherever one can. Returns
         what to say of it."""
-        with suppress(OSError, UserError):
+        with suppress(OSError, UserError, RuntimeError):       # RuntimeError: of a broken card
             if not self.claim.is_ours():
                 self.claim = Claim(self.folder)        # somebody else may have it now
                 if checkpoint_in(self.folder):
@@ -213,7 +213,7 @@ class Run:
             return f"what was learned is saved: {self.how_to_go_on}"
         for folder in tempfile.gettempdir(), Path.home():
             path = Path(folder, f"{self.folder.name}-step-{self.step}-{os.urandom(3).hex()}.npz")
-            with suppress(OSError, UserError):
+            with suppress(OSError, UserError, RuntimeError):
                 store.save(path, *self._content())
                 return (f"what was learned until step {self.step} is in {path}: move it to "
                         f"{shown(self.last)}, and {self.how_to_go_on}")
