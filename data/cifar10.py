@@ -34,7 +34,6 @@ HOME = HERE / "cifar10"
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship",
            "truck")
 ARCHIVE = "cifar-10-python.tar.gz"
-AGAIN = "remove it and run  python data/cifar10.py,  or name another copy with --from"
 SIZE = 170_498_071             # bytes
 DIGESTS = {"md5": "c58f30108f718f92721af3b95e74349a",           # as the author's page has it
            "sha256": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"}
@@ -143,7 +142,14 @@ def files(place):
         raise
     except Exception as error:         # a damaged archive can fail in any way
         why = " ".join(str(error).split())
-        raise UserError(f"{place} is damaged or no archive ({why}); {AGAIN}") from error
+        raise UserError(f"{place} is damaged or no archive ({why}); {again(place)}") from error
+
+
+def again(place):
+    """What to do instead of reading a bad copy. Only what was fetched is to be removed."""
+    if HOME in Path(place).resolve().parents:
+        return "remove it and run  python data/cifar10.py,  or name another copy with --from"
+    return "name another copy with --from, or leave that out and run  python data/cifar10.py"
 
 
 def fits(where, size, most):
@@ -157,7 +163,8 @@ def decode(content, where):
     """One file, python or binary, as Labelled. where: how to name it in an error."""
     if where.endswith(".bin"):
         if not content or len(content) % 3073:
-            raise UserError(f"{where} is damaged: it is not made of rows of 3,073 bytes; {AGAIN}")
+            raise UserError(f"{where} is damaged: it is not made of rows of 3,073 bytes; "
+                            f"{again(where)}")
         rows = np.frombuffer(content, np.uint8).reshape(-1, 3073)
         labels, pixels = rows[:, 0], rows[:, 1:]
     else:
@@ -167,7 +174,8 @@ def decode(content, where):
             and pixels.shape[1:] == (3072,) and labels.shape == pixels.shape[:1]
             and labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < 10)
     if not good:
-        raise UserError(f"{where} does not hold rows of 3,072 pixels with labels 0 ... 9; {AGAIN}")
+        raise UserError(f"{where} does not hold rows of 3,072 pixels with labels 0 ... 9; "
+                        f"{again(where)}")
     planes = np.split(pixels, 3, axis=1)               # R, G, B
     images = np.stack(planes, axis=-1).reshape(-1, 32, 32, 3)      # faster than a transpose
     return Labelled(images, labels.astype(np.int64))

@@ -100,7 +100,7 @@ def train(side, build, how, seed, sets, args):
     model = build().initialize(seed).to(where)
     optimizer = SGD(model.parameters(), momentum=0.9, weight_decay=0.0005)
     settings = dict(how, what=args.what, side=side, seed=seed, epochs=args.epochs, rate=RATE,
-                    training_pictures=len(pictures.train.labels))
+                    training_pictures=len(pictures.train.labels), pictures=pictures.digest())
     name = "".join(letter if letter.isalnum() else "-" for letter in side)
     folder = args.output_dir / f"{args.what}-{name}-{args.epochs}-epochs-seed-{seed}"
     run = Run(folder, model, optimizer, pictures, epochs=args.epochs,
@@ -166,14 +166,17 @@ SURE = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31, 6: 2.23, 7: 2.18, 8: 2.14, 9: 2.12, 
 def verdict(first, second, a, b):
     """What the errors of two nets on the same number of seeds allow to say."""
     gain = np.mean(b) - np.mean(a)
-    better = f"{first} is {'better' if gain > 0 else 'WORSE'} by {abs(gain):.2%}"
+    if gain == 0:
+        return f"{first} is as good as {second}"
+    better = f"{first} is {'better' if gain > 0 else 'WORSE'} by {100 * abs(gain):.2f} points"
     if len(a) == 1:
         return f"{better}; one seed cannot say whether that is chance: --seeds 3"
     doubt = SURE[min(len(a), 10)] * np.hypot(std_of_seeds(a), std_of_seeds(b)) / np.sqrt(len(a))
+    better += f" (95 %: ± {100 * doubt:.2f})"
     if abs(gain) > doubt:
-        return f"{better} ± {doubt:.2%}: more than chance"
-    return (f"{better} ± {doubt:.2%}: INSIDE THE SPREAD, so this shows no difference between "
-            f"{first} and {second}")
+        return f"{better}: more than chance"
+    return (f"{better}: NO MORE THAN CHANCE, so this shows no difference between {first} and "
+            f"{second}")
 
 
 def parser():

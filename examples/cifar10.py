@@ -188,7 +188,7 @@ def start(args):
     name = f"{args.net}-{epochs}-epochs-seed-{args.seed}"
     folder = (args.output_dir or common.RUNS / "cifar10") / name
     settings = dict(asdict(config), net=args.net, epochs=epochs, seed=args.seed,
-                    training_pictures=len(train.labels))
+                    training_pictures=len(train.labels), pictures=pictures.digest())
     del settings["views"]                              # nothing is learned from them
     run = Run(folder, model, optimizer, pictures, epochs=epochs, saved=Saved(settings=settings))
     with run.resume():

@@ -4,9 +4,9 @@
 
 Both have the same net, first weights, pictures, order and schedule (examples/cifar10.py).
 PyTorch runs in a process of its own. The clock runs while they train, from cutting out pictures
-to the update, and not while they are tested. (Where several pixels of a window are the largest,
-once in some millions, PyTorch's pool sends the gradient to the first.) Needs PyTorch: pip
-install torch.
+to the update, and not while they are tested. The exit status is 1 if PyTorch was faster. (Where
+several pixels of a window are the largest, once in some millions, PyTorch's pool sends the
+gradient to the first.) Needs PyTorch: pip install torch.
 """
 import statistics
 import sys

@@ -126,8 +126,8 @@ def start(args):
 
 def parser():
     parser = common.parser("cifar_smoke.py", __doc__)
-    parser.add_argument("--lr", type=float, default=0.02, help="first rate; it falls to 0 in a "
-                                                               "straight line (default: 0.02)")
+    parser.add_argument("--lr", type=common.from_0, default=0.02, metavar="X",
+                        help="first rate; it falls to 0 in a straight line (default: 0.02)")
     parser.add_argument("--steps", type=common.positive, default=800, metavar="N",
                         help="default: %(default)s")
     return common.add_options(parser, towers=2, output=False)

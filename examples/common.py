@@ -1,4 +1,6 @@
 """What do the examples share? Small pictures in memory, and their options."""
+import hashlib
+import math
 import sys
 import time
 from pathlib import Path
@@ -48,6 +50,14 @@ class Pictures:
         edge = (32 - crop) // 2
         mean = train.images.mean(axis=0, dtype=np.float64).astype(np.float32)
         self.mean = mean[edge:edge + crop, edge:edge + crop]
+
+    def digest(self):
+        """What tells these pictures and labels from others, in 16 letters."""
+        seen = hashlib.sha256()
+        for part in self.train, self.test:
+            for array in part.images, part.labels:
+                seen.update(np.ascontiguousarray(array))
+        return seen.hexdigest()[:16]
 
     def length(self, epoch):
         """How many pictures an epoch has."""
@@ -102,7 +112,8 @@ class Pictures:
         """(top, left, step) of `count` views; step is -1 where columns are read backwards.
 
         1: the central crop. 9: a grid of 3 x 3 crops, the authors' test until March 2012. 10: its
-        corners and its centre, and the mirror images of these, their test from then on.
+        corners and its centre, and the mirror images of these, their test from then on (in 2014
+        it was the first one again).
         """
         room = 32 - self.crop
         grid = [(top, left) for top in (0, room // 2, room) for left in (0, room // 2, room)]
@@ -137,8 +148,23 @@ def add_options(parser, towers=1, output=True):
 
 
 positive = at_least(1)
-numbers = typed(lambda text: [float(word) for word in text.split(",")],
-                "numbers with commas between")
+
+
+def finite(text, least=0.0):
+    """A number that is finite and not below `least`."""
+    if not least <= float(text) < math.inf:
+        raise ValueError
+    return float(text)
+
+
+def more_than_0(text):
+    return finite(text, least=math.ulp(0))             # the smallest number there is
+
+
+from_0 = typed(finite, "a number, at least 0")
+above_0 = typed(more_than_0, "a number above 0")
+rates = typed(lambda text: [more_than_0(word) for word in text.split(",")],
+              "numbers above 0 with commas between")
 
 
 def parser(example, about):

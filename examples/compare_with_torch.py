@@ -27,6 +27,7 @@ from tinynet import SGD, Device, Tensor, UserError, cores, no_grad, ops
 from tinynet.device import PRECISIONS, default_devices
 from tinynet.replay import Replayed
 from tinynet.training import recipes
+from tinynet.training.program import at_least
 from tinynet.training.weights import whole_layers
 
 try:
@@ -373,13 +374,13 @@ def parser():
                         help="with LRN only, or without only (default: both)")
     parser.add_argument("--recipe", choices=("paper", "small", "quickstart"), default="paper",
                         help="those whose net TorchAlexNet is (default: %(default)s)")
-    parser.add_argument("--classes", type=common.positive, default=1000, metavar="N",
+    parser.add_argument("--classes", type=at_least(2), default=1000, metavar="N",
                         help="default: %(default)s")
     parser.add_argument("--conv", metavar="C",
                         help="how tinynet computes convolutions (default: as the recipe says)")
     parser.add_argument("--precision", choices=PRECISIONS, default="tf32",
                         help="in which GPUs multiply while they are timed (default: tf32)")
-    parser.add_argument("--tolerance", type=float, default=1e-4, metavar="T",
+    parser.add_argument("--tolerance", type=common.above_0, default=1e-4, metavar="T",
                         help="largest relative difference (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     return parser

@@ -64,7 +64,7 @@ def train(unit, rate, epochs, pictures, args):
     folder = args.output_dir / f"{unit.__name__.lower()}-rate-{rate:g}-seed-{args.seed}"
     settings = dict(unit=unit.__name__, rate=rate, seed=args.seed,
                     first_weights=args.first_weights,
-                    training_pictures=len(pictures.train.labels))
+                    training_pictures=len(pictures.train.labels), pictures=pictures.digest())
     run = Run(folder, model, optimizer, pictures, epochs=epochs, saved=Saved(settings=settings),
               points=POINTS)
     with run.resume():
@@ -146,7 +146,7 @@ def parser():
     parser.add_argument("--first-weights", choices=FIRST, default="he",
                         help="he: sqrt(2 / inputs); authors: 0.0001 in conv1, 0.01 elsewhere, for "
                              "pixels of 0 ... 255 (default: %(default)s)")
-    parser.add_argument("--rates", type=common.numbers, metavar="R,R",
+    parser.add_argument("--rates", type=common.rates, metavar="R,R",
                         help=f"to choose from (default: {', '.join(map(str, RATES))})")
     parser.add_argument("--seed", type=SEED, default=0, metavar="N", help="default: 0")
     return common.add_options(parser)

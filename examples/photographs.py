@@ -11,6 +11,7 @@ seeds together ("5 CNNs").
 Ctrl-C stops; the same command goes on, and skips what is done.
 """
 import contextlib
+import hashlib
 import io
 import sys
 from pathlib import Path
@@ -20,8 +21,10 @@ import numpy as np
 import alexnet
 import common
 from ablations import std_of_seeds, verdict
+from tinynet import store
 from tinynet.errors import UserError
-from tinynet.progress import say, shown
+from tinynet.pictures.packed import data_set
+from tinynet.progress import say, shown, warn
 from tinynet.training import evaluation
 
 NARROW = ["--kernels", "12,32,48,48,32", "--neurons", "512,512"]
@@ -29,6 +32,25 @@ WHOLE = "as it is"
 NETS = {WHOLE: [], "one tower": ["--towers", "1"], "no LRN": ["--lrn", "none"],
         "no overlap": ["--pool", "2"], "no dropout": ["--dropout", "0"],
         "no crops": ["--no-augment"]}
+
+
+def refuse_other_pictures(args):
+    """Raise UserError if the runs in args.output_dir are of another folder; else keep of which."""
+    seen = hashlib.sha256()
+    for split in "train", "val":
+        found = data_set(args.dir, split)
+        names = [found.name(index) for index in range(len(found))]
+        seen.update(repr((found.classes, names, found.labels.tolist())).encode())
+    file, own = args.output_dir / "pictures.txt", seen.hexdigest()
+    if file.exists():
+        kept, folder = file.read_text(encoding="utf-8").splitlines()[:2]
+        if kept != own:
+            raise UserError(f"the runs in {shown(args.output_dir)} are of the pictures in "
+                            f"{folder}, not of those in {args.dir}: choose another --output-dir")
+        return
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    with store.replacing(file) as part:
+        part.write(f"{own}\n{Path(args.dir).resolve()}\n".encode())
 
 
 def train(name, seed, args):
@@ -40,6 +62,8 @@ def train(name, seed, args):
     say(f"\n{name}, seed {seed}: alexnet.py {' '.join(map(str, words))}")
     status = alexnet.main([str(word) for word in words])
     if status:                                         # it has said why
+        if status == 130:
+            warn("photographs.py: the same command goes on with all of them")
         sys.exit(status)
     return folder / "last.npz"
 
@@ -70,6 +94,7 @@ def start(args):
     if unknown:
         raise UserError(f"--only {unknown[0]}: the nets are {', '.join(NETS)}")
     names = [name for name in NETS if name == WHOLE or name in (args.only or NETS)]
+    refuse_other_pictures(args)
     errors = {}
     for name in names:
         last = [train(name, seed, args) for seed in range(args.seeds)]

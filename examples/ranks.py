@@ -6,8 +6,9 @@
 Bytes follow from the net (tinynet/tools/anatomy.py; `show --ranks N` says where they are sent, and
 a test compares them with those of real ranks). Seconds are a model: nothing is sent while
 something is computed, a message takes `latency` and then its bytes at the speed of the network.
-Efficiency is the share of the time that is not spent on messages: 100 % with N ranks is N times as
-fast. "by pictures" is the usual way, in which every rank has all of the net.
+Efficiency is how many times as fast as one rank N are, divided by N. Messages lower it. So does an
+update that every rank does whole, as in the usual way, "by pictures", in which each has all of the
+net.
 """
 import math
 import sys
@@ -102,9 +103,9 @@ def parser():
     own = common.parser("ranks.py", __doc__)
     own.add_argument("--batch", type=common.positive, default=128, metavar="N",
                      help="pictures in a step (default: %(default)s)")
-    own.add_argument("--images-per-s", type=float, default=70.0, metavar="X",
+    own.add_argument("--images-per-s", type=common.above_0, default=70.0, metavar="X",
                      help="of one rank, without its update (default: %(default)s)")
-    own.add_argument("--update", type=float, default=0.1, metavar="S",
+    own.add_argument("--update", type=common.from_0, default=0.1, metavar="S",
                      help="seconds of an update (default: %(default)s)")
     return own
 

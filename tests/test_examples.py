@@ -1,6 +1,7 @@
 """Figure 1, the ablations and the smoke test."""
 import csv
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -13,10 +14,13 @@ import cifar_smoke
 import common
 import figure1
 import photographs
+import ranks as predictions
 from small_examples import numbered, start
+from tinynet import store
 from tinynet.engine import Tensor
 from tinynet.training import figures, options
 from tinynet.training.recipes import RECIPES
+from tinynet.training.saved import Saved
 
 pytestmark = pytest.mark.usefixtures("small_batches")
 
@@ -144,7 +148,8 @@ def test_an_ablation_prints_spread_and_draws_both_sides(tmp_path, few, capsys):
     words = "augment", "--seeds", 2, "--epochs", 1, "--from", few, "--output-dir", tmp_path
     assert start(ablations, *words) == 0
     said = capsys.readouterr().out
-    assert said.count(" ± ") == 3 and "test error after 1 epochs, 2 seeds" in said
+    assert said.count("% ± ") == 2 and "test error after 1 epochs, 2 seeds" in said
+    assert "\nrandom crops is " in said
     assert len(list(tmp_path.glob("*/last.npz"))) == 4
     Image.open(tmp_path / "augment-1-epochs.png").verify()
     with open(tmp_path / "augment-1-epochs.csv") as file:
@@ -157,11 +162,12 @@ def test_an_effect_inside_the_spread_is_called_that():
     def said(a, b):
         return ablations.verdict("A", "B", a, b)
     assert said([0.30, 0.31, 0.29], [0.40, 0.41, 0.39]) == \
-        "A is better by 10.00% ± 2.27%: more than chance"
-    assert "A is WORSE by 1.00%" in said([0.31, 0.35, 0.27], [0.30, 0.33, 0.27])
-    assert "INSIDE THE SPREAD" in said([0.31, 0.35, 0.27], [0.30, 0.33, 0.27])
+        "A is better by 10.00 points (95 %: ± 2.27): more than chance"
+    assert "A is WORSE by 1.00 points" in said([0.31, 0.35, 0.27], [0.30, 0.33, 0.27])
+    assert "NO MORE THAN CHANCE" in said([0.31, 0.35, 0.27], [0.30, 0.33, 0.27])
+    assert said([0.3, 0.2], [0.2, 0.3]) == "A is as good as B"
     # Three seeds give their own spread away so badly that twice of it is not enough.
-    assert "INSIDE THE SPREAD" in said([0.30, 0.31, 0.29], [0.32, 0.33, 0.31])
+    assert "NO MORE THAN CHANCE" in said([0.30, 0.31, 0.29], [0.32, 0.33, 0.31])
     assert "--seeds 3" in said([0.3], [0.4]) and "nan" not in said([0.3], [0.4])
 
 
@@ -179,7 +185,7 @@ def test_photographs_compare_the_net_with_one_without_an_idea(data, tmp_path, mo
     mean, spread = np.mean([float(error) for error in each[:2]]), np.std(
         [float(error) for error in each[:2]], ddof=1)
     assert re.search(rf"^as it is +{mean:.1f}% ± {spread:.1f}% \(\d+.\d%\) ", said, re.M), said
-    assert re.search(r"^as it is is (better|WORSE) by .* \(10 views\)$", said, re.M)
+    assert re.search(r"^as it is is (better|WORSE|as good) .* \(10 views\)$", said, re.M)
     assert "one tower" not in said
     with np.load(tmp_path / "runs/no-crops-1-epochs-seed-1/10-views.npz") as found:
         assert found["probabilities"].shape == (10, 10)
@@ -188,6 +194,59 @@ def test_photographs_compare_the_net_with_one_without_an_idea(data, tmp_path, mo
     again = capsys.readouterr().out
     assert "images/s" not in again
     assert again.partition("\nerror on ")[2] == said.partition("\nerror on ")[2]
+
+
+def test_photographs_of_another_folder_are_refused(data, tmp_path, monkeypatch, capsys):
+    """What is kept of one would else be said of the other. A folder that was only moved is not
+    another one."""
+    monkeypatch.setattr(photographs, "NARROW", ["--kernels", "4,8,8,8,8", "--neurons", "16,16",
+                                                "--crop", "67", "-b", "8", "--steps", "1"])
+    shutil.copytree(data, tmp_path / "moved")
+    words = ("--only", "no crops", "--seeds", 1, "--epochs", 1, "--output-dir", tmp_path / "runs")
+    assert start(photographs, data, *words) == start(photographs, tmp_path / "moved", *words) == 0
+    one = next((tmp_path / "moved/val").glob("*/[a-z0-9]*"))
+    one.rename(one.with_name(f"other{one.suffix}"))
+    capsys.readouterr()
+    assert start(photographs, tmp_path / "moved", *words) == 1
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"are of the pictures in {data.resolve()}, not of those in" in said
+    assert "choose another --output-dir" in said
+
+
+def test_other_pictures_of_cifar_10_do_not_go_on_with_a_run(few, tmp_path, capsys):
+    """As many as before: their number alone would not tell."""
+    shutil.copytree(few, tmp_path / "cifar-10-batches-bin")
+    words = "lrn", "--seeds", 1, "--epochs", 1, "--output-dir", tmp_path / "runs", "--from"
+    assert start(ablations, *words, few) == start(ablations, *words, few) == 0
+    batch = tmp_path / "cifar-10-batches-bin/test_batch.bin"
+    batch.write_bytes(batch.read_bytes()[:-1] + b"\0")
+    capsys.readouterr()
+    assert start(ablations, *words, tmp_path / "cifar-10-batches-bin") == 1
+    assert "was made with other settings" in capsys.readouterr().err
+    last = next((tmp_path / "runs").glob("*/last.npz"))
+    saved = store.Checkpoint(last)
+    del saved.meta["settings"]["pictures"]             # an older run did not keep it
+    store.save(last, saved.arrays(""), saved.meta)
+    assert "pictures" not in Saved.read(last).settings
+    assert start(ablations, *words, few) == 0
+
+
+def test_a_run_that_diverges_names_no_option_that_there_is_not(tmp_path, few, monkeypatch, capsys):
+    monkeypatch.setattr(ablations, "RATE", 1e30)
+    assert start(ablations, "lrn", "--seeds", 1, "--epochs", 40, "--from", few,
+                 "--output-dir", tmp_path) == 1
+    said = capsys.readouterr().err
+    assert "training has diverged" in said and "with a smaller rate" in said and "--lr" not in said
+
+
+@pytest.mark.parametrize("example, words", [
+    (cifar_smoke, ["--lr", "nan"]), (cifar_smoke, ["--lr", "-1"]), (figure1, ["--rates", "0"]),
+    (figure1, ["--rates", "0.1,nan"]), (predictions, ["--images-per-s", "0"]),
+    (predictions, ["--update", "inf"])])
+def test_a_number_that_makes_no_sense_is_refused(example, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        start(example, *words)
+    assert ended.value.code == 2 and "0" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_photographs_know_which_nets_there_are(data, tmp_path, capsys):

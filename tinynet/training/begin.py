@@ -21,7 +21,8 @@ def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
               print_freq=args.print_freq, save_freq=args.save_freq,
               how_to_go_on="go on with\n  " + command("train", "--resume", folder / "last.npz"),
               if_slow="; --recipe quickstart is for trying" * (recipe.name != "quickstart"),
-              ranks=ranks)
+              if_waiting=": give more --workers, or prepare the pictures with data/imagenet.py",
+              rate="--lr", ranks=ranks)
     precision = precision_of(model.devices, recipe.precision)
     products = f"; products in {precision}" * model.devices[0].is_gpu
     say("\n".join([f"recipe {recipe.name}; seed {about.seed}; towers on {model.devices[0]} and "

@@ -51,7 +51,7 @@ class Run:
     ranks: if there are several, rank 0 alone writes, and the others need a name for folder only.
     plateau: lowers the rate after validations. watch: a stall.StallWatch. print_freq,
     save_freq: steps between two reports, two checkpoints; with `points` instead of print_freq
-    every epoch has as many reports, and history keeps them.
+    every epoch has as many reports, and history keeps them. The rest is said to the reader.
 
         with run:
             while run.goes_on():
@@ -65,7 +65,8 @@ class Run:
 
     def __init__(self, folder, model, optimizer, loader, *, epochs, stop_at=None, saved=None,
                  arrays=(), plateau=None, watch=None, print_freq=None, save_freq=None, points=1,
-                 how_to_go_on="the same command goes on", if_slow="", ranks=ALONE):
+                 how_to_go_on="the same command goes on", if_slow="", if_waiting="", rate="rate",
+                 ranks=ALONE):
         self.claim, self.ranks, self.folder = None, ranks, folder
         if ranks.first:
             with self._writing(folder):
@@ -77,9 +78,9 @@ class Run:
         self.epochs, self.stop_at = epochs, stop_at
         self.saved, self.extra = saved or Saved(), dict(arrays)
         self.classes = len(self.saved.classes or ()) or 10         # CIFAR-10's, in the examples
-        self.plateau, self.watch = plateau, watch
+        self.plateau, self.watch, self.rate = plateau, watch, rate
         self.print_freq, self.save_freq, self.points = print_freq, save_freq, points
-        self.how_to_go_on, self.if_slow = how_to_go_on, if_slow
+        self.how_to_go_on, self.if_slow, self.if_waiting = how_to_go_on, if_slow, if_waiting
         self.at, self.history = self.saved.progress, self.saved.history
         self.meter, self.interrupted = Meter(ranks), Interruptible(ranks)
         self.stalled = False               # the watch has just noticed that nothing is learned
@@ -164,6 +165,8 @@ class Run:
 
     def _refuse_other_settings(self, saved):
         own = json.loads(json.dumps(self.saved.settings))          # tuples become lists
+        if own and "pictures" not in (saved.settings or own):
+            own.pop("pictures", None)                  # an older run, which did not keep it
         if saved.settings != own:
             raise UserError(f"{shown(saved.path)} was made with other settings:\n"
                             f"    {saved.settings}\nnot\n    {own}\n"
@@ -284,8 +287,7 @@ class Run:
         say(f"{self._where()}  step {self.step}  {in_words(seen, self.classes)}  {pace(seen)}")
         if seen["waited"] > WAITING and self.step > 10 and not self.told_waiting:
             self.told_waiting = True
-            say(f"{seen['waited']:.0%} of the time the net waits for pictures: "
-                "give more --workers, or prepare the pictures with data/imagenet.py")
+            say(f"{seen['waited']:.0%} of the time the net waits for pictures{self.if_waiting}")
         self.bar.set_description_str(self._where())
         self.bar.set_postfix_str(f"loss {seen['loss']:.3f}, error {seen['top1_error']:.1%}")
         row = self._log("train", **seen)
@@ -385,7 +387,7 @@ class Run:
 
     def _diverged(self, why):
         return Diverged(f"{self.folder.name}: step {self.step}: {why}: training has diverged; "
-                        f"{self._kept()} with a smaller --lr")
+                        f"{self._kept()} with a smaller {self.rate}")
 
     def _kept(self):
         return (f"the last good checkpoint is {shown(self.last)}; go on from it"
