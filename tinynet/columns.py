@@ -83,7 +83,7 @@ extern "C" __global__ void rows(const float* __restrict__ W, const float* __rest
                                 float* __restrict__ rows, uint n) {
     NUMBER(i, n);
     const uint k = i / O;
-    rows[i] = k < K ? W[i] : k == K ? b[i % O] : 0;
+    rows[i] = k < K ? W[i] : BIAS && k == K ? b[i % O] : 0;
 }
 """
 
@@ -103,7 +103,8 @@ def convolution(x, W, b, stride, pad):
     sizes = tuple((side + sum(pad) - size) // stride + 1
                   for side, size in zip(shape[1:3], kernel, strict=True))
     where = kernel, stride, pad, sizes
-    weights = launch(TO_ROWS, empty(W, _row(K + bias), O), W, b if bias else W, K=K, O=O)
+    weights = launch(TO_ROWS, empty(W, _row(K + bias), O), W, b if bias else W, K=K, O=O,
+                     BIAS=int(bias))
     scratch = sizes[0] * sizes[1] * len(weights) * x.itemsize
     kept = []
 
