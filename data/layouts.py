@@ -104,6 +104,10 @@ def look(source, val_share=0.0):
     say(f"{shown(source)}: {found.layout}; {counts} of {len(found.classes):,} classes")
     for line in found.missing:
         say(f"  {line}")
+    for split, pictures in found.splits.items():
+        without = len(found.classes) - len(set(pictures.labels.tolist()))
+        if without:
+            say(f"  {without:,} of the classes have no {split} pictures")
     for split in {"train", "val"} - set(found.splits):
         say(f"  there are no {split} pictures: what is there is prepared without them")
     if "val" not in found.splits:

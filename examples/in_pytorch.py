@@ -5,8 +5,10 @@
 
 The file is a state dict, with the mean image as `mean`; what else a net needs, its recipe and its
 classes, are texts in the dict's attribute `about`. Copy the class below, it is all there is to it.
+(Only how pictures are read is tinynet's own.)
 """
 import json
+import pickle
 import sys
 
 import numpy as np
@@ -73,9 +75,13 @@ class AlexNet(torch.nn.Module):
 
 def main(path, *pictures):
     from tinynet.pictures import images
-    weights = torch.load(path, weights_only=True)
+    try:
+        weights = torch.load(path, weights_only=True)
+        texts = weights.about
+    except (AttributeError, RuntimeError, pickle.UnpicklingError):
+        raise ValueError(f"{path} is not what alexnet.py export writes") from None
     net = AlexNet(weights).eval()
-    classes, words = (json.loads(weights.about[name]) for name in ("classes", "words"))
+    classes, words = (json.loads(texts[name]) for name in ("classes", "words"))
     names = [f"{name}  {words.get(name, '')}".rstrip() for name in classes]
     for name in pictures:
         pixels = np.array(images.read(name, fit=net.recipe["fit"]).transpose(2, 0, 1))
@@ -86,4 +92,9 @@ def main(path, *pictures):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:]) if sys.argv[2:] else sys.exit(__doc__)
+    if not sys.argv[2:]:
+        sys.exit(__doc__)
+    try:
+        main(*sys.argv[1:])
+    except (ImportError, OSError, ValueError) as error:
+        sys.exit(f"in_pytorch.py: error: {error}")

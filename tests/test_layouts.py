@@ -208,6 +208,17 @@ def test_one_folder_of_classes_is_a_training_set(tmp_path):
     assert are_of_their_classes(train) and are_of_their_classes(val)
 
 
+@pytest.mark.parametrize("each, share, said", [
+    (1, 0.34, "1 of the classes have no train pictures"),
+    (2, 0.2, "2 of the classes have no val pictures"), (10, 0.2, "")])
+def test_a_class_of_which_a_share_leaves_nothing_is_counted(tmp_path, capsys, each, share, said):
+    source = lay_out(tmp_path / "source", train_files(each))
+    prepare(source, tmp_path / "target", val_share=share)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()
+             if "of the classes" in line]
+    assert (said in lines) if said else lines == []
+
+
 def test_a_share_is_held_back_of_a_tar_as_well_but_not_where_there_is_val(tmp_path):
     source = ilsvrc(tmp_path / "source")
     with pytest.raises(UserError, match="leave --val-share out"):
