@@ -14,6 +14,18 @@ from tinynet.tools import anatomy
 from tinynet.training.recipes import RECIPES
 
 PAPER = RECIPES["paper"]
+
+
+def test_what_caffe_and_torchvision_have_is_in_their_recipes():
+    """train_val.prototxt and solver.prototxt of bvlc_alexnet; 20 epochs are 100,000 batches of
+    256. torchvision's references/classification trains alexnet with batches of 32 and 1e-4."""
+    caffe, owt = RECIPES["caffe"], RECIPES["owt"]
+    assert caffe.std == (0.01, 0.01, 0.01, 0.01, 0.01, 0.005, 0.005, 0.01)
+    assert caffe.bias == (0, 0.1, 0, 0.1, 0.1, 0.1, 0.1, 0)
+    assert (caffe.schedule, caffe.step_epochs, caffe.batch_size) == ("step", 20, 256)
+    assert (caffe.momentum, caffe.wd, caffe.bias_lr, caffe.bias_wd) == (0.9, 0.0005, 2, False)
+    assert (owt.schedule, owt.step_epochs, owt.epochs, owt.batch_size) == ("step", 30, 90, 32)
+    assert (owt.lr, owt.momentum, owt.wd) == (0.01, 0.9, 1e-4)
 CPU = Device("cpu")
 
 

@@ -38,6 +38,15 @@ def test_a_net_has_as_many_parameters_as_the_authors(name, count):
     assert list(config.decay) == [layer for layer, _ in net.layers()]
 
 
+def test_the_norm_of_18pct_is_the_authors():
+    """Their scale 0.00005 is divided by the nine pixels of its window."""
+    norms = [layer for _, layer in cifar10.net_18pct().named_layers()
+             if type(layer).__name__ == "SameMapLRN"]
+    assert len(norms) == 2
+    assert all((norm.size, norm.k) == (3, 1.0) and norm.alpha == pytest.approx(5e-5 / 9)
+               for norm in norms)
+
+
 def test_a_shorter_schedule_has_its_phases_in_proportion():
     phases = cifar10.CONFIGS["13pct"][1].phases
     assert sum(phase.epochs for phase in phases) == 160

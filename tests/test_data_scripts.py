@@ -62,6 +62,17 @@ def test_a_mistyped_option_is_named_in_one_line(script, arguments, words, capsys
     assert said.startswith(f"{script.__name__.removeprefix('data.')}.py: error: {words}"), said
 
 
+def test_patterns_are_drawn_as_many_as_were_asked_for(tmp_path):
+    assert drawing.main([str(tmp_path / "all"), "--train", "3", "--val", "2", "--size", "32"]) == 0
+    assert {split: len(list((tmp_path / "all" / split / "rings").iterdir()))
+            for split in ("train", "val")} == {"train": 3, "val": 2}
+    sheets = []
+    for seed in "0", "1", "0":
+        drawing.main(["--sheet", str(tmp_path / "sheet.png"), "--seed", seed])
+        sheets.append((tmp_path / "sheet.png").read_bytes())
+    assert sheets[0] == sheets[2] != sheets[1]
+
+
 def test_a_sheet_that_cannot_be_written_is_a_clean_error(tmp_path):
     script = [sys.executable, ROOT / "data" / "patterns.py", "--sheet", "no/such/folder.png"]
     done = subprocess.run(script, cwd=tmp_path, text=True, capture_output=True, timeout=60)

@@ -244,6 +244,12 @@ def test_the_graph_lists_every_tensor_oldest_first():
     assert graph(c) == [a, b.node, c.node]
 
 
+def test_an_error_inside_no_grad_ends_it():
+    with pytest.raises(ZeroDivisionError), no_grad():
+        raise ZeroDivisionError
+    assert (leaf(1.0) * 2).requires_grad
+
+
 def test_no_grad_silences_its_own_thread_only():
     x = leaf(1.0)
     with no_grad(), ThreadPoolExecutor(1) as pool:

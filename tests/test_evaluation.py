@@ -94,3 +94,11 @@ def test_of_several_nets_one_at_a_time_is_in_memory(monkeypatch, capsys):
     pictures = type("Pictures", (list,), {"root": "DIR"})([0, 1])
     answers.test(args, [net] * 3, pictures, opened)
     assert before == [0, 0, 0] and "1 unreadable pictures" in capsys.readouterr().out
+
+
+def test_what_a_class_is_called_most_often_instead_is_counted_alone():
+    """Two of three mistakes are one kind, and one is another."""
+    labels = np.array([0, 0, 0, 0, 1, 2])
+    logs = np.log(np.eye(3)[[1, 1, 2, 0, 1, 2]] * 0.9 + 0.03)
+    lines = list(evaluation.by_class(logs, labels, ["cat", "dog", "cow"], {}))
+    assert lines[1].split() == ["75.0%", "3", "of", "4", "cat", "dog", "(2)"]

@@ -196,6 +196,21 @@ def test_photographs_compare_the_net_with_one_without_an_idea(data, tmp_path, mo
     assert again.partition("\nerror on ")[2] == said.partition("\nerror on ")[2]
 
 
+def test_the_verdict_on_photographs_counts_seeds_and_not_what_they_say_together(
+        data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(photographs, "train", lambda name, seed, args: (name, seed))
+    monkeypatch.setattr(photographs, "probabilities", lambda path, views, args: (
+        path, np.zeros(1)))
+    errors = {("as it is", 0): 0.10, ("as it is", 1): 0.12, ("no crops", 0): 0.20,
+              ("no crops", 1): 0.22}
+    monkeypatch.setattr(photographs, "error", lambda found, labels: errors.get(found, 0.0))
+    monkeypatch.setattr(np, "mean", lambda x, axis=None: (
+        "together" if axis == 0 else sum(x) / len(x)))
+    assert start(photographs, data, "--only", "no crops", "--seeds", 2,
+                 "--output-dir", tmp_path / "runs") == 0
+    assert "as it is is better by 10.00 points" in capsys.readouterr().out
+
+
 def test_photographs_of_another_folder_are_refused(data, tmp_path, monkeypatch, capsys):
     """What is kept of one would else be said of the other. A folder that was only moved is not
     another one."""

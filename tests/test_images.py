@@ -368,3 +368,25 @@ def test_the_centre_of_the_mean_may_be_subtracted_wherever_the_crop_is():
 def test_a_crop_that_does_not_fit_is_refused(crop):
     with pytest.raises(UserError, match=f"crop.* {crop}"):
         preparation(crop=crop)
+
+
+def test_without_augmentation_no_part_is_enlarged():
+    prepare = preparation(area=0.35, augment=False)
+    places = prepare.places(np.arange(50), np.arange(50), 0)
+    assert {place.square for place in places} == {prepare.centre.square}
+    enlarged = preparation(area=0.35).places(np.arange(50), np.arange(50), 0)
+    assert len({place.square for place in enlarged}) > 40
+
+
+@pytest.mark.parametrize("shuffled", [True, False])
+def test_what_is_stored_in_random_order_is_read_from_front_to_back_if_that_is_shuffled_once(
+        shuffled):
+    class Stored(list):
+        pass
+
+    pictures = Stored(range(30))
+    pictures.shuffled = shuffled
+    once, twice = (preparation(shuffle="once").order(pictures, epoch).tolist()
+                   for epoch in (0, 1))
+    assert once == twice and sorted(once) == list(range(30))
+    assert (once == list(range(30))) == shuffled

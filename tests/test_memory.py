@@ -13,6 +13,7 @@ import pytest
 import alexnet
 import strict_cupy
 from helpers import ROOT, environment
+from tinynet import cores
 from tinynet.cores import LANES
 from tinynet.device import devices
 from tinynet.pictures.batches import Loader
@@ -59,6 +60,14 @@ def test_scratch_holds_the_partial_sums_of_the_largest_convolution():
     need, = needs("cpu", "paper", 1000).values()
     assert need.work >= LANES * 4 * 3 * 3 * 256 * 192
     assert need.passing == 2 * 4 * 55 * 55 * 48                      # dy and dx of relu
+
+
+def test_every_thread_has_scratch_of_its_own(monkeypatch):
+    monkeypatch.setattr(cores, "_threads", 1)
+    one, = needs("cpu").values()
+    monkeypatch.setattr(cores, "_threads", 5)
+    five, = needs("cpu").values()
+    assert five.work - one.work == 4 * cores.CPU_SCRATCH
 
 
 def test_two_devices_need_together_what_one_needs_and_an_image_more():

@@ -1,4 +1,5 @@
 """Several ranks train the net that one trains, to the bit."""
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import ranks as predictions
 from alexnet import build
 from helpers import IMAGES, LABELS, SMALL
-from tinynet import SGD, Device, Tensor, UserError, cores, ops
+from tinynet import SGD, Device, Tensor, UserError, cores, ops, store
 from tinynet.device import devices, gpu_count, to_host
 from tinynet.mpi import Mpi, Nccl
 from tinynet.pictures import upload
@@ -16,6 +17,8 @@ from tinynet.ranks import ALONE, Pretended, Ranks
 from tinynet.split import _every_class, _every_neuron, _every_row
 from tinynet.tools import anatomy, memory
 from tinynet.training.recipes import RECIPES
+from tinynet.training.saved import Saved
+from tinynet.training.weights import copy_weights
 from together import Thread, together
 
 SIZES = 2, 4, 8
@@ -250,6 +253,21 @@ def test_more_ranks_than_cards_is_an_error(gpus):
     with pytest.raises(UserError, match="--device gpu0: two ranks on here cannot share a card.* "
                                         "no more of them than there are cards"):
         ranks.device(None)
+
+
+def test_each_rank_starts_from_its_own_columns_of_another_net(tmp_path):
+    other = build(5, [Device("cpu")] * 2, SMALL).initialize(7)
+    saved = Saved(recipe=asdict(SMALL), classes=list("abcde"))
+    store.save(tmp_path / "other.npz", {f"weights/{name}": w.numpy()
+                                        for name, w in other.parameters()}, asdict(saved))
+
+    def started(ranks):
+        model = build(5, [Device("cpu")] * 2, SMALL, ranks).initialize(1)
+        copy_weights(tmp_path / "other.npz", model, list("abcde"), SMALL)
+        return {name: ranks.whole(w, w.data) for name, w in model.parameters()}
+
+    seen, *_ = together(2, started)
+    assert all(np.array_equal(seen[name], w.numpy()) for name, w in other.parameters())
 
 
 @pytest.mark.parametrize("size, batch, room", [(1, 10, 10), (2, 10, 8), (8, 16, 2), (4, 3, 2)])

@@ -22,6 +22,11 @@ NET = ["--recipe", "quickstart", "--kernels", "4,8,8,8,8", "--neurons", "16,16",
        "-b", "8", "--device", "cpu", "-p", "2"]
 
 
+def test_the_scale_of_pixels_that_is_advised_builds_on_the_one_there_is():
+    recipe = recipes.RECIPES["paper"].changed(dict(pixel_scale=0.01))
+    assert "--pixel-scale 0.0001" in better_start(recipe, 70.0, dead=False).split("  ")[0]
+
+
 # --- when it speaks ---------------------------------------------------------------------
 
 

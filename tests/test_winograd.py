@@ -18,6 +18,7 @@ SHAPES = {
     "padding on one side": (2, 8, 6, 3, 4, 5, (0, 3)),
     "two outputs, of tiles that reach far beyond": (2, 6, 5, 3, 2, 5, (0, 0)),
     "more padding than picture": (2, 1, 2, 3, 4, 3, (4, 4)),
+    "as much padding as kernel": (2, 6, 5, 3, 4, 3, (3, 3)),
     "one picture": (1, 10, 10, 3, 4, 3, (1, 1)),
     "no picture": (0, 10, 10, 3, 4, 3, (1, 1)),
 }
@@ -100,7 +101,8 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 @pytest.mark.parametrize("scratch", [1, 1 << 20])
-@pytest.mark.parametrize("name", [*sorted(SHAPES.keys() - {"more padding than picture"}), "conv1"])
+@pytest.mark.parametrize("name", [*sorted(SHAPES.keys() - {
+    "more padding than picture", "as much padding as kernel"}), "conv1"])
 def test_tiles_that_are_kept_are_those_that_would_be_made_again(monkeypatch, name, scratch):
     """To the bit, whatever the slices are. Those of a larger picture are made again."""
     shape, kept = {**SHAPES, **STRIDED}[name], []
