@@ -285,6 +285,8 @@ def test_some_pictures_are_fitted_as_all_are(tmp_path):
     squeezed = whole.fitted("squeeze").read(0)
     assert not np.array_equal(squeezed, whole.read(0))
     assert np.array_equal(some.fitted("squeeze").read(1), squeezed)
+    for whole.shuffled in True, False:
+        assert dataset.Some(whole, [0]).shuffled == whole.shuffled
 
 
 def test_a_data_set_that_cannot_read_says_so():

@@ -158,6 +158,21 @@ def test_an_ablation_prints_spread_and_draws_both_sides(tmp_path, few, capsys):
                     "central crops, seed 1"]
 
 
+def test_each_net_of_an_ablation_has_the_pictures_of_its_seed_and_a_rate_that_falls(
+        tmp_path, few, monkeypatch):
+    seeds, rates, pictures, saw = [], [], ablations.Pictures, ablations.Run.saw
+    monkeypatch.setattr(ablations, "Pictures", lambda *sets, **how: seeds.append(
+        how["seed"]) or pictures(*sets, **how))
+    monkeypatch.setattr(ablations.Run, "saw", lambda run, *seen: rates.append(
+        run.optimizer.lr) or saw(run, *seen))
+    assert start(ablations, "lrn", "--seeds", 2, "--epochs", 2, "--from", few,
+                 "--output-dir", tmp_path) == 0
+    assert seeds == [0, 1, 0, 1]
+    of_nets = np.split(np.array(rates), 4)
+    assert all(np.array_equal(one, of_nets[0]) and one[0] == ablations.RATE
+               and (np.diff(one) < 0).all() for one in of_nets)
+
+
 def test_an_effect_inside_the_spread_is_called_that():
     def said(a, b):
         return ablations.verdict("A", "B", a, b)

@@ -114,6 +114,8 @@ TABLE = {
         (using(conv.conv2d, pad=(0, 3), form="winograd"), (40, 9, 7, 8), (5, 5, 8, 6), (6,)),
     "max_pool": (pool.max_pool, (2, 7, 9, 3)),
     "max_pool, all ties": (using(pool.max_pool, ties="all"), (2, 7, 9, 3)),
+    "max_pool, with gaps": (using(pool.max_pool, size=2, stride=3), (2, 9, 8, 3)),
+    "avg_pool, with gaps": (using(pool.avg_pool, size=2, stride=3), (2, 9, 8, 3)),
     "max_pool, no overlap": (using(pool.max_pool, size=2, stride=2), (2, 6, 7, 3)),
     "max_pool, over the edge": (using(pool.max_pool, ceil=True), (2, 8, 7, 3)),
     "max_pool, all ties, over the edge": (using(pool.max_pool, ties="all", ceil=True),

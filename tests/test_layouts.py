@@ -219,6 +219,13 @@ def test_a_class_of_which_a_share_leaves_nothing_is_counted(tmp_path, capsys, ea
     assert (said in lines) if said else lines == []
 
 
+@pytest.mark.parametrize("share", [0.001, 0.999])
+def test_a_share_that_leaves_one_side_empty_is_refused(tmp_path, share):
+    source = lay_out(tmp_path / "source", train_files(10))
+    with pytest.raises(UserError, match="leaves one side empty"):
+        imagenet.prepare(source, tmp_path / "target", val_share=share)
+
+
 def test_a_share_is_held_back_of_a_tar_as_well_but_not_where_there_is_val(tmp_path):
     source = ilsvrc(tmp_path / "source")
     with pytest.raises(UserError, match="leave --val-share out"):

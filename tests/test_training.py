@@ -21,6 +21,7 @@ from command_line import (
     contents,
     ended,
     is_clean_error,
+    log_of,
     progress,
     same_net,
     started,
@@ -122,6 +123,18 @@ def test_the_best_checkpoint_is_the_one_with_the_lowest_error(trained):
               if '"validation"' in line]
     assert best["step"] == [EPOCH, LAST][int(np.argmin(errors))]
     assert last["step"] == LAST and last["lowest_error"] == min(errors)
+
+
+def test_the_seed_decides_on_the_pictures_as_well(run, data, trained, tmp_path):
+    """The same weights, which do not learn, and nothing dropped: only crops and order are left."""
+    losses = []
+    for seed in 0, 1, 0:
+        folder = tmp_path / f"{len(losses)}"
+        assert run("train", data, *SMALL, "--init-from", trained.folder / "best.npz", "--dropout",
+                   0, "--lr", 0, "--seed", seed, "--steps", 3, "-p", 1, "--output-dir",
+                   folder).code == 0
+        losses.append([row["loss"] for row in log_of(folder) if row["kind"] == "train"])
+    assert losses[0] == losses[2] and all(map(float.__ne__, losses[0], losses[1]))
 
 
 def test_save_freq_saves_within_an_epoch(data, tmp_path):
