@@ -162,6 +162,15 @@ def trained(data, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def report(trained, tmp_path_factory):
+    """The folder of a report: the.html and its CSV files."""
+    folder = tmp_path_factory.mktemp("report")
+    assert alexnet.main(["report", str(trained.folder), "-o", str(folder / "the.html"),
+                         "--device", "cpu"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
 def loaded(trained):
     """A Saved, its net, and a Loader of its validation set."""
     saved = Saved.of_alexnet(trained.folder / "last.npz")
