@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from PIL import Image
 import alexnet
 from command_line import NET, is_clean_error, numbers
 from helpers import environment
+from tinynet.device import devices
 from tinynet.pages import activations, page
+from tinynet.pages.walk import Walk
 from tinynet.pictures.batches import Loader
 from tinynet.store import Checkpoint
 from tinynet.store import save as save_arrays
+from tinynet.tools import memory
 
 CPU = ["--device", "cpu"]
 
@@ -138,6 +142,36 @@ def test_a_walk_tells_the_bytes_that_cross_and_what_is_paid_for_a_layer(walk, tr
     assert crossing == f"{2 * 16 * 4} bytes"           # both ways, 16 neurons of four bytes
     last = walk.text[walk.text.index('<section id="fc8"'):]
     assert f"<dd>{33 * 10:,} <small>" in last and f"<dd>{32 * 10:,} <small>" in last
+
+
+def test_a_walk_tells_which_way_the_towers_send_what(walk):
+    for name, ways in ("fc7", ["top → bottom", "bottom → top"]), ("fc8", ["bottom → top"]):
+        section = walk.text[walk.text.index(f'<section id="x-{name}"'):].partition("</section>")[0]
+        assert re.findall(r"<h4>16 neurons, ([^<]*)</h4>", section) == 4 * ways    # pictures
+        assert f"{len(ways) * 64} bytes a picture, {len(ways) * 8.192:.3g} KB a batch" in section
+        sheets = re.findall(r'<use href="#(p\d+)"', section)
+        layer = walk.text[walk.text.index(f'<section id="fc{int(name[2]) - 1}"'):]
+        shown = re.findall(r'<use href="#(p\d+)"', layer.partition("</section>")[0])
+        assert sheets == shown if len(ways) == 2 else sheets == shown[1::2]
+
+
+def test_what_a_walk_says_is_kept_is_what_memory_says_of_an_image(walk, loaded):
+    kept = []
+    for number, unit in re.findall(r"backward pass</dt><dd>([\d.]+) (MB|KB|bytes)", walk.text):
+        kept.append(float(number) * {"MB": 1e6, "KB": 1e3, "bytes": 1}[unit])
+    net = alexnet.AlexNet(10, devices("cpu0,cpu1"), activations.recipe_of(loaded[0]))
+    needed = sum(need.kept for need in memory.of_model(memory.without_weights(net)).values())
+    assert len(kept) == 8 and sum(kept) == pytest.approx(needed, rel=0.01)
+
+
+def test_an_answer_shows_the_right_class_even_if_it_is_the_last():
+    """Of many classes the ten most probable ones, and that one."""
+    names = [f"c{number}" for number in range(12)]
+    for label, last in (11, "c11 ✓"), (3, "c9"):
+        walk = SimpleNamespace(made=[{"fc8": [np.arange(12.0)[::-1]]}], labels=[label],
+                               names=["a"], saved=SimpleNamespace(classes=names, words={}))
+        told = re.findall(r"<span>([^<]*)</span>", Walk.answer(walk, 0))
+        assert len(told) == 11 - (label == 3) and told[-1] == last
 
 
 def test_the_maps_of_a_walk_are_those_of_the_net(walk, loaded):

@@ -1,11 +1,15 @@
 """A report of runs has the numbers that the other commands print, beside each other."""
 import csv
+import json
 import re
 import shutil
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from command_line import NET, VAL, log_of, numbers, weights
+from tinynet.pages.report import Report, as_time
 from tinynet.store import Checkpoint
 from tinynet.store import save as save_arrays
 from tinynet.tools import svg
@@ -113,3 +117,25 @@ def test_a_damaged_line_of_a_log_is_left_out_and_named(run, trained, tmp_path):
     assert done.code == 0 and done.err.count("is left out") == 3
     assert f"line {whole.count(chr(10)) + 1} is left out" in done.err
     assert len(rows(tmp_path, "curves")) == whole.count("\n") - 1
+
+
+def test_a_report_of_a_folder_is_of_its_best_net_and_of_the_whole_time(run, trained, tmp_path):
+    """Whatever its last one is."""
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    (folder / "last.npz").unlink()
+    logged = log_of(folder)
+    lines = [json.dumps(dict(row, seconds=3600.0 * number)) for number, row in enumerate(logged)]
+    (folder / "log.jsonl").write_text("".join(line + "\n" for line in lines))
+    assert run("report", folder, "-o", tmp_path / "the.html", *CPU).code == 0
+    told, = re.findall(r"<td>training took</td><td>([^<]*)", (tmp_path / "the.html").read_text())
+    assert told == as_time(3600.0 * (len(logged) - 1))
+
+
+def test_of_many_classes_the_worst_and_the_best_are_shown():
+    errors = np.linspace(0, 1, 30)
+    judged = SimpleNamespace(errors=lambda: errors, saved=SimpleNamespace(
+        classes=[f"c{number}" for number in range(30)], words={}))
+    told = Report.classes(None, judged)
+    shown = [int(number) for number in re.findall(r"<span>c(\d+)</span>", told)]
+    assert shown == [*range(29, 19, -1), *range(9, -1, -1)]
+    assert "The 10 worst and the 10 best of 30." in told
