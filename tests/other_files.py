@@ -50,7 +50,7 @@ def blob(array, form, pieces=1):
 
 
 def caffemodel(net, form="2014", order=("relu", "lrn", "pool"), groups=2, alpha=1e-4, pieces=2,
-               leak=0.0, dilation=1):
+               leak=0.0, dilation=1, pool_pad=0):
     """form: today, 2014 or 2013. The colours of conv1 are blue, green, red."""
     steps = [("data", "data")]
     for name in LAYERS:
@@ -71,7 +71,8 @@ def caffemodel(net, form="2014", order=("relu", "lrn", "pool"), groups=2, alpha=
             + field(6, 4 if name == "conv1" else 1) + field(18, dilation),
             "relu": field(1, leak),
             "lrn": field(1, 5) + field(2, alpha) + field(3, 0.75),
-            "pool": field(1, 0) + field(2, 3) + field(3, 2), "dropout": field(1, 0.5)}
+            "pool": field(1, 0) + field(2, 3) + field(3, 2) + field(4, pool_pad),
+            "dropout": field(1, 0.5)}
         if form == "today":
             types = dict(conv="Convolution", dense="InnerProduct", lrn="LRN", pool="Pooling",
                          relu="ReLU", dropout="Dropout", data="Data", loss="SoftmaxWithLoss")
@@ -94,9 +95,12 @@ def caffemodel(net, form="2014", order=("relu", "lrn", "pool"), groups=2, alpha=
     return out
 
 
-def onnx_of_caffe(net, side=224, pool_pads=(0, 0, 0, 0), **convs):
-    """As the model zoo's, which Caffe2 wrote: weights are inputs as well. convs: attributes that
-    every convolution has besides."""
+ONNX_LRN = dict(size=5, alpha=1e-4, beta=0.75, bias=1.0)
+
+
+def onnx_of_caffe(net, side=224, pool_pads=(0, 0, 0, 0), lrn=ONNX_LRN, **convs):
+    """As the model zoo's, which Caffe2 wrote: weights are inputs as well. lrn: the attributes of
+    the norms. convs: those that every convolution has besides."""
     def attribute(name, value):
         if isinstance(value, list):
             return field(1, name) + b"".join(field(8, one) for one in value) + field(20, 7)
@@ -128,7 +132,7 @@ def onnx_of_caffe(net, side=224, pool_pads=(0, 0, 0, 0), **convs):
             graph += node("Gemm", "x", *own, transB=1)
         graph += node("Relu", "x") if name != "fc8" else node("Softmax", "x")
         if name in ("conv1", "conv2"):
-            graph += node("LRN", "x", size=5, alpha=1e-4, beta=0.75, bias=1.0) + pool
+            graph += node("LRN", "x", **lrn) + pool
         if name == "conv5":
             graph += pool + node("Reshape", "x", "OC2_DUMMY_1")
         if name in ("fc6", "fc7"):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tinynet.errors import UserError
-from tinynet.pictures import batches, dataset, images
+from tinynet.pictures import batches, dataset, images, upload
 from tinynet.training.recipes import Recipe
 
 COUNT = 13
@@ -32,6 +32,13 @@ def loader(folder, batch_size=4, workers=2, seed=0, crop=67):
                               np.array([40.0, 300.0, 5000.0]), np.eye(3))
     return batches.Loader(pictures, images.Preparation(recipe, stats, seed), batch_size,
                           workers)
+
+
+def test_each_batch_tells_of_its_own_waiting():
+    host = upload.Host([], None, 1)
+    for seconds in 3.0, 0.5:
+        host.seconds += seconds
+        assert host.waited() == seconds
 
 
 def an_epoch(load, epoch=0, start=0):

@@ -137,6 +137,15 @@ def test_ceilings_count_what_is_computed_and_copied(work, monkeypatch):
     assert ceilings.target.all()                           # it was copied
 
 
+def test_memory_is_measured_without_what_there_was_before_the_net(monkeypatch):
+    monkeypatch.setattr(bench.machine, "in_use", lambda device: 30 * 10 ** 6)
+    monkeypatch.setattr(bench.machine, "peak", lambda device: 75 * 10 ** 6)
+    monkeypatch.setattr(bench, "work_speed", lambda work, rounds: {})
+    recipe = SMALL.changed({"batch_size": BATCH})
+    found = bench.net_speed(alexnet.AlexNet, CLASSES, devices("cpu"), recipe)
+    assert found["memory"]["cpu"]["measured"] == 45 * 10 ** 6
+
+
 def test_the_command_prints_a_table_and_predicted_beside_measured_memory(capsys):
     assert alexnet.main(["bench", *NET, "--device", "cpu0,cpu1"]) == 0
     out = capsys.readouterr().out

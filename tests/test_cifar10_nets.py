@@ -152,6 +152,15 @@ def test_a_run_that_was_stopped_goes_on_to_the_bit(tmp_path, few, monkeypatch, c
     assert all(np.array_equal(whole[name], parts[name]) for name in whole)
 
 
+def test_a_seed_changes_the_crops_as_well_as_the_weights(tmp_path, few, monkeypatch):
+    seeds, pictures = [], cifar10.Pictures
+    monkeypatch.setattr(cifar10, "Pictures", lambda *sets, **how: seeds.append(
+        how["seed"]) or pictures(*sets, **how))
+    assert start(cifar10, "18pct", "--epochs", 1, "--seed", 3, "--from", few, "--output-dir",
+                 tmp_path) == 0
+    assert seeds == [3]
+
+
 def test_a_finished_run_is_drawn_again_without_training(tmp_path, few, monkeypatch, capsys):
     words = "80sec", "--epochs", 1, "--from", few, "--output-dir", tmp_path
     assert start(cifar10, *words) == 0

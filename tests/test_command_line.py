@@ -1,6 +1,9 @@
 """What a trained net is asked, what help says, what is refused, what is survived."""
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -9,6 +12,7 @@ import pytest
 import alexnet
 import tinynet
 from command_line import SMALL, is_clean_error, numbers, progress
+from helpers import environment
 from tinynet.formats import reading
 from tinynet.pictures import patterns
 from tinynet.training import options as typed_options
@@ -134,6 +138,19 @@ def test_the_command_works_in_a_thread(data, tmp_path):
     assert status == [0] and progress(tmp_path / "run")["step"] == 2
 
 
+def test_a_reader_that_has_left_is_no_error_to_print():
+    """`alexnet.py show --json | head -1`: what is printed waits for the end, and then nobody is
+    there."""
+    program = ("from tinynet.training.program import exit_status; import sys; "
+               "sys.exit(exit_status('x', lambda: print('a')))")
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", program], stdout=write, text=True,
+                          stderr=subprocess.PIPE, env=environment(PYTHONUNBUFFERED=""), timeout=50)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 # --- before anything long --------------------------------------------------------------
 
 
@@ -169,6 +186,9 @@ def test_resume_auto_goes_on_with_the_newest_run(run, data, tmp_path, monkeypatc
     done = run(*words, "--steps", 3)
     assert "resumed runs/quickstart/last.npz" in done.out
     assert progress(tmp_path / "runs" / "quickstart")["step"] == 3
+    assert run(*words[:-2], "--steps", 1, "--output-dir", "runs/quickstart-2").code == 0
+    os.utime("runs/quickstart-2/last.npz", (0, 0))             # the newest, not the last by name
+    assert "resumed runs/quickstart/last.npz" in run(*words, "--steps", 4).out
 
 
 def test_one_tower_takes_one_of_two_gpus_by_default(monkeypatch):

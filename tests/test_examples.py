@@ -1,5 +1,6 @@
 """Figure 1, the ablations and the smoke test."""
 import csv
+import os
 import re
 import shutil
 
@@ -209,6 +210,10 @@ def test_photographs_compare_the_net_with_one_without_an_idea(data, tmp_path, mo
     again = capsys.readouterr().out
     assert "images/s" not in again
     assert again.partition("\nerror on ")[2] == said.partition("\nerror on ")[2]
+    folder = tmp_path / "runs/no-crops-1-epochs-seed-1"
+    os.utime(folder / "10-views.npz", (0, 0))                # of weights that were there before
+    assert start(photographs, *words) == 0
+    assert (folder / "10-views.npz").stat().st_mtime >= (folder / "last.npz").stat().st_mtime
 
 
 def test_the_verdict_on_photographs_counts_seeds_and_not_what_they_say_together(

@@ -285,6 +285,18 @@ def test_who_has_just_locked_a_folder_is_given_time_to_say_its_name(tmp_path):
             Claim(tmp_path)
 
 
+def test_the_lock_of_whoever_came_later_is_left_to_it(tmp_path):
+    """Somebody has removed the folder, and a second run made another of this name."""
+    first = Claim(tmp_path)
+    (tmp_path / ".lock").unlink()
+    second = Claim(tmp_path)
+    assert not first.is_ours()
+    first.close()
+    assert second.is_ours()
+    second.close()
+    assert not (tmp_path / ".lock").exists()
+
+
 def test_the_lock_dies_with_its_process(run, data, tmp_path):
     process = started("train", data, *NET, "--epochs", 10_000, "--device", "cpu", "-p", 1,
                       "--output-dir", tmp_path / "run")

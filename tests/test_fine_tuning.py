@@ -134,6 +134,8 @@ def test_weights_that_were_learned_for_another_computation_are_told(
     out = run(*words, tmp_path / "other", "--pixel-scale", 1, "--lrn", "none").out
     assert "but they were learned with pixel_scale 0.015625, not 1.0: is that meant?" in out
     assert "but they were learned with lrn sum, not none" in out and out.count("but they") == 2
+    out = run(*words, tmp_path / "third", "--fit", "squeeze").out
+    assert "but they were learned with fit crop, not squeeze" in out
 
 
 @pytest.mark.parametrize("text", ["conv1", "conv7=1", "=1", "conv1=x", "conv1=1,", "0.1"])

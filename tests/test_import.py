@@ -142,6 +142,14 @@ def test_a_mean_image_of_another_size_is_refused(run, tmp_path, shape):
     assert "a mean image is (3, 256, 256)" in said
 
 
+def test_a_mean_image_with_a_hole_in_it_is_refused(run, tmp_path):
+    mean = np.ones((3, 256, 256), "f4")
+    mean[1, 2, 3] = np.nan
+    np.save(tmp_path / "mean.npy", mean)
+    _, said = run(files.caffemodel(CAFFES), "--mean", tmp_path / "mean.npy", code=1)
+    assert "of finite numbers" in said
+
+
 def test_settings_of_caffes_lrn_are_taken_over(run):
     path, said = run(files.caffemodel(CAFFES, alpha=3e-4))
     assert Saved.of_alexnet(path).recipe["lrn_alpha"] == 3e-4 and "lrn_alpha 0.0003" in said
@@ -255,6 +263,11 @@ def test_safetensors_of_torchvisions_net(run, kind, tolerance):
 def test_the_onnx_file_of_the_model_zoo(run):
     path, said = run(files.onnx_of_caffe(CAFFES))
     assert same(ours(path), WANTED) and "reads 224 pixels without padding" in said
+
+
+def test_what_an_lrn_of_onnx_leaves_out_is_onnxs_default(run):
+    """alpha 0.0001, beta 0.75, bias 1."""
+    assert same(ours(run(files.onnx_of_caffe(CAFFES, lrn=dict(size=5)))[0]), WANTED)
 
 
 def test_pools_that_read_beyond_the_end_are_what_they_are_here(run):

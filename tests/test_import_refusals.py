@@ -35,8 +35,8 @@ def test_a_net_that_is_not_alexnet_is_refused_with_its_first_difference(refused,
 
 @pytest.mark.parametrize("form", ["today", "2014"])
 @pytest.mark.parametrize("change, words", [
-    (dict(leak=0.1), "its ReLUs leak"), (dict(dilation=2), "kernels have gaps")],
-    ids=["leak", "dilation"])
+    (dict(leak=0.1), "its ReLUs leak"), (dict(dilation=2), "kernels have gaps"),
+    (dict(pool_pad=1), "or with a pad")], ids=["leak", "dilation", "padded pools"])
 def test_a_net_of_these_weights_that_computes_otherwise_is_refused(refused, form, change, words):
     assert words in refused(files.caffemodel(CAFFES, form, **change))
 

@@ -16,6 +16,7 @@ from helpers import ROOT, environment
 from tinynet import cores
 from tinynet.cores import LANES
 from tinynet.device import devices
+from tinynet.engine import Parameter, Tensor
 from tinynet.pictures.batches import Loader
 from tinynet.tools import bench as speed
 from tinynet.tools import machine, memory
@@ -140,6 +141,19 @@ def test_of_a_memory_some_is_left_free():
 
 def test_the_batches_that_wait_are_counted_as_the_loader_has_them():
     assert memory.BATCHES == Loader([], None, 1).ahead + 2
+
+
+def test_what_is_kept_once_for_every_batch_is_not_of_an_image():
+    w, v = (Parameter(np.zeros(count, np.float32)) for count in (1000, 10))
+
+    def loss_of(count):
+        once = w * Tensor(np.zeros(1000, np.float32))
+        return once.sum() + (v * Tensor(np.zeros((count, 10), np.float32))).sum()
+
+    need, = memory.needs(loss_of).values()
+    assert need.kept == 4 * 10
+    scratch = cores.scratch_of_all(w.device)
+    assert need.work - scratch == pytest.approx(4 * 1000, abs=16)      # and the two sums
 
 
 @pytest.mark.parametrize("room, kernels", [(10 ** 9, 2 ** 20), (10 ** 6, 4), (10 ** 9, 4)])

@@ -158,6 +158,16 @@ def test_what_is_predicted_of_many_machines_is_what_the_net_sends():
     assert net.by_pictures(2, 128) == 4 * 60_965_224
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_rank_is_told_what_it_would_send_if_all_layers_were_split_by_pictures(size):
+    """Gradients of all parameters, summed in a ring: size - 1 parts of them, and once more."""
+    part = memory.without_weights(build(1000, [Device("cpu")] * 2, RECIPES["paper"],
+                                        Pretended(size)))
+    *_, last = anatomy.lines_of_ranks(part, 128)
+    sent = 2 * (size - 1) / size * 4 * 60_965_224
+    assert last.endswith(f"(all layers split by pictures: {sent / 1e6:,.1f})")
+
+
 def test_dense_weights_fall_with_the_number_of_ranks():
     of = {}
     for size in 1, *SIZES:
@@ -168,6 +178,8 @@ def test_dense_weights_fall_with_the_number_of_ranks():
         assert of[size].weights == of[size].velocities == of[size].gradients == 4 * (
             2_334_080 + 58_631_144 // size)
         assert of[size].kept < 1.5 * of[1].kept / size
+        alike = of[size].work - of[1].work         # gradients of all ranks, and their sum
+        assert alike == 3 * 4 * 2_334_080
 
 
 class OfTwo(Mpi):

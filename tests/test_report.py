@@ -114,8 +114,9 @@ def test_a_damaged_line_of_a_log_is_left_out_and_named(run, trained, tmp_path):
     bad = '{"kind": "train", "loss": NaN}\n[1]\nhalf a li'
     (folder / "log.jsonl").write_text(whole + bad)
     done = run("report", folder, "-o", tmp_path / "the.html", *CPU)
-    assert done.code == 0 and done.err.count("is left out") == 3
-    assert f"line {whole.count(chr(10)) + 1} is left out" in done.err
+    first = whole.count("\n") + 1
+    assert done.code == 0
+    assert numbers(r"line (\d+) is left out", done.err) == [first, first + 1, first + 2]
     assert len(rows(tmp_path, "curves")) == whole.count("\n") - 1
 
 

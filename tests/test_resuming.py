@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import alexnet
 from command_line import (
@@ -50,7 +51,8 @@ def test_a_resumed_run_is_an_uninterrupted_one_to_the_bit(
 
 
 def test_a_resumed_run_ends_after_its_last_epoch(run, half, trained):
-    assert run("train", "--resume", half, "--device", "cpu").code == 0
+    done = run("train", "--resume", half, "--device", "cpu")
+    assert done.code == 0 and "last.npz: epoch 1, step 3, lr 0.01\n" in done.out
     assert progress(half)["step"] == LAST and same_net(half, trained.folder)
 
 
@@ -164,6 +166,20 @@ def test_two_runs_at_once_take_two_folders(data, tmp_path):
     assert [process.returncode for process in runs] == [0, 0]
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == [
         "quickstart", "quickstart-2"]
+
+
+def test_a_resumed_run_keeps_its_seed_and_the_mean_of_its_pictures(run, data, tmp_path):
+    """Also if pictures have changed since: the weights know the old mean."""
+    seen = shutil.copytree(data, tmp_path / "data")
+    words = ["train", seen, *SMALL, "--seed", 7, "--output-dir", tmp_path / "run"]
+    assert run(*words, "--steps", 1).code == 0
+    mean = Checkpoint(tmp_path / "run" / "last.npz").arrays("statistics/")["mean"]
+    for path in (seen / "train").glob("*/*.jpg"):
+        Image.new("RGB", (256, 256)).save(path)
+    assert run("train", "--resume", tmp_path / "run", "--steps", 2, "--device", "cpu").code == 0
+    saved = Checkpoint(tmp_path / "run" / "last.npz")
+    assert saved.meta["seed"] == 7 and saved.meta["progress"]["step"] == 2
+    assert np.array_equal(saved.arrays("statistics/")["mean"], mean)
 
 
 def test_resume_with_a_rate_says_that_it_wins(run, half):

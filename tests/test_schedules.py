@@ -87,6 +87,8 @@ def test_the_rate_drops_when_the_error_stops_improving_three_times_at_most():
     errors = [0.9, 0.8, 0.795, 0.795, 0.7] + [0.7] * 20
     assert drops(errors, patience=2, threshold=0.01) == [3, 6, 8]
     assert drops(errors, patience=2, threshold=0.01, most=1) == [3]
+    assert drops([0.5, 0.25, 0.25], patience=1, threshold=0.25) == [1, 2]      # not by more
+    assert drops([0.5, 0.5, 0.4], patience=1, threshold=0.0) == [1]
 
 
 def test_the_rate_stays_when_fewer_drops_are_allowed_than_there_were():

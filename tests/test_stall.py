@@ -191,6 +191,9 @@ def test_a_sound_start_needs_nothing_but_patience(after_a_step):
 def test_labels_that_come_sorted_are_told(after_a_step):
     for labels in np.zeros(16, int), np.arange(16) // 2:
         assert "look at train/: the labels" in advice(after_a_step(labels=labels))
+    net = after_a_step()                               # of few pictures that says nothing
+    net.batch.images, net.batch.labels = net.batch.images[:15], np.arange(15) // 2
+    assert "the labels" not in "\n".join(said(net))
 
 
 def test_pictures_that_are_all_alike_are_told(after_a_step):

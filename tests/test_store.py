@@ -3,6 +3,7 @@ import io
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import zipfile
@@ -198,6 +199,16 @@ def test_another_net_is_refused(path, change, word):
 def test_a_shape_of_none_fits_any_array(path):
     arrays = Checkpoint(path).arrays("weights/", dict.fromkeys(SHAPES))
     assert {name: array.shape for name, array in arrays.items()} == SHAPES
+
+
+def test_what_is_saved_is_on_the_disk_before_it_has_its_name(path, monkeypatch):
+    """And so is the name, before anybody hears of it."""
+    done, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda file: done.append(
+        "folder" if stat.S_ISDIR(os.fstat(file).st_mode) else "file") or fsync(file))
+    monkeypatch.setattr(os, "replace", lambda *names: done.append("name") or replace(*names))
+    store.save(path, some_arrays(), META)
+    assert done == ["file", "name", "folder"]
 
 
 # --- writing that fails ---------------------------------------------------------------

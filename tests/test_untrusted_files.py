@@ -128,6 +128,13 @@ def test_too_many_pixels_are_told_from_the_header(tmp_path, monkeypatch):
     assert refused(path, "3600000000 pixels")
 
 
+def test_of_a_webp_half_as_many_are_read(tmp_path, monkeypatch):
+    """Its decoder keeps three copies."""
+    monkeypatch.setattr(images, "MOST_PIXELS", 100_000)                # and it has 89,600
+    assert images.read(saved(plain(), tmp_path / "a.png")).shape == (256, 256, 3)
+    assert refused(saved(plain(), tmp_path / "a.webp"), "the most that are read are 50,000")
+
+
 def test_the_largest_picture_of_ilsvrc_is_within_the_bound(tmp_path, monkeypatch):
     path = tmp_path / "large.png"
     path.write_bytes(png(7_800, 7_800))
