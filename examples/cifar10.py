@@ -1,4 +1,4 @@
-"""How well did the authors' CIFAR-10 nets do, the year before AlexNet?
+"""How well did the authors' CIFAR-10 nets do, of the year before AlexNet and of its own?
 
     python examples/cifar10.py 80sec                          10 epochs
     python examples/cifar10.py 13pct --epochs 20 --device gpu0

@@ -294,3 +294,5 @@ def test_nine_views_of_a_picture_do_not_take_nine_times_the_memory(monkeypatch):
     pictures = common.Pictures(numbered(), numbered(), crop=24)
     assert evaluate(model, pictures, Device("cpu"), views=9)["pictures"] == 40
     assert sizes == [90] * 4
+    assert evaluate(model, pictures, Device("cpu"), interrupted=True) is None
+    assert len(sizes) == 5                             # of one batch it does not hear

@@ -47,7 +47,8 @@ def test_figure_1_stops_at_its_goal_and_prints_the_ratio(tmp_path, few, monkeypa
     words = "--epochs", 30, "--from", few, "--output-dir", tmp_path, "--rates", "0.005,0.02"
     assert start(figure1, *words) == 0
     said = capsys.readouterr().out
-    assert "times the epochs of ReLU (the paper: 6)" in said
+    relu, tanh = map(float, re.findall(r"training error after ([\d.]+) epochs", said))
+    assert f"tanh needs {tanh / relu:.1f} times the epochs of ReLU (the paper: 6)" in said
     assert len(list(tmp_path.glob("*/last.npz"))) == 4
     with open(tmp_path / "figure1.csv") as file:
         last = {row["run"].partition(",")[0]: float(row["top1_error"])

@@ -341,9 +341,10 @@ def test_a_known_file_is_called_by_its_name_and_can_be_checked(run, tmp_path, mo
     probabilities = np.exp(said - said.max()) / np.exp(said - said.max()).sum()
     best = int(probabilities.argmax())
     Image.fromarray(pixels).save(tmp_path / "picture.png")
-    for digest, wanted, words in (
-            ("sha1", probabilities[best], "it agrees"), ("sha256", 0.5, "IT DIFFERS")):
-        made = known.Known("famous.caffemodel", "1 and 2", ("picture.png", best, wanted))
+    for digest, label, wanted, words in (
+            ("sha1", best, probabilities[best], "it agrees"), ("sha256", best, 0.5, "IT DIFFERS"),
+            ("sha1", best ^ 1, probabilities[best], "IT DIFFERS")):
+        made = known.Known("famous.caffemodel", "1 and 2", ("picture.png", label, wanted))
         key = getattr(hashlib, digest)(content).hexdigest()
         monkeypatch.setattr(known, "FILES", {key: made})
         path, said = run(content)
