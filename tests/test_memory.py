@@ -156,6 +156,21 @@ def test_what_is_kept_once_for_every_batch_is_not_of_an_image():
     assert need.work - scratch == pytest.approx(4 * 1000, abs=16)      # and the two sums
 
 
+@pytest.mark.parametrize("names, cards", [("gpu0:a,gpu0:b", 1), ("gpu0,gpu1", 2)])
+def test_every_card_has_room_for_the_pictures_that_wait(gpus, monkeypatch, names, cards):
+    """Devices on one card share it."""
+    model = alexnet.AlexNet(10, devices(names), RECIPES["quickstart"])
+    loader = Loader([], SimpleNamespace(statistics=SimpleNamespace(mean=np.zeros(3))), 7, 1,
+                    model.devices)
+    held = [sum(room.bytes.nbytes for room in card.rooms) for card in loader.maker.cards]
+    needs, told = memory.of_model(memory.without_weights(model)), []
+    monkeypatch.setattr(machine, "available", lambda device: 1 << 40)
+    monkeypatch.setattr(memory, "advice_lines", lambda needs, *rest: told.append(needs) or [])
+    memory.advice(model, 7)
+    more = [7 * (told[0][device].kept - needs[device].kept) for device in needs]
+    assert [size for size in more if size] == held and len(held) == cards
+
+
 @pytest.mark.parametrize("room, kernels", [(10 ** 9, 2 ** 20), (10 ** 6, 4), (10 ** 9, 4)])
 def test_a_net_without_room_is_told_by_the_shapes_of_its_weights(monkeypatch, room, kernels):
     """Nothing is drawn, be there room for the weights or not."""

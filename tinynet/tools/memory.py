@@ -17,6 +17,7 @@ from ..ranks import Pretended
 from . import machine
 
 BATCHES = 4            # of pictures that a run holds: the Loader's three, and the one in use
+ROOM = 256 * 256 * 3 + 10 * 28     # bytes of one on a card: as it is stored, and where it is seen
 FILLED = 0.95          # of a memory, at most: there are gaps in it, and stacks of threads
 
 
@@ -127,7 +128,8 @@ def table(needs, batch):
 def advice(model, batch, batches=BATCHES, beside=0):
     """What to tell a user whose memory did not suffice for a batch of a net (see of_model).
 
-    batches: how many batches of pictures the host holds; beside: bytes for something else.
+    batches: of pictures, as a Loader holds them: as numbers on the host, or as bytes on every
+    card; beside: bytes for something else.
     Without room for the weights, or for a pass of two images, no batch fits, and what is told
     follows from the shapes of the weights. The net is of no use afterwards.
     """
@@ -137,7 +139,9 @@ def advice(model, batch, batches=BATCHES, beside=0):
         if _largest_batch(needs, available) != 0:
             needs = of_model(without_weights(model))
             needs[top].work += beside
-            needs[top].kept += 0 if top.is_gpu else batches * 4 * 3 * model.crop ** 2
+            for device in {machine.place(d): d for d in reversed(model.devices)}.values():
+                if device.is_gpu == top.is_gpu:
+                    needs[device].kept += batches * (ROOM if top.is_gpu else 12 * model.crop ** 2)
     return "\n".join(advice_lines(needs, needs[top].kept and batch, available))
 
 
