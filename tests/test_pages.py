@@ -17,12 +17,15 @@ import alexnet
 from command_line import NET, is_clean_error, numbers
 from helpers import environment
 from tinynet.device import devices
+from tinynet.engine import Tensor
 from tinynet.pages import activations, page
 from tinynet.pages.walk import Walk
 from tinynet.pictures.batches import Loader
+from tinynet.split import side_by_side
 from tinynet.store import Checkpoint
 from tinynet.store import save as save_arrays
 from tinynet.tools import memory
+from tinynet.training.recipes import RECIPES
 
 CPU = ["--device", "cpu"]
 
@@ -242,7 +245,9 @@ def test_a_walk_takes_pictures_of_ones_own(run, trained, data, tmp_path):
     assert "Nobody said what it is." in text and text.count("✓") == 1
 
 
-@pytest.mark.parametrize("options, count", [(["--towers", 1], 0), (["--conv6"], 5)], ids=str)
+@pytest.mark.parametrize("options, count", [
+    (["--towers", 1], 0), (["--conv6"], 5), (["--lrn-window", "layer"], 4),
+    (["--lrn-window", "layer", "--after-conv1", "relu,pool,lrn"], 4)], ids=str)
 def test_other_nets_are_walked_through_as_well(run, data, tmp_path, options, count):
     assert run("train", data, *NET, *options, "--steps", 1, "--output-dir", tmp_path / "run",
                *CPU).code == 0
@@ -251,8 +256,25 @@ def test_other_nets_are_walked_through_as_well(run, data, tmp_path, options, cou
     sections = [one["id"] for one in Page((tmp_path / "walk.html").read_text()).all("section")]
     assert sum(name.startswith("x-") for name in sections) == count
     assert ("conv6" in sections) == ("--conv6" in options)
+    seams = numbers(r"of these (\d+) bytes a picture cross", (tmp_path / "walk.html").read_text())
+    # Both ways two maps of 7 x 7, or 3 x 3 where the pool is before; 15 x 15 are 3.6 KB.
+    assert seams == ([] if "layer" not in options else [784] * 2 if "relu,pool,lrn" in options
+                     else [784])
     assert run("report", tmp_path / "run" / "last.npz", "-o", tmp_path / "r.html",
                *CPU).code == 0
+
+
+def test_maps_that_an_lrn_over_the_seam_puts_out_are_the_towers_own(loaded):
+    recipe = RECIPES["quickstart"].changed(dict(
+        kernels=(4, 8, 8, 8, 8), neurons=(16, 16), crop=67, lrn_window="layer",
+        after_conv1=("relu", "pool", "lrn")))
+    model = alexnet.AlexNet(10, devices("cpu"), recipe).initialize(1).eval()
+    loader = Loader(activations.evenly(loaded[2].pictures, 3), loaded[2].prepare, 3)
+    (batch, _, found), = activations.watching(model, loader, ["conv1"])
+    images = Tensor(batch.images)
+    for maps, wanted in zip(found["conv1"], side_by_side(
+            model.top.conv1, model.bottom.conv1, images, images), strict=True):
+        assert maps.shape == (3, 7, 7, 4) and np.array_equal(maps, wanted.numpy())
 
 
 def test_classes_whose_names_are_no_text_are_shown_as_far_as_they_can_be(run, data, tmp_path):

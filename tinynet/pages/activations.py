@@ -73,14 +73,17 @@ def watching(model, loader, names):
     Raises UserError if the net says what is no number.
     """
     rows, found = rows_of(model), {}
+    layers = {(name, row): layer for name in names for row, layer in enumerate(rows[name])}
 
     def keep(where, forward, x):
-        y = forward(x)
-        found[where] = y.numpy()
-        return y
+        y, own = forward(x), list(layers[where].parameters())[0][1].shape[-1]
+        found[where] = y.numpy()[..., -own:] if where[1] else y.numpy()[..., :own]
+        return y                           # which beyond the seam may hold the other's maps
 
-    watch = {(name, row): layer for name in names for row, layer in enumerate(rows[name])}
-    with watched(watch, keep):
+    # The last step, not the layer: split.side_by_side takes the steps of both towers in turn.
+    last = {where: [layer, *(step for _, step in layer.layers())][-1]
+            for where, layer in layers.items()}
+    with watched(last, keep):
         for batch, logits in answers(model, loader, model.devices[0]):
             logits = logits.numpy()
             odd = ~np.isfinite(logits).all(axis=1)

@@ -86,9 +86,14 @@ class Walk:
             for node, size in memory.kept(graph(loss)):
                 self.kept[layer_of[node]] += sign * size
         output = net.eval()(Tensor(images[:1], net.devices[0]))
-        self.table, self.crossings = anatomy.layer_table(output), {}
+        self.table, self.crossings, self.seams = anatomy.layer_table(output), {}, {}
+        before = dict(zip(list(self.rows)[1:], self.rows, strict=False))
         for crossing in anatomy.crossings(output):
-            self.crossings.setdefault(crossing.layer, []).append(crossing)
+            if crossing.seam:
+                source = before[crossing.layer]
+                self.seams[source] = self.seams.get(source, 0) + crossing.bytes
+            else:
+                self.crossings.setdefault(crossing.layer, []).append(crossing)
 
     # pictures
 
@@ -201,6 +206,9 @@ class Walk:
         parts = [f"<h2>{name}</h2><p class=facts>{'two towers, each with ' * (row['parts'] > 1)}"
                  f"{each}. The cost{' of both' * (row['parts'] > 1)} for one picture:</p>"
                  f"<dl>{costs}</dl>"]
+        if name in self.seams:
+            parts.append("<p>Its LRN reaches from the last maps of one tower into the first of "
+                         f"the other: of these {as_size(self.seams[name])} a picture cross.</p>")
         for number in range(len(self.photos)):
             inner = (self.answer(number) if name == "fc8" else self.maps(name, number))
             parts.append(f'<div class="of p{number}">{inner}</div>')

@@ -118,12 +118,14 @@ def layer_table(output):
 class Crossing:
     """One copy of activations: into which layer, from where to where, how many bytes.
 
-    In the backward pass a gradient of the same size crosses the other way.
+    seam: whether it is for an LRN whose window reaches into the other tower's maps. In the
+    backward pass a gradient of the same size crosses the other way.
     """
     layer: str
     source: str
     target: str
     bytes: int
+    seam: bool = False
 
 
 def crossings(output):
@@ -138,15 +140,16 @@ def crossings(output):
     for node in nodes:
         for x in node.inputs:
             reader.setdefault(x, node)
-    return [Crossing(_first_layer(node, reader), str(node.inputs[0].device),
-                     str(node.device), node.nbytes)
-            for node in nodes if node.op == "copy_to"]
-
-
-def _first_layer(node, reader):
-    while not layer_name(node) and node in reader:
-        node = reader[node]
-    return layer_name(node)
+    found = []
+    for node in nodes:
+        if node.op == "copy_to":
+            way = [node]                   # up to the first layer with weights
+            while not layer_name(way[-1]) and way[-1] in reader:
+                way.append(reader[way[-1]])
+            found.append(Crossing(
+                layer_name(way[-1]), str(node.inputs[0].device), str(node.device), node.nbytes,
+                seam="lrn" in [step.op for step in way]))
+    return found
 
 
 def layer_name(node):
