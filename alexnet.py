@@ -269,10 +269,10 @@ def finish(run, folder, validation):
 # --- what a trained net can be asked ------------------------------------------------------
 
 
-def load(saved, device_names):
-    """A net in test mode and its picture preparation, from a Saved."""
+def load(saved, names):
+    """A net in test mode, on the devices of these names, and its Preparation, from a Saved."""
     recipe = recipes.from_dict(saved.recipe, saved.path)
-    model = build(len(saved.classes), options.two_devices(device_names, recipe), recipe)
+    model = build(len(saved.classes), options.two_devices(names, recipe, spare=True), recipe)
     saved.load_weights(model)
     return model.eval(), Preparation(recipe, known_statistics(saved, None))
 

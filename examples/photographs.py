@@ -56,8 +56,9 @@ def refuse_other_pictures(args):
 def train(name, seed, args):
     """One net on one seed, for args.epochs: its last weights. It goes on where it was stopped."""
     folder = args.output_dir / f"{name.replace(' ', '-')}-{args.epochs}-epochs-seed-{seed}"
+    device = args.device.partition(",")[0] if "--towers" in NETS[name] else args.device
     words = ["train", args.dir, "--recipe", "small", "--area", 1, *NARROW, *NETS[name],
-             "--epochs", args.epochs, "--seed", seed, "--device", args.device,
+             "--epochs", args.epochs, "--seed", seed, "--device", device,
              "--output-dir", folder, "--resume", "auto"]
     say(f"\n{name}, seed {seed}: alexnet.py {' '.join(map(str, words))}")
     status = alexnet.main([str(word) for word in words])

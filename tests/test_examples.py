@@ -217,6 +217,17 @@ def test_photographs_compare_the_net_with_one_without_an_idea(data, tmp_path, mo
     assert (folder / "10-views.npz").stat().st_mtime >= (folder / "last.npz").stat().st_mtime
 
 
+def test_on_two_devices_the_net_of_one_tower_takes_the_first(data, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(alexnet, "main", lambda words: seen.append(words) or 1)
+    args = photographs.parser().parse_args(
+        [str(data), "--device", "gpu0,gpu1", "--output-dir", str(tmp_path)])
+    for name in "as it is", "one tower":
+        with pytest.raises(SystemExit):
+            photographs.train(name, 0, args)
+    assert [words[words.index("--device") + 1] for words in seen] == ["gpu0,gpu1", "gpu0"]
+
+
 def test_the_verdict_on_photographs_counts_seeds_and_not_what_they_say_together(
         data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(photographs, "train", lambda name, seed, args: (name, seed))

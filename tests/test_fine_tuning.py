@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import alexnet
-from command_line import SMALL, is_clean_error, same_net, weights
+from command_line import NET, SMALL, is_clean_error, same_net, weights
 from helpers import IMAGES, LABELS, net
 from helpers import SMALL as RECIPE
 from tinynet import SGD, Device, Tensor, ops
@@ -147,6 +147,23 @@ def test_what_names_no_layer_or_number_is_refused(run, data, text):
 @pytest.mark.parametrize("text", ["conv1=nan", "fc8=-1", "conv=0,fc=0", "conv1=inf"])
 def test_rates_with_which_no_net_could_learn_are_refused(run, data, text):
     assert is_clean_error(run("train", data, *SMALL, "--layer-lr", text), "layer_lr takes")
+
+
+@pytest.mark.parametrize("schedule", ["2012", "dexp"])
+def test_a_schedule_that_ends_without_conv1_wants_another_layer_to_learn(run, data, schedule):
+    words = ["train", data, *NET, "--schedule", schedule, "--layer-lr"]
+    assert is_clean_error(run(*words, "conv=0,fc=0,conv1=1"), f"with schedule {schedule} conv1")
+    recipe = recipes.RECIPES["2012"].changed(dict(layer_lr=(1,) + 6 * (0,) + (1,)))
+    assert recipe.changed(dict(schedule=schedule)).schedule == schedule
+
+
+def test_a_new_layer_that_is_to_stand_still_is_told(run, data, trained, tmp_path):
+    words = ["train", data, *SMALL, "--conv6", "--init-from", trained.folder, "--steps", 1,
+             "--output-dir"]
+    told = "conv6  drawn anew, and it is to stand still: is that meant?"
+    out = run(*words, tmp_path / "a", "--layer-lr", "conv=0").out
+    assert told in out and out.count("is that meant?") == 1
+    assert "is that meant?" not in run(*words, tmp_path / "b").out
 
 
 def test_layers_are_named_one_by_one_or_by_how_they_begin():

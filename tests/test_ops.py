@@ -16,6 +16,11 @@ def test_the_simple_ops_take_one_number():
     assert ops.flatten(Tensor(3.0)).shape == (1,)
 
 
+def test_the_mean_of_nothing_is_no_number(place):
+    x = Tensor(np.zeros((0, 3), np.float32), place)
+    assert np.isnan(x.mean().item()) and np.isnan(to_host(x.mean(axis=0).data)).all()
+
+
 def test_a_nan_passes_through_and_has_no_slope(place):
     x = Tensor(np.array([np.nan, -1.0, 2.0]), place, requires_grad=True)
     y = ops.relu(x)

@@ -66,18 +66,19 @@ def test_a_layer_may_have_a_rate_and_a_decay_of_its_own(name, rate, decay):
 
 @pytest.mark.parametrize("key, about", [
     ("a", "a.0.W a.0.b"), ("a.0", "a.0.W a.0.b"), ("a.0.W", "a.0.W"), ("a.W", "a.0.W"),
-    ("0.b", "a.0.b"), ("b", "b.W b.b"), ("b.W", "b.W"),
-    ("gain", "gain")])
+    ("b", "b.W b.b"), ("b.W", "b.W"), ("gain", "gain"),
+    ("0", "0.0.W 0.0.b"), ("0.0", "0.0.W 0.0.b"), ("0.b", "0.0.b"), ("1", "1.0.W")])
 def test_rates_are_asked_for_by_the_names_that_a_summary_prints(key, about):
     optimizer = SGD([(name, Parameter(np.zeros(1)))
-                     for name in ("a.0.W", "a.0.b", "b.W", "b.b", "gain", "again")],
+                     for name in ("a.0.W", "a.0.b", "b.W", "b.b", "gain", "again", "0.0.W",
+                                  "0.0.b", "1.0.W")],
                     rates={key: 0.5}, decays={key: 2.0})
     found = [name for name in optimizer.parameters if optimizer.multiple(name) == 0.5]
     assert found == about.split()
     assert found == [name for name in optimizer.parameters if optimizer.decay(name) == 0.001]
 
 
-@pytest.mark.parametrize("key", ["conv9", "a.1", "a.W.0", "A", "a.0.c", "W", ".W", ""])
+@pytest.mark.parametrize("key", ["conv9", "a.1", "a.W.0", "A", "a.0.c", "W", ".W", "", "0"])
 def test_a_rate_for_what_is_not_there_is_refused(key):
     for how in {"rates": {key: 0.0}}, {"decays": {key: 0.0}}:
         with pytest.raises(ValueError, match=r"^SGD: .*is in no name of a\.0\.W, b\.W$"):
@@ -95,6 +96,17 @@ def test_a_rate_of_numpy_s_makes_the_same_step(of_numpy):
             optimizer.step()
         found.append(w.data)
     assert found[0].tobytes() == found[1].tobytes()
+
+
+def test_a_number_without_axes_learns_whatever_was_done_to_it(place):
+    w = Parameter(2.0, place)
+    optimizer = SGD([("gain", w)], lr=0.1, momentum=0.0, weight_decay=0.0)
+    for wanted in 0.5, -0.25:
+        with w.device:
+            w.data = w.data / 2            # which of NumPy's arrays makes a number
+            w.grad = w.device.put(np.array(5.0))
+        optimizer.step()
+        assert w.numpy() == pytest.approx(wanted)
 
 
 def test_a_frozen_layer_stands_still_momentum_and_all():

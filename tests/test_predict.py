@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from command_line import ended, is_clean_error, numbers, started
+from command_line import NET, ended, is_clean_error, numbers, started
 from tinynet.pictures import dataset, patterns
 from tinynet.training import evaluation
 from tinynet.training.saved import Saved
@@ -213,6 +213,18 @@ def test_per_class_adds_up_to_the_error_that_is_told(run, trained, data):
     assert errors == sorted(errors, reverse=True)
     assert all((int(row[1]) > 0) == bool(row[4]) and row[4] != row[3] for row in rows)
     assert "error of each class" not in run("test", trained.folder, data, *CPU).out
+
+
+def test_a_net_of_one_tower_is_tested_beside_one_of_two_on_two_devices(run, trained, data,
+                                                                      tmp_path):
+    assert run("train", data, *NET, "--towers", 1, "--steps", 1, "--output-dir", tmp_path / "one",
+               *CPU).code == 0
+    words = "test", trained.folder / "last.npz", tmp_path / "one" / "last.npz", data, "--device"
+    done = run(*words, "cpu0,cpu1")
+    assert done.code == 0, done.err
+    assert done.out == run(*words, "cpu").out and done.out.count("error") > 2
+    refused = run("train", data, *NET, "--towers", 1, "--device", "cpu0,cpu1")
+    assert is_clean_error(refused, "--towers 1 is a net for one device: give --device cpu0")
 
 
 def test_per_class_of_several_nets_is_that_of_their_mean(run, trained, data, tmp_path):

@@ -97,6 +97,11 @@ def test_a_word_or_a_value_that_is_empty_is_refused(run, data, tmp_path, word):
     assert done.code == 2 and "is a variable unset?" in done.err
 
 
+def test_a_value_may_end_in_an_equals_sign(run, data, tmp_path):
+    assert run("train", data, *SMALL, "--steps", 1, f"--output-dir={tmp_path}/a=").code == 0
+    assert (tmp_path / "a=" / "last.npz").exists()
+
+
 @pytest.mark.parametrize("size", [0, -1])
 def test_test_refuses_batches_of_nothing(run, trained, size):
     done = run("test", trained.folder, "-b", size, "--device", "cpu")

@@ -58,6 +58,12 @@ def test_dexp_falls_geometrically_in_four_parts_and_biases_in_two():
 def test_step_divides_weights_and_biases_alike():
     found = rates("step", 50, step_epochs=20)
     assert pieces(found["fc8.W"]) == [(0, 1e-2), (20, 1e-3), (40, 1e-4)]
+
+
+def test_a_rate_that_was_divided_until_nothing_is_left_is_0():
+    found = rates("step", 400, step_epochs=1)
+    for name in "fc8.W", "fc8.b":
+        assert found[name][300] > 0 and not found[name][330:].any()
     assert found["fc8.b"] == pytest.approx(2 * found["fc8.W"], rel=1e-12)
 
 

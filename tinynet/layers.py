@@ -310,7 +310,8 @@ class Dropout(Layer):
     classic: training drops and does not rescale; testing multiplies by 1 - p, as in 2012.
     Otherwise inverted: training divides by 1 - p, testing does nothing. `step` counts the
     batches seen; the mask is a function of (seed, step, number), where the number tells apart
-    dropout layers of a net. place: where a recorded step finds `step` (replay.py).
+    dropout layers of a net: let none stand in it twice. place: where a recorded step finds
+    `step` (replay.py).
     """
 
     step, place, numbers = 0, None, itertools.count()  # the last: of layers nobody initialized

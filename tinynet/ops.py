@@ -96,7 +96,7 @@ def sum(x, *, axis=None, keepdims=False):
 def mean(x, *, axis=None, keepdims=False):
     """The mean, with the options of `sum`: (4, 3) -> (3,) for axis=0"""
     total = sum(x, axis=axis, keepdims=keepdims)
-    return scale(total, by=total.size / x.size)
+    return scale(total, by=total.size / x.size if x.size else math.nan)
 
 
 @op

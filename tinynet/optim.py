@@ -29,9 +29,8 @@ class SGD:
 
     def __init__(self, parameters, lr=0.01, momentum=0.9, weight_decay=0.0005,
                  bias_lr=1.0, decay_biases=True, rates=(), decays=()):
-        if hasattr(parameters, "parameters"):
-            parameters = parameters.parameters()
-        parameters = list(parameters)
+        parameters = list(
+            parameters.parameters() if hasattr(parameters, "parameters") else parameters)
         pairs = [pair for pair in parameters if isinstance(pair, tuple)]
         if len(dict(pairs)) < len(parameters):
             raise TypeError("SGD takes a net, or (name, Parameter) pairs as in net.parameters(), "
@@ -60,11 +59,11 @@ class SGD:
 
     def step(self):
         for name, w in self.parameters.items():
-            rate, decay = self.rate(name), self.decay(name)
-            if w.grad is None or rate == 0:
-                continue
-            with w.device:
-                self._update(w.data, self.velocity[name], w.grad, self.momentum, rate, decay)
+            factors = self.momentum, self.rate(name), self.decay(name)
+            if w.grad is not None and factors[1]:
+                with w.device as device:               # a number without axes may be no array
+                    w.data = device.xp.asarray(w.data)
+                    self._update(w.data, self.velocity[name], w.grad, *factors)
 
     def rate(self, name):
         """The rate at which the parameter of this name learns."""
@@ -103,6 +102,8 @@ def _of_layers(factors, name):
 
 def _is_about(key, name):
     """Whether "conv1", "conv1.0" or "conv1.W" is about a parameter: all three about
-    top.conv1.0.W."""
+    top.conv1.0.W. A key that begins with a number has to be the beginning: steps are numbered in
+    every layer."""
     layers, _, kind = name.rpartition(".")
-    return key == name or f".{key.removesuffix(f'.{kind}')}." in f".{layers}."
+    place = f".{layers}.".find(f".{key.removesuffix(f'.{kind}')}.")
+    return key == name or place == 0 or place > 0 and not key[0].isdigit()

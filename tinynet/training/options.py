@@ -246,9 +246,10 @@ def with_ranks(args):
     return args
 
 
-def two_devices(names, recipe=recipes.RECIPES["paper"], ranks=ranks.ALONE):
+def two_devices(names, recipe=recipes.RECIPES["paper"], ranks=ranks.ALONE, spare=False):
     """--device as two devices, one for each tower; for one tower the same one twice. Of several
-    ranks each has one device. They multiply in the recipe's precision."""
+    ranks each has one device. They multiply in the recipe's precision. spare: whether one tower
+    may be given two devices, for nets beside it, and takes the first; else UserError."""
     if ranks.size > 1:
         own = ranks.device(names)
         own.multiply_in(recipe.precision)
@@ -258,8 +259,9 @@ def two_devices(names, recipe=recipes.RECIPES["paper"], ranks=ranks.ALONE):
     found = device.devices(names)
     if len(found) > 2:
         raise UserError(f"--device {names}: AlexNet has two towers; give one or two devices")
-    if recipe.towers == 1 and found[0] != found[-1]:
+    if recipe.towers == 1 and found[0] != found[-1] and not spare:
         raise UserError(f"--towers 1 is a net for one device: give --device {found[0]}")
+    found = found[:recipe.towers]
     for place in found:
         place.multiply_in(device.precision_of(found, recipe.precision))
     return found[0], found[-1]

@@ -2,6 +2,7 @@
 import argparse
 import errno
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -26,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         words = list(map(str, sys.argv[1:] if args is None else args))
         for before, word in zip([self.prog, *words], words, strict=False):
             # Of "--lr=--" argparse drops the "--".
-            if not word or word.startswith("--") and word.endswith(("=", "=--")):
+            if not word or re.fullmatch("--[^=]*=(--)?", word):
                 self.error(f"the word behind {before} is empty: is a variable unset?" if not word
                            else f"{word} without a value: is a variable unset?")
         found, others = self.parse_known_args(words, namespace)

@@ -184,6 +184,9 @@ class Recipe:
         if not all(0 <= rate < math.inf for rate in self.layer_lr) or not any(self.layer_lr):
             raise UserError("layer_lr takes numbers of at least 0, and one above it: else nothing "
                             f"learns; not {self.layer_lr}")
+        if self.schedule in ("2012", "dexp") and not any(self.layer_lr[1:]):
+            raise UserError(f"with schedule {self.schedule} conv1 stands still in the end, and "
+                            "layer_lr lets no other layer learn")
         if self.crop > 256:
             raise UserError(f"--crop {self.crop} does not fit into pictures of 256 x 256")
         self.map_sides()

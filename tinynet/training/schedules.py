@@ -82,7 +82,8 @@ def set_rates(optimizer, recipe, epoch, done):
                        for layer in own | rates.layers}
     if schedule:
         optimizer.lr = recipe.lr * rates.weights
-        optimizer.bias_lr = recipe.bias_lr * rates.biases / rates.weights
+        # After 324 tenths nothing is left of either.
+        optimizer.bias_lr = recipe.bias_lr * (rates.weights and rates.biases / rates.weights)
     for name, w in optimizer.parameters.items():
         w.requires_grad = optimizer.multiple(name) > 0
 

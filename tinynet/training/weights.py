@@ -293,8 +293,11 @@ def copy_weights(path, model, classes, recipe):
         w = parameters[name]
         w.data = w.device.put(first if w.part is None else first[..., w.part])
     own = json.loads(json.dumps(asdict(recipe)))       # tuples become lists
+    still = [layer for layer, rate in recipe.rates_of_layers().items() if rate == 0]
     return [f"first weights from {shown(path)}:"] + [
-        f"  {layer:6} {'copied' if layer in copied else 'drawn anew'}" for layer in layers] + [
+        f"  {layer:6} " + ("copied" if layer in copied else "drawn anew" + (
+            ", and it is to stand still: is that meant?" * (layer in still)))
+        for layer in layers] + [
         f"  but they were learned with {name} {before[name]}, not {own[name]}: is that meant?"
         for name in COMPUTED if before.get(name, own[name]) != own[name]]
 
