@@ -74,11 +74,13 @@ def watching(model, loader, names):
     """
     rows, found = rows_of(model), {}
     layers = {(name, row): layer for name in names for row, layer in enumerate(rows[name])}
+    # Of how many maps a tower's layer is; beyond the seam it may put out some of the other's.
+    maps = {where: list(layer.parameters())[0][1].shape[-1] for where, layer in layers.items()}
 
     def keep(where, forward, x):
-        y, own = forward(x), list(layers[where].parameters())[0][1].shape[-1]
+        y, own = forward(x), maps[where]
         found[where] = y.numpy()[..., -own:] if where[1] else y.numpy()[..., :own]
-        return y                           # which beyond the seam may hold the other's maps
+        return y
 
     # The last step, not the layer: split.side_by_side takes the steps of both towers in turn.
     last = {where: [layer, *(step for _, step in layer.layers())][-1]

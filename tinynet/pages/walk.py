@@ -87,13 +87,16 @@ class Walk:
                 self.kept[layer_of[node]] += sign * size
         output = net.eval()(Tensor(images[:1], net.devices[0]))
         self.table, self.crossings, self.seams = anatomy.layer_table(output), {}, {}
-        before = dict(zip(list(self.rows)[1:], self.rows, strict=False))
         for crossing in anatomy.crossings(output):
             if crossing.seam:
-                source = before[crossing.layer]
+                source = self.layer_before(crossing.layer)
                 self.seams[source] = self.seams.get(source, 0) + crossing.bytes
             else:
                 self.crossings.setdefault(crossing.layer, []).append(crossing)
+
+    def layer_before(self, name):
+        names = list(self.rows)
+        return names[names.index(name) - 1]
 
     # pictures
 
@@ -311,8 +314,7 @@ class Walk:
     # a crossing, and the end
 
     def crossing(self, name):
-        names = list(self.rows)
-        source, found = names[names.index(name) - 1], self.crossings[name]
+        source, found = self.layer_before(name), self.crossings[name]
         ways = [(0, "bottom"), (1, "top")] if len(found) > 1 else [(1, "top")]
         what = "maps" if source in self.convs else "neurons"
         size = sum(crossing.bytes for crossing in found)
