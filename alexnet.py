@@ -202,7 +202,7 @@ def train(args):
     with run:                                                      # a bar; Ctrl-C is heard
         while run.goes_on():
             for batch in run.batches():                            # the rest of this epoch
-                set_rates(optimizer, recipe, run.epoch, run.done)
+                set_rates(optimizer, recipe, run.epochs_done)
                 model.train(run.step)
                 labels = top.put(batch.labels)
                 loss, logits = learn(labels, *batch.tensors(top))

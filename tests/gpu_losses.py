@@ -51,8 +51,8 @@ class Side:
         loss.backward()
         return [loss]
 
-    def step(self, number, batch, epoch, done):
-        set_rates(self.optimizer, self.recipe, epoch, done)
+    def step(self, number, batch, epochs_done):
+        set_rates(self.optimizer, self.recipe, epochs_done)
         self.model.train(number)
         [loss] = self.learn(self.top.put(batch.labels), *batch.tensors(self.top))
         self.optimizer.step()
@@ -78,7 +78,7 @@ def together(recipe, device, pictures, statistics, steps):
         for batches in zip(*[side.loader.training(epoch) for side in sides], strict=True):
             before = cpu.weights()
             other.begin_as(cpu)
-            losses = [side.step(number, batch, epoch, number / steps)
+            losses = [side.step(number, batch, recipe.epochs * number / steps)
                       for side, batch in zip(sides, batches, strict=True)]
             number += 1
             after = cpu.weights()

@@ -24,7 +24,7 @@ FROZEN = {"conv1", "conv2", "conv3", "conv4", "conv5"}
 def a_step(model, recipe, ranks=None):
     """The loss of a step, and the optimizer that took it."""
     optimizer = SGD(model, recipe.lr)
-    set_rates(optimizer, recipe, 0, 0.0)
+    set_rates(optimizer, recipe, 0)
     images = IMAGES[:8] if ranks is None else IMAGES[:8][ranks.own(8)]
     loss = ops.softmax_cross_entropy(model.train(0)(Tensor(images)), labels=LABELS[:8])
     kinds = [node.op for node in graph(loss)]
@@ -81,8 +81,8 @@ def test_the_rate_of_a_layer_is_a_multiple_of_what_the_schedule_says(schedule):
     plain = RECIPE.changed({"schedule": schedule})
     one, other = SGD(model, 0.01), SGD(model, 0.01)
     for epoch in 0, 60, 68, 80:                        # of 90: 2012 slows conv1, then stops it
-        set_rates(one, recipe, epoch, epoch / 90)
-        set_rates(other, plain, epoch, epoch / 90)
+        set_rates(one, recipe, epoch)
+        set_rates(other, plain, epoch)
         for name, _ in model.parameters():
             multiple = {"conv1": 0.5, "fc8": 4}.get(layer_of(name), 1)
             assert one.rate(name) == pytest.approx(multiple * other.rate(name)), (name, epoch)

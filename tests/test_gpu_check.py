@@ -72,7 +72,7 @@ def test_it_begins_where_the_cpu_stands(about):
     """Else both would part, as they do in training."""
     cpu, gpu = (Side(device, *about) for device in ("cpu", "gpu0"))
     batch = next(cpu.loader.training(0))
-    cpu.step(0, batch, 0, 0.0)
+    cpu.step(0, batch, 0)
     lies = [w.data for _, w in gpu.model.parameters()]
     gpu.begin_as(cpu)
     for array, (name, w), (_, there) in zip(lies, cpu.model.parameters(), gpu.model.parameters(),

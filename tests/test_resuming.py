@@ -81,9 +81,18 @@ def rates(run, data, tmp_path):
     return of
 
 
-def test_a_linear_rate_starts_at_lr_and_would_reach_zero_after_the_last_step(rates):
+def test_a_linear_rate_falls_by_the_pictures_seen_to_zero(rates):
     seen, _ = rates("--schedule", "linear", "--lr", 0.008)
-    assert seen == pytest.approx([0.008 * (1 - step / LAST) for step in range(LAST)])
+    assert seen == pytest.approx([0.008 * (1 - before / 60)
+                                  for before in (0, 8, 16, 24, 30, 38, 46, 54)])
+
+
+def test_a_linear_rate_goes_on_from_where_it_was_with_smaller_batches(rates):
+    linear = "--schedule", "linear", "--lr", 0.008
+    _, folder = rates(*linear, "--steps", 4)
+    seen, _ = rates(*linear, "-b", 2, "--resume", folder)
+    assert seen[4:] == pytest.approx([0.008 * (1 - (30 + before) / 60)
+                                      for before in range(0, 30, 2)])
 
 
 def test_a_plateau_divides_the_rate_by_ten(rates):

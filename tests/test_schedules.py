@@ -17,7 +17,7 @@ def rates(schedule, epochs, **options):
                     bias_lr=recipe.bias_lr)
     found = {name: [] for name in NAMES}
     for epoch in range(epochs):
-        set_rates(optimizer, recipe, epoch, epoch / epochs)
+        set_rates(optimizer, recipe, epoch)
         for name in NAMES:
             found[name].append(optimizer.rate(name))
     return {name: np.array(values) for name, values in found.items()}
@@ -74,7 +74,7 @@ def test_linear_and_constant_are_what_they_say():
 
 def test_a_plateau_is_left_alone_by_the_dates():
     optimizer = SGD([("fc8.W", Parameter(np.ones(1)))], lr=0.125)
-    set_rates(optimizer, RECIPES["paper"], 50, 0.5)
+    set_rates(optimizer, RECIPES["paper"], 50.5)
     assert optimizer.lr == 0.125
 
 

@@ -101,11 +101,6 @@ class Run:
         return self.at.step
 
     @property
-    def done(self):
-        """The share of all steps that is behind us, 0 ... 1."""
-        return self.at.step / self.all_steps
-
-    @property
     def epochs_done(self):
         """How many epochs are behind us, with the part of this one."""
         return self.at.epoch + self.at.position / self.loader.length(self.at.epoch)

@@ -70,14 +70,14 @@ class Rates:
     layers: dict = field(default_factory=dict)
 
 
-def set_rates(optimizer, recipe, epoch, done):
+def set_rates(optimizer, recipe, epochs_done):
     """Set the rates of an optim.SGD for its next step, but for what a Plateau keeps.
 
-    epoch: epochs that are behind us; done: share of all steps that is, 0 ... 1. What stands
-    still asks for no gradient: nothing is kept or computed for it, nor for what lies before it.
+    epochs_done: epochs that are behind us, with the part of this one. What stands still asks
+    for no gradient: nothing is kept or computed for it, nor for what lies before it.
     """
     schedule = SCHEDULES[recipe.schedule]
-    rates, own = schedule(recipe, epoch, done) if schedule else Rates(), recipe.rates_of_layers()
+    rates, own = schedule(recipe, epochs_done) if schedule else Rates(), recipe.rates_of_layers()
     optimizer.rates = {layer: own.get(layer, 1.0) * rates.layers.get(layer, 1.0)
                        for layer in own | rates.layers}
     if schedule:
@@ -88,17 +88,18 @@ def set_rates(optimizer, recipe, epoch, done):
         w.requires_grad = optimizer.multiple(name) > 0
 
 
-def when_the_authors_did(recipe, epoch, done):
+def when_the_authors_did(recipe, epochs_done):
     """The dates of their log, stretched to recipe.epochs."""
-    then = epoch * EPOCHS_2012 / recipe.epochs
+    then = int(epochs_done) * EPOCHS_2012 / recipe.epochs
     weights = next((multiple for date, multiple in reversed(RATES_2012) if then >= date), 1.0)
     if then >= FROZEN_2012:
         return Rates(weights, layers={"conv1": 0.0})
     return Rates(weights, layers={"conv1.W": 0.1} if then >= SLOW_2012 else {})
 
 
-def dexp(recipe, epoch, done):
+def dexp(recipe, epochs_done):
     """Their automatic schedule, run 170, stretched to recipe.epochs."""
+    epoch = int(epochs_done)                # they changed it between epochs
     frozen = epoch * EPOCHS_DEXP / recipe.epochs >= FROZEN_DEXP
     done = epoch / recipe.epochs
     return Rates(_geometric(done, parts=4, factor=250), _geometric(done, parts=2, factor=10),
@@ -111,18 +112,19 @@ def _geometric(done, parts, factor):
     return factor ** (-part / (parts - 1))
 
 
-def step(recipe, epoch, done):
+def step(recipe, epochs_done):
     """A tenth after every step_epochs."""
-    rate = 0.1 ** (epoch // recipe.step_epochs)
+    rate = 0.1 ** (epochs_done // recipe.step_epochs)
     return Rates(rate, rate)
 
 
-def linear(recipe, epoch, done):
-    """A straight line down to 0 at the last step."""
-    return Rates(1 - done, 1 - done)
+def linear(recipe, epochs_done):
+    """A straight line down to 0 at the end of the last epoch."""
+    left = 1 - epochs_done / recipe.epochs
+    return Rates(left, left)
 
 
-def constant(recipe, epoch, done):
+def constant(recipe, epochs_done):
     """The first rate to the end."""
     return Rates()
 
