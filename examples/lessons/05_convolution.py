@@ -165,7 +165,7 @@ print(f"a picture, at 400 ns each: {724_406_816 * 400e-9:.0f} seconds")
 # %% [markdown]
 # The whole net needs 724,406,816 multiply-adds for one picture. In plain Python loops each of
 # them takes about 400 nanoseconds, so a picture takes about five minutes. As matrix products
-# all of them together take about ten milliseconds. (Both are round numbers, for one core.)
+# all of them together take about fifteen milliseconds. (Both are round numbers, for one core.)
 # Open `conv.py` now, and read `im2col` and `plain`. Its `im2col` copies KW pixels with all
 # their channels in one go, because they lie side by side in memory. There `pad` is a pair,
 # zeros before and after; `out` says where to write; `bias` puts a 1 behind each row, which

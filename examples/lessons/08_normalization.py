@@ -198,7 +198,7 @@ print("CaffeNet and paper differ by up to", apart(caffenet, in_paper))
 # second piece of evidence is CIFAR-10: 13 % error without LRN, 11 % with it. This evidence is
 # weaker, because the authors' two nets differ in more than LRN. In tinynet's own trial on
 # CIFAR-10 (8 epochs, three seeds, $\alpha$ fitted to the scale of the pixels), LRN was better
-# by 3.1 ± 0.6 points. Later runs of the authors did as well without any norm in layer 2:
+# by 3.1 points (95 %: ± 0.6). Later runs of the authors did as well without any norm in layer 2:
 
 # %%
 for what, without, with_it in [("all (148, 145)", 0.420340, 0.406640),

@@ -37,7 +37,7 @@ for run, (top1, top5, paper) in notes.items():
 # overlapping pools 0.4. Of each net the notes have one training. Which of the three numbers
 # would you doubt first?</summary>The last and smallest, for overlapping pools. The paper gives
 # no spread over several trainings. On CIFAR-10 with three trainings each, tinynet knows the
-# effect of LRN only to ± 0.6 points.</details>
+# effect of LRN only to ± 0.6 points (95 %).</details>
 
 # %%
 for idea, without, with_it, paper in [
