@@ -151,7 +151,7 @@ def scaled(phases, epochs):
 def phase_at(phases, epoch):
     """The phase that an epoch, or a point within it, belongs to."""
     for phase in phases[:-1]:
-        if epoch < phase.epochs - 1e-9:
+        if epoch < phase.epochs:
             return phase
         epoch -= phase.epochs
     return phases[-1]

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tinynet import Tensor
 from tinynet.training import answers, evaluation
 
 
@@ -65,6 +66,13 @@ def test_weights_of_nets_are_searched_for_an_error_that_can_fall(classes, k):
     labels = np.arange(30) % classes
     _, lines = evaluation.together(logs, labels, "search")
     assert lines[0].startswith(f"weights with the lowest top-{k} error")
+
+
+def test_messages_of_before_a_report_are_not_counted_in_it():
+    ranks = SimpleNamespace(size=2, talked=1000.0, everywhere=lambda value: [value, value])
+    meter = evaluation.Meter(ranks)
+    meter.add(Tensor(np.float32(1)), Tensor(np.eye(2, dtype=np.float32)), np.array([0, 1]))
+    assert meter.read()["talked"] == 0
 
 
 def test_the_result_counts_a_tie_as_an_error():

@@ -63,7 +63,8 @@ def test_figure_1_stops_at_its_goal_and_prints_the_ratio(tmp_path, few, monkeypa
             assert line in again
 
 
-def test_a_rate_is_judged_by_its_first_epochs_however_far_it_was_trained(tmp_path, monkeypatch):
+def test_a_rate_is_judged_by_its_first_epochs_however_far_it_was_trained(
+        tmp_path, monkeypatch, capsys):
     curves = {0.1: curve(0.5, 0.4, 0.3, 0.2), 0.2: curve(0.5, 0.35)}
     chosen = []
 
@@ -75,6 +76,7 @@ def test_a_rate_is_judged_by_its_first_epochs_however_far_it_was_trained(tmp_pat
     monkeypatch.setattr(common, "load", lambda source: (numbered(), numbered()))
     assert start(figure1, "--rates", "0.1,0.2", "--output-dir", tmp_path, "--epochs", 9) == 0
     assert chosen == [(0.1, 2), (0.2, 2), (0.2, 9)] * 2
+    assert "tanh needs 1.0 times" in capsys.readouterr().out   # both reach it within epoch 2
 
 
 def test_fewer_epochs_than_the_search_takes_are_not_exceeded(tmp_path, few, capsys):
@@ -173,6 +175,16 @@ def test_each_net_of_an_ablation_has_the_pictures_of_its_seed_and_a_rate_that_fa
     of_nets = np.split(np.array(rates), 4)
     assert all(np.array_equal(one, of_nets[0]) and one[0] == ablations.RATE
                and (np.diff(one) < 0).all() for one in of_nets)
+
+
+def test_the_masks_of_an_ablation_are_those_of_its_steps(tmp_path, few, monkeypatch):
+    """So a run that was stopped drops what it would have dropped."""
+    steps, train = [], ablations.Layer.train
+    monkeypatch.setattr(ablations.Layer, "train", lambda net, step=None: steps.append(step)
+                        or train(net, step))
+    assert start(ablations, "dropout", "--seeds", 1, "--epochs", 2, "--from", few,
+                 "--output-dir", tmp_path) == 0
+    assert [step for step in steps if step is not False] == [*range(6)] * 2
 
 
 def test_an_effect_inside_the_spread_is_called_that():

@@ -304,6 +304,7 @@ def test_what_onnx_itself_makes(run):
     graph = h.make_graph(nodes, "alexnet", [value], [value], tensors)
     path, said = run(h.make_model(graph).SerializeToString())
     assert same(ours(path), WANTED_ONE) and "recipe owt" in said
+    assert "without padding" not in said
 
 
 # --- what is said -----------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import alexnet
 from command_line import NET, ended, is_clean_error, numbers, started
 from tinynet.pictures import dataset, patterns
 from tinynet.training import evaluation
@@ -213,6 +214,16 @@ def test_per_class_adds_up_to_the_error_that_is_told(run, trained, data):
     assert errors == sorted(errors, reverse=True)
     assert all((int(row[1]) > 0) == bool(row[4]) and row[4] != row[3] for row in rows)
     assert "error of each class" not in run("test", trained.folder, data, *CPU).out
+
+
+def test_the_size_of_a_batch_that_was_asked_for_is_that_of_the_loader(
+        run, trained, data, monkeypatch):
+    seen, plain = [], alexnet.Loader
+    monkeypatch.setattr(alexnet, "Loader", lambda *how, **more: seen.append(how[2])
+                        or plain(*how, **more))
+    assert run("test", trained.folder, data, "-b", 3, *CPU).code == 0
+    assert run("predict", trained.folder, data / "val", "-b", 4, *CPU).code == 0
+    assert seen == [3, 4]
 
 
 def test_a_net_of_one_tower_is_tested_beside_one_of_two_on_two_devices(run, trained, data,

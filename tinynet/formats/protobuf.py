@@ -104,8 +104,8 @@ class Message:
 
 
 def field(number, value):
-    """A field as a list of pieces of bytes. value: a whole number, a float, text, or the pieces
-    of a message. Arrays are pieces that nobody copies."""
+    """A field as a list of pieces of bytes. value: a whole number from 0 on, a float, text,
+    or the pieces of a message. Arrays are pieces that nobody copies."""
     if isinstance(value, int):
         return [_varint(number << 3 | VARINT) + _varint(value)]
     if isinstance(value, float):
@@ -120,7 +120,6 @@ def message(*fields):
 
 
 def _varint(number):
-    number &= (1 << 64) - 1                # a negative number has ten bytes
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
