@@ -85,8 +85,7 @@ class Run:
         self.meter, self.interrupted = Meter(ranks), Interruptible(ranks)
         self.stalled = False               # the watch has just noticed that nothing is learned
         self.improved = False              # the last validation is the best so far
-        self.result = None                 # of the last validation
-        self.told_waiting = False
+        self.result, self.told_waiting = None, False           # result: of the last validation
 
     # where it stands
 
@@ -135,7 +134,8 @@ class Run:
             self.optimizer.velocity[name] = w.device.put(array)
         self.at, self.history = saved.progress, saved.history
         with self._writing(self.best):
-            self.at.lowest_error = self.ranks.share(lambda: lowest_error(saved, self.best))
+            self.at.lowest_error = self.ranks.share(
+                lambda: lowest_error(saved, self.best, self.saved.data))
         if self.plateau:
             self.plateau.restore(self.at.plateau)
         here = self.ranks.first and saved.path.parent.samefile(self.folder)
@@ -299,12 +299,16 @@ class Run:
             if not math.isfinite(result["loss"]):
                 raise self._diverged(f"the loss of the validation is {result['loss']}")
             self.result = result
-            self.improved = result["top1_error"] < self.at.lowest_error
-            self.at.lowest_error = min(self.at.lowest_error, result["top1_error"])
+            count, error, lowest = result["pictures"], result["top1_error"], self.at.lowest_error
+            # Errors of fewer pictures, as where a disk fails, do not compare.
+            most = max((row.get("pictures", count) for row in self.history
+                        if row["kind"] == "validation" and row["top1_error"] == lowest), default=0)
+            self.improved = (count, -error) > (most, -lowest)
+            self.at.lowest_error = error if self.improved else lowest
             say(f"{self._where()}  validation: {in_words(result, self.classes)}"
-                f"{', best so far' if self.improved else ''}")
+                + ", best so far" * self.improved + f", of {count} pictures only" * (count < most))
             self.history.append(self._log("validation", **result))
-            if self._epoch_is_over() and self.plateau:
+            if self._epoch_is_over() and self.plateau and count >= most:
                 self.optimizer.lr *= self.plateau.multiplier(result["top1_error"])
             return self.end_epoch()
         self.save()

@@ -172,23 +172,24 @@ def checkpoint_in(folder):
     return next((path for path in paths if path.exists()), None)
 
 
-def lowest_error(saved, best):
+def lowest_error(saved, best, data):
     """The lowest top-1 error that a run has reached which goes on from a Saved: that of the net
     in best.npz (`best`, a path); or of the Saved itself, which becomes best.npz if it is better.
-    In a new folder without either the next validation will be the lowest."""
+    In a new folder without either the next validation will be the lowest, and where the pictures
+    come from another folder than theirs, `data`: errors of other pictures do not compare."""
     other, lowest = None, math.inf
     try:
         other = best.exists() and Saved.read(best)
     except UserError as error:
         warn(f"{error}; the best validation from here on replaces it")
-    if other and (other.seed, other.classes) != (saved.seed, saved.classes):
+    if other and (other.seed, other.classes, other.data) != (saved.seed, saved.classes, data):
         os.replace(best, best.with_name("best.old.npz"))
-        warn(f"{shown(best)} is of another run: it is called best.old.npz now")
+        warn(f"{shown(best)} is of another run or other pictures: it is called best.old.npz now")
     elif other:
         lowest = other.progress.lowest_error
     row = saved.history[-1] if saved.history else {}
     here = row.get("step") == saved.progress.step and row["kind"] == "validation"
-    if here and row["top1_error"] < lowest:
+    if here and saved.data == data and row["top1_error"] < lowest:
         store.second_name(saved.path, best)
         lowest = row["top1_error"]
     return lowest
@@ -197,7 +198,7 @@ def lowest_error(saved, best):
 def is_one(path):
     """Whether there is a checkpoint at `path`, or what looks like one that is missing."""
     path = Path(path)
-    return (path / "last.npz").is_file() if path.is_dir() else path.suffix == ".npz"
+    return bool(checkpoint_in(path)) if path.is_dir() else path.suffix == ".npz"
 
 
 def place_of_run(wanted, resume, name):
@@ -227,7 +228,8 @@ def place_of_run(wanted, resume, name):
     there = checkpoint_in(claim.folder)
     if there and not (saved and there.samefile(saved.path)):
         raise UserError(f"{shown(there)} is there already and would be overwritten: go on "
-                        f"with --resume {quote(shown(there))}, or choose another --output-dir")
+                        f"with --resume {quote(shown(there))}, choose another --output-dir, or "
+                        "give it another name")
     return claim, saved
 
 
@@ -260,6 +262,7 @@ def output_file(path, endings, *inputs):
 def opened(path):
     """The store.Checkpoint in a file. Raises UserError, which tells of import if another
     program's weights are given in its place."""
+    path = checkpoint_in(path) or path
     try:
         return store.Checkpoint(path)
     except UserError as error:
