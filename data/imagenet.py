@@ -11,7 +11,6 @@ Classes are in sorted order, as Caffe and PyTorch have them; the devkit numbers 
 Lists keep their own numbers. Photographs are turned upright, as EXIF says the camera was held.
 Mean image and colours are those of the JPEGs that are stored, which is what the net sees.
 """
-import errno
 import hashlib
 import io
 import json
@@ -29,6 +28,7 @@ try:
 
     from data.layouts import TREES, check, look
     from tinynet import rng, store
+    from tinynet.cores import cores
     from tinynet.errors import UserError
     from tinynet.pictures import batches, images, packed
     from tinynet.progress import bar, say, shown
@@ -40,9 +40,6 @@ except ModuleNotFoundError as error:
 
 MODES = {"L": "grey", "LA": "grey", "1": "black-and-white", "P": "palette",
          "I;16": "16-bit grey", "I": "16-bit grey"}         # as newer and older Pillows have it
-# What may be wrong with one path while the disk is well.
-OF_ONE_PATH = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP,
-               errno.ENAMETOOLONG, errno.ENXIO}
 
 
 # --- from source to target -----------------------------------------------------------------
@@ -53,10 +50,10 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
     """Pack the pictures of `source` into the folder `target`: what prepared.json says, a dict.
 
     quality: of the JPEGs, 1 ... 100. per_file: how many pictures go into one file. workers:
-    threads (default: one a core). val_share: of a source without val pictures, the fraction
-    of its pictures that is held back to test with. fit: as images.read has it. Finished files
-    are kept and not made again. Raises UserError: no layout that is known, or other settings
-    than those `target` was begun with.
+    threads (default: one for each core that they may use). val_share: of a source without val
+    pictures, the fraction of its pictures that is held back to test with. fit: as images.read
+    has it. Finished files are kept and not made again. Raises UserError: no layout that is
+    known, or other settings than those `target` was begun with.
     """
     source, target = Path(source), Path(target)
     if source.resolve() in (target.resolve(), *target.resolve().parents):
@@ -74,7 +71,7 @@ def prepare(source, target, *, quality=95, per_file=8192, workers=None, val_shar
         else:
             with threadpool_limits(1):
                 shards = {split: pack(target, split, pictures, (quality, fit), per_file,
-                                      workers or os.cpu_count())
+                                      workers or cores())
                           for split, pictures in found.splits.items()}
             finish(target, settings, shards)
     return packed.read_about(target / packed.PREPARED, packed.ABOUT)
@@ -166,7 +163,7 @@ def repacked(pictures, index, quality, fit):
     except images.BrokenPicture as error:
         return error
     except OSError as error:
-        if error.errno in OF_ONE_PATH and os.path.exists(pictures.root):     # the disk is there
+        if error.errno in images.OF_ONE_PATH and os.path.exists(pictures.root):     # it is there
             return images.broken(name, error.strerror)
         raise UserError(f"cannot read {name} in {pictures.root}: {error.strerror or error}; "
                         "what is finished stays: run the same command again") from error
@@ -223,11 +220,11 @@ def report(target, about):
         say(f"they are listed in {shown(target / 'skipped.txt')} and "
             f"{shown(target / 'converted.txt')}")
     if "train" in about["splits"]:
-        with np.load(target / packed.STATISTICS) as statistics:
-            for name, what in (("rgb_mean", "mean of R, G, B"),
-                               ("variances", "variances along the components"),
-                               ("stdevs", "standard deviations")):
-                say(f"{what}: " + " ".join(f"{number:.2f}" for number in statistics[name]))
+        found = packed.read_statistics(target / packed.STATISTICS)
+        for what, numbers in (("mean of R, G, B", found.mean.mean(axis=(0, 1), dtype=float)),
+                              ("variances along the components", found.variances),
+                              ("standard deviations", np.sqrt(found.variances))):
+            say(f"{what}: " + " ".join(f"{number:.2f}" for number in numbers))
 
 
 def parser():
@@ -243,7 +240,7 @@ def parser():
         help="without val pictures: hold this share back to test with, 0 ... 1 (%(default)s)")
     add("--per-file", metavar="N", type=at_least(1, 1 << 16), default=8192,
         help="pictures in a file (%(default)s)")
-    add("-j", "--workers", metavar="N", type=at_least(1, 1024), default=os.cpu_count(),
+    add("-j", "--workers", metavar="N", type=at_least(1, 1024), default=cores(),
         help="threads (one a core: %(default)s)")
     add("--check", action="store_true", help="first compare the md5 of ImageNet's tars")
     return main

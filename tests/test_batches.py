@@ -1,4 +1,6 @@
 """Batches: which pictures, in which order, by how many workers."""
+import errno
+import os
 import threading
 import time
 
@@ -326,3 +328,13 @@ def test_real_pictures_make_batches(real_pictures):
     everything = np.concatenate([batch.images.ravel() for batch in made])
     assert np.isfinite(everything).all()
     assert abs(everything.mean()) < 10 and 30 < everything.std() < 100
+
+
+@pytest.mark.parametrize("number, kind", [(errno.EMFILE, OSError), (errno.ESTALE, OSError),
+                                          (errno.EIO, images.BrokenPicture)])
+def test_what_is_no_fault_of_a_picture_is_not_called_one(monkeypatch, number, kind):
+    def opened(path):
+        raise OSError(number, os.strerror(number), path)
+    monkeypatch.setattr(images, "opened", opened)
+    with pytest.raises(kind):
+        images.read("a.jpg")

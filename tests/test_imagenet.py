@@ -216,6 +216,9 @@ def test_a_finished_folder_is_left_alone(tmp_path, monkeypatch, capsys):
     fails_after(0, monkeypatch, AssertionError)
     assert prepare(source, target) == about and contents(target) == before
     assert "is prepared already" in capsys.readouterr().out
+    (target / packed.STATISTICS).write_bytes(before[packed.STATISTICS][:1000])
+    with pytest.raises(UserError, match="statistics.npz.*prepare the pictures again"):
+        imagenet.report(target, about)
 
 
 @pytest.mark.parametrize("finished", [True, False])

@@ -1,5 +1,8 @@
 """Pictures in a few large files are the pictures that were put in."""
+import errno
 import io
+import os
+import pickle
 import threading
 
 import numpy as np
@@ -217,3 +220,20 @@ def test_another_version_is_a_clear_error(folder):
     path.write_text(path.read_text().replace(packed.FORMAT, "tinynet pictures 0"))
     with pytest.raises(UserError, match="of another version"):
         packed.data_set(folder, "train")
+
+
+def test_a_disk_that_fails_is_told_of_the_file_it_fails_for(folder, monkeypatch):
+    def pread(*where):
+        raise OSError(errno.EIO, "Input/output error")
+    pictures = packed.data_set(folder, "train")
+    monkeypatch.setattr(os, "pread", pread, raising=False)
+    with pytest.raises(OSError) as error:
+        pictures.read(0)
+    assert error.value.filename == str(folder / "train-00000.pack")
+
+
+def test_classes_without_pictures_are_told_by_one_process(folder, capsys):
+    pictures = packed.data_set(folder, "train", [*CLASSES, "dog"])
+    again = pickle.loads(pickle.dumps(pictures))
+    assert capsys.readouterr().err.count("dog") == 1
+    assert again.labels.tolist() == pictures.labels.tolist() and again.classes[3] == "dog"

@@ -4,6 +4,7 @@ Shorter side to 256 pixels, the central 256 x 256 kept; for training a random cr
 mirrored, its colours shifted along the principal components of all pixels; for testing the
 central crop. The mean image is subtracted.
 """
+import errno
 import io
 import os
 import stat
@@ -30,6 +31,9 @@ FITS = "crop", "squeeze"
 KINDS = "JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF"
 MOST_PIXELS = 1 << 26              # the largest picture of ILSVRC has 61 million
 MOST_BYTES = 1 << 28               # of a file: as many pixels have that are not compressed
+# What may be wrong with one path while the disk is well.
+OF_ONE_PATH = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP,
+               errno.ENAMETOOLONG, errno.ENXIO}
 one_large = threading.Lock()       # more than half of that is decoded one at a time
 # In which entries of Image.info Pillow keeps how the camera was held.
 ORIENTATIONS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
@@ -73,7 +77,8 @@ def read(path, name=None, fit="crop", side=SIDE):
     Shrinking averages over what a pixel covers, with Pillow's bilinear filter: of 91 photographs
     of ImageNet the pixels were 0.98 grey levels away from exact averages over areas, 0.87 where
     the shorter side was 256 to 385 pixels and above 2.3 from 776 on, and on average neither
-    darker nor lighter. Enlarging is cubic. Raises BrokenPicture, also for more than MOST_PIXELS.
+    darker nor lighter. Enlarging is cubic. Raises BrokenPicture, also for more than MOST_PIXELS;
+    and OSError for what is not about this picture, such as too many open files.
     """
     large = False
     try:
@@ -88,8 +93,10 @@ def read(path, name=None, fit="crop", side=SIDE):
     except UnidentifiedImageError as error:
         raise broken(name or path, "its beginning is that of no known kind") from error
     except Exception as error:                     # a damaged file can fail in any way
-        if isinstance(error, BrokenPicture) or isinstance(error, MemoryError) and not large:
-            raise                                  # is told already; or no fault of the picture
+        of_all = (error.errno not in {None, errno.EIO, *OF_ONE_PATH}      # EIO: a bad sector
+                  if isinstance(error, OSError) else isinstance(error, MemoryError) and not large)
+        if of_all or isinstance(error, BrokenPicture):
+            raise                                  # no fault of the picture; or is told already
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise broken(name or path, why) from error
 
@@ -179,7 +186,8 @@ class Statistics:
 class Sums:
     """What Statistics follow from, summed over pictures one by one or in parts.
 
-    All sums are of integers and below 2**53, so their order does not matter.
+    All sums are of integers and, of five million pictures, below 2**53: their order does not
+    matter.
     """
 
     def __init__(self):

@@ -52,15 +52,19 @@ def data_set(folder, split, classes=None):
 
 
 class Packed(DataSet):
-    """The pictures of one split of a prepared folder. Threads may read at the same time."""
+    """The pictures of one split of a prepared folder. Threads may read at the same time.
 
-    def __init__(self, folder, split, classes=None):
+    told: whether somebody was told already of classes that have no pictures here.
+    """
+
+    def __init__(self, folder, split, classes=None, told=False):
         self.root, self.shuffled = Path(folder), split == "train"
-        self.made_of = folder, split, classes
+        self.made_of = folder, split, classes, True
         about = read_about(self.root / PREPARED, ABOUT)
         if split not in about["splits"]:
             raise UserError(f"{folder} was prepared without {split!r} pictures: its source had "
-                            "none (of a folder of classes, --val-share holds some back)")
+                            "none" + " (of a folder of classes, --val-share holds some back)"
+                            * (split == "val"))
         self.words, stored = about["words"], about["classes"]
         self.fit = about.get("fit", "crop")
         self.classes = stored if classes is None else list(classes)
@@ -76,7 +80,9 @@ class Packed(DataSet):
         self.offsets = np.concatenate([lengths.cumsum() - lengths for lengths, _ in indices])
         self.lengths = np.concatenate([lengths for lengths, _ in indices])
         labels = np.concatenate([labels for _, labels in indices])
-        compare_classes(self.root, {stored[label] for label in np.unique(labels)}, self.classes)
+        if not told:
+            compare_classes(self.root, {stored[label] for label in np.unique(labels)},
+                            self.classes)
         place = {name: label for label, name in enumerate(self.classes)}
         self.labels = np.array([place.get(name, -1) for name in stored])[labels]
 
@@ -195,12 +201,16 @@ class FileOfParts:
         self.size = os.fstat(self.file.fileno()).st_size
 
     def read(self, offset, count):
-        """`count` bytes from `offset` on; fewer only at the end of the file."""
-        if hasattr(os, "pread"):
-            return os.pread(self.file.fileno(), count, offset)
-        with self.lock:
-            self.file.seek(offset)
-            return self.file.read(count)
+        """`count` bytes from `offset` on; fewer only at the end of the file. Raises OSError."""
+        try:
+            if hasattr(os, "pread"):
+                return os.pread(self.file.fileno(), count, offset)
+            with self.lock:
+                self.file.seek(offset)
+                return self.file.read(count)
+        except OSError as error:
+            error.filename = str(self.path)
+            raise
 
 
 def write_about(path, about):
