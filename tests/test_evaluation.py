@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tinynet import Tensor
+from tinynet import Tensor, UserError
 from tinynet.training import answers, evaluation
 
 
@@ -110,3 +110,27 @@ def test_what_a_class_is_called_most_often_instead_is_counted_alone():
     logs = np.log(np.eye(3)[[1, 1, 2, 0, 1, 2]] * 0.9 + 0.03)
     lines = list(evaluation.by_class(logs, labels, ["cat", "dog", "cow"], {}))
     assert lines[1].split() == ["75.0%", "3", "of", "4", "cat", "dog", "(2)"]
+
+
+def test_nets_that_saw_other_pictures_have_no_mean(monkeypatch, capsys):
+    """A file that can be read for one and not for the next."""
+    net = SimpleNamespace(path="net.npz", classes=["a", "b", "c"], words={},
+                          recipe=dict(name="paper", fit="crop"), progress=SimpleNamespace(step=1))
+    seen = iter([np.arange(2), np.array([0, 2])])
+    monkeypatch.setattr(evaluation, "log_probabilities", lambda *how: (
+        np.log(ONE), np.array([0, 1]), next(seen)))
+    model, loader = SimpleNamespace(devices=["cpu"], crop=227), SimpleNamespace(skipped={})
+    args = SimpleNamespace(views=1, weights=None, per_class=False, save_probs=None)
+    pictures = type("Pictures", (list,), {"root": "DIR"})([0, 1, 2])
+    with pytest.raises(UserError, match="net.npz has been shown other pictures in DIR"):
+        answers.test(args, [net] * 2, pictures, lambda net: (model, loader))
+
+
+def test_a_net_without_weight_decides_nothing():
+    sure, other = np.array([[-150.0, 0, -160]]), np.array([[0, -150.0, -150]])
+    mean = evaluation.average(np.stack([sure, other]).astype(np.float32), [1, 0])
+    assert np.array_equal(mean, sure.astype(np.float32))
+
+
+def test_for_one_net_no_weights_are_searched():
+    assert evaluation.together(logs_of(ONE), np.array([0, 1]), "search")[1] == []

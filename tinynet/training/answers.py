@@ -47,11 +47,16 @@ def test(args, nets, pictures, opened):
     classes = nets[0].classes
     print(f"{len(pictures):,} pictures of {len(classes)} classes in {shown(pictures.root)};\n"
           f"a tie counts as an error; views: {VIEWS[args.views]}")
-    logs = []
+    logs, before = [], None
     for net in nets:
         model, loader = opened(net)
         own, labels, indices = evaluation.log_probabilities(model, loader, model.devices[0],
                                                             args.views)
+        if before is not None and not np.array_equal(indices, before):
+            raise UserError(f"{shown(net.path)} has been shown other pictures in "
+                            f"{shown(pictures.root)} than the nets before it, for some cannot be "
+                            "read any more, or again: run it once more")
+        before = indices
         logs.append(own)
         print(f"{shown(net.path)}: recipe {net.recipe['name']}, fit {net.recipe['fit']}, crops of "
               f"{model.crop}, step {net.progress.step}:\n"

@@ -3,6 +3,7 @@
 Several nets together say the mean of their probabilities, perhaps a weighted one. The authors
 had a tool that looked for the weights on a validation set, and so does `search`.
 """
+import functools
 import time
 from contextlib import nullcontext
 
@@ -228,7 +229,8 @@ def together(logs, labels, weights):
         k = 5 if classes > 5 else 1                    # a top-5 error of 5 classes is 0
         weights = search(logs, labels, k)
         lines = [f"weights with the lowest top-{k} error found on these very pictures, which",
-                 "flatters them; for others:  --weights " + ",".join(f"{w:g}" for w in weights)]
+                 "flatters them; for others:  --weights " + ",".join(f"{w:g}" for w in weights)
+                 ] if len(logs) > 1 else []
     mean = average(logs, weights)
     if len(logs) > 1:
         shares = ", ".join(f"{weight:g}" for weight in weights)
@@ -243,10 +245,10 @@ def average(logs, weights):
     logs: log probabilities (nets, N, classes), a NumPy array; weights: one for each net, of
     any sum above 0 -> (N, classes)
     """
-    largest = logs.max(axis=0)
     shares = (np.asarray(weights) / np.sum(weights)).astype(logs.dtype)
-    return largest + np.log(sum(share * np.exp(log - largest)
-                                for share, log in zip(shares, logs, strict=True)))
+    counting = [(share, log) for share, log in zip(shares, logs, strict=True) if share > 0]
+    largest = functools.reduce(np.maximum, [log for _, log in counting])
+    return largest + np.log(sum(share * np.exp(log - largest) for share, log in counting))
 
 
 def search(logs, labels, k=5):
