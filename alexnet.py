@@ -224,7 +224,7 @@ def picture_folder(args, saved=None):
             say(f"no DIR was given: ten classes of patterns are drawn into {options.PATTERNS},\n"
                 "and a net learns them; that takes a few minutes on two cores")
         patterns.draw(folder)
-    return folder
+    return folder if args.dir or not saved else Path(saved.pictures("DIR"))
 
 
 def both_splits(folder, saved, ranks):
@@ -252,8 +252,7 @@ def finish(run, folder, validation):
     """Say how well the net does, draw what its first layer has learned: the exit status."""
     for loader in run.loader, validation:
         if loader.skipped:
-            say(f"{len(loader.skipped)} unreadable pictures in {loader.pictures.root} were "
-                "skipped")
+            say(f"unreadable pictures in {loader.pictures.root}, skipped: {len(loader.skipped)}")
     drawn = figures.draw_run(run)
     following = ("test", run.best, folder, "--views", "10")
     if isinstance(validation.pictures, dataset.Pictures):  # else they have no files of their own

@@ -227,6 +227,10 @@ def lists(source):
              if (source / f"{split}.txt").is_file()}
     if not found:
         return None
+    for split in {"train", "val"} - set(found):
+        if (source / split).is_dir():
+            raise UserError(f"{source} has a folder {split}, and a list of the others only: add "
+                            f"{split}.txt, or rename the list that is there")
     count = 1 + max(int(pictures.labels.max()) for pictures in found.values())
     described = dataset.words_in(source)
     classes = classes_by_folder(found.get("train") or found["val"], count) or list(described)

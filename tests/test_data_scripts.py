@@ -1,4 +1,5 @@
 """The scripts in data/ as somebody meets them who has just cloned the project."""
+import os
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ from data import cifar10, digests, imagenet
 from data import patterns as drawing
 from helpers import ROOT
 from tinynet.errors import UserError
-from tinynet.pictures import patterns
+from tinynet.pictures import dataset, patterns
 
 
 @pytest.mark.parametrize("name", ["patterns.py", "cifar10.py", "imagenet.py"])
@@ -85,3 +86,17 @@ def test_digests_of_a_file_are_those_of_its_bytes(tmp_path):
     assert digests(tmp_path / "abc", "md5", "sha256") == [
         "900150983cd24fb0d6963f7d28e17f72",
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"]
+
+
+def test_what_a_killed_drawing_left_aside_is_no_file_of_the_data_set(
+        tmp_path, monkeypatch, capsys):
+    def killed(*paths):
+        raise OSError("as good as a kill")
+    how = dict(train=1, val=1, size=16, progress=False)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="kill"):
+        patch.setattr(os, "replace", killed)
+        patch.setattr(os, "getpid", lambda: 1)         # another process than the next one
+        patterns.draw(tmp_path, **how)
+    patterns.draw(tmp_path, **how)
+    assert list(tmp_path.rglob(".*.tmp")) and len(dataset.image_folder(tmp_path, "train")) == 10
+    assert capsys.readouterr().err == ""

@@ -91,6 +91,15 @@ def test_the_graph_prepares_pictures_and_pools_as_the_net_does(run, tmp_path):
 # --- there and back ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("option", [["--recipe", "owt"], ["--blue-first"]])
+def test_what_a_file_says_of_itself_is_not_to_be_said_otherwise(run, tmp_path, option, capsys):
+    file = tmp_path / "net.safetensors"
+    run("export", checkpoint(tmp_path / "net.npz", "quickstart"), file)
+    assert alexnet.main(["import", str(file), str(tmp_path / "back.npz"), *option]) == 1
+    assert "says itself that it is of recipe quickstart, red first" in capsys.readouterr().err
+    assert not (tmp_path / "back.npz").exists()
+
+
 @pytest.mark.parametrize("name", NETS)
 @pytest.mark.parametrize("ending", ["safetensors", "onnx", "pth"])
 def test_what_comes_back_is_the_same_to_the_bit(run, tmp_path, name, ending):

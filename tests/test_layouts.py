@@ -244,3 +244,12 @@ def test_an_unknown_layout_shows_what_is_there_and_what_is_wanted(tmp_path):
     assert "train/\n    val/\n    x.txt" in str(error.value)
     assert layouts.TREES in str(error.value)
     assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("there, lacks", [("val", "train"), ("train", "val")])
+def test_a_list_of_one_half_beside_a_folder_of_the_other_is_refused(tmp_path, there, lacks):
+    source = image_folder(tmp_path / "source")
+    name = next(source.glob("train/*/*")).relative_to(source)
+    (source / f"{there}.txt").write_text(f"{name} 0\n")
+    with pytest.raises(UserError, match=f"has a folder {lacks}.*add {lacks}.txt"):
+        imagenet.prepare(source, tmp_path / "target")

@@ -48,7 +48,7 @@ class DataSet:
         return str(index)
 
     def bytes(self, index):
-        """The picture as it is stored, not decoded. Only `alexnet.py bench --input` asks."""
+        """The picture as it is stored, not decoded: for `alexnet.py bench --input`."""
         raise NotImplementedError(f"{type(self).__name__}.bytes(index) -> what Pillow can open")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ..cores import cores
 from ..errors import UserError
 from ..progress import NoBar, bar
 
@@ -178,7 +179,7 @@ def draw(folder, train=200, val=50, seed=0, size=256, progress=True):
     settings = dict(train=train, val=val, seed=seed, size=size, classes=list(CLASSES))
     wanted = json.dumps(settings)
     if marker.exists():
-        if marker.read_text() == wanted:
+        if marker.read_bytes() == wanted.encode():
             return
         raise UserError(f"{folder} holds patterns with other settings, see {marker}: "
                         "delete this folder or choose another one")
@@ -199,7 +200,7 @@ def draw(folder, train=200, val=50, seed=0, size=256, progress=True):
         write(path, lambda file: Image.fromarray(pixels).save(file, "JPEG", quality=90))
 
     shows = bar(len(jobs), "drawing patterns") if progress else NoBar()
-    with ThreadPoolExecutor(os.cpu_count()) as pool, shows:
+    with ThreadPoolExecutor(cores()) as pool, shows:
         for _ in pool.map(job, jobs):
             shows.update()
     # Last of all: who finds it may rely on every picture.
@@ -213,7 +214,7 @@ def write(path, save):
     drawn again, and to wait 2,500 times makes the drawing 15 % longer. The name aside has the
     process in it: two of them may draw into one folder.
     """
-    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(aside, "wb") as file:
         save(file)
     os.replace(aside, path)

@@ -114,7 +114,8 @@ def imported(args, build):
                                         f"no published file, its SHA-256 is {digest[:16]}...")]
     if about:
         mean = foreign.mean
-        lines.append("alexnet.py wrote it, with recipe, classes and mean image")
+        lines.append("alexnet.py wrote it, with recipe, classes and mean image"
+                     + f" (instead of which {args.mean_image} is taken)" * bool(args.mean_image))
     else:
         mean, line = _colours_into_conv1(foreign, recipe, args)
         lines.append(line)
@@ -208,7 +209,11 @@ def _recipe_of(foreign, about, args):
     """The recipe of a foreign net: what alexnet.py wrote, or what its sizes and its plan say."""
     given = options.given(args)
     if about:
-        return recipes.from_dict(about["recipe"], shown(args.file)).changed(given)
+        recipe = recipes.from_dict(about["recipe"], shown(args.file))
+        if args.recipe not in (None, recipe.name) or args.blue_first is not None:
+            raise UserError(f"{shown(args.file)} says itself that it is of recipe {recipe.name}, "
+                            "red first: leave --recipe and the order of colours out")
+        return recipe.changed(given)
     layers = foreign.layers
     towers = 2 if 2 * layers["conv2.weight"].shape[1] == len(layers["conv1.bias"]) else 1
     kernels = [len(layers[f"conv{n}.bias"]) // (towers if n < 5 else 2) for n in range(1, 6)]
