@@ -134,7 +134,7 @@ class Run:
             self.optimizer.velocity[name] = w.device.put(array)
         self.at, self.history = saved.progress, saved.history
         with self._writing(self.best):
-            self.at.lowest_error = self.ranks.share(
+            self.at.lowest_error, self.at.lowest_of = self.ranks.share(
                 lambda: lowest_error(saved, self.best, self.saved.data))
         if self.plateau:
             self.plateau.restore(self.at.plateau)
@@ -299,16 +299,14 @@ class Run:
             if not math.isfinite(result["loss"]):
                 raise self._diverged(f"the loss of the validation is {result['loss']}")
             self.result = result
-            count, error, lowest = result["pictures"], result["top1_error"], self.at.lowest_error
-            # Errors of fewer pictures, as where a disk fails, do not compare.
-            most = max((row.get("pictures", count) for row in self.history
-                        if row["kind"] == "validation" and row["top1_error"] == lowest), default=0)
-            self.improved = (count, -error) > (most, -lowest)
-            self.at.lowest_error = error if self.improved else lowest
+            count, fewer = result["pictures"], result["pictures"] < (self.at.lowest_of or 0)
+            self.improved = self.at.is_beaten_by(result)
+            if self.improved:
+                self.at.lowest_error, self.at.lowest_of = result["top1_error"], count
             say(f"{self._where()}  validation: {in_words(result, self.classes)}"
-                + ", best so far" * self.improved + f", of {count} pictures only" * (count < most))
+                + ", best so far" * self.improved + f", of {count:,} pictures only" * fewer)
             self.history.append(self._log("validation", **result))
-            if self._epoch_is_over() and self.plateau and count >= most:
+            if self._epoch_is_over() and self.plateau and not fewer:
                 self.optimizer.lr *= self.plateau.multiplier(result["top1_error"])
             return self.end_epoch()
         self.save()

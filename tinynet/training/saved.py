@@ -30,9 +30,17 @@ class Progress:
     step: int = 0                          # how many batches in all
     seconds: float = 0.0                   # of training, without validations
     lowest_error: float = math.inf         # top-1, of all validations
+    lowest_of: int = None                  # how many pictures it is the error of, if known
     lr: float = 0.0                        # the rate that was reached
     plateau: dict = field(default_factory=dict)    # schedules.Plateau.STATE by name
     logged: int = None                     # bytes of log.jsonl that tell of it
+
+    def is_beaten_by(self, row):
+        """Whether a validation, a dict, is better than the best so far. The error of fewer
+        pictures, as while a disk fails, is not; that of more always is."""
+        count = row.get("pictures") or 0
+        most = count if self.lowest_of is None else self.lowest_of
+        return (count, -row["top1_error"]) > (most, -self.lowest_error)
 
 
 @dataclass
@@ -123,9 +131,10 @@ PLATEAU = dict(best=(math.inf, float), bad=COUNT, drops=COUNT)
 STATE = dict(epoch=COUNT, position=COUNT, step=COUNT)
 FORM = {
     "progress": dict(STATE, seconds=(None, float), lowest_error=(None, math.inf, float),
-                     lr=(None, float), plateau=(None, dict.fromkeys(PLATEAU), PLATEAU),
-                     logged=(None, COUNT)),
-    "history": (None, [{"kind": str, "epochs": float, "top1_error": float}]),
+                     lowest_of=(None, COUNT), lr=(None, float), logged=(None, COUNT),
+                     plateau=(None, dict.fromkeys(PLATEAU), PLATEAU)),
+    "history": (None, [{"kind": str, "epochs": float, "top1_error": float,
+                        "pictures": (None, COUNT)}]),
     "settings": (None, {str: object}),
     "recipe": (None, {str: object}),           # recipes.from_dict looks closer
     "seed": (None, range(2 ** 56)),
@@ -173,11 +182,12 @@ def checkpoint_in(folder):
 
 
 def lowest_error(saved, best, data):
-    """The lowest top-1 error that a run has reached which goes on from a Saved: that of the net
-    in best.npz (`best`, a path); or of the Saved itself, which becomes best.npz if it is better.
-    In a new folder without either the next validation will be the lowest, and where the pictures
-    come from another folder than theirs, `data`: errors of other pictures do not compare."""
-    other, lowest = None, math.inf
+    """The lowest top-1 error that a run has reached which goes on from a Saved, and of how many
+    pictures it is, if that is known: that of the net in best.npz (`best`, a path); or of the
+    Saved itself, which becomes best.npz if it is better. In a new folder without either the next
+    validation will be the lowest; and where the pictures are in another folder than theirs, which
+    is `data` now, for errors of other pictures do not compare."""
+    other, lowest = None, Progress()
     try:
         other = best.exists() and Saved.read(best)
     except UserError as error:
@@ -186,13 +196,13 @@ def lowest_error(saved, best, data):
         os.replace(best, best.with_name("best.old.npz"))
         warn(f"{shown(best)} is of another run or other pictures: it is called best.old.npz now")
     elif other:
-        lowest = other.progress.lowest_error
+        lowest = other.progress
     row = saved.history[-1] if saved.history else {}
     here = row.get("step") == saved.progress.step and row["kind"] == "validation"
-    if here and saved.data == data and row["top1_error"] < lowest:
+    if here and saved.data == data and lowest.is_beaten_by(row):
         store.second_name(saved.path, best)
-        lowest = row["top1_error"]
-    return lowest
+        return row["top1_error"], row.get("pictures")
+    return lowest.lowest_error, lowest.lowest_of
 
 
 def is_one(path):
