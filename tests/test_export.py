@@ -14,7 +14,7 @@ from tinynet import ops, store
 from tinynet.device import Device
 from tinynet.engine import Tensor, no_grad
 from tinynet.formats import onnx as onnx_file
-from tinynet.formats import plan, reading
+from tinynet.formats import plan, reading, safetensors
 from tinynet.formats.protobuf import Message
 from tinynet.pictures import images
 from tinynet.training.recipes import LAYERS, RECIPES
@@ -25,7 +25,8 @@ CPU = Device("cpu")
 SMALL = dict(kernels=(4, 6, 8, 8, 6), neurons=(10, 12), std=("he",))
 NETS = {"paper": dict(), "caffe": dict(), "2012": dict(), "owt": dict(crop=128),
         "quickstart": dict(dropout=0.1), "six": dict(name="paper", conv6=True),
-        "small pools": dict(name="paper", pool=2), "none": dict(name="caffe", lrn="none")}
+        "small pools": dict(name="paper", pool=2), "none": dict(name="caffe", lrn="none"),
+        "kept": dict(name="paper", dropout=0.0)}
 
 
 def checkpoint(path, name, crop=99):
@@ -89,6 +90,16 @@ def test_the_graph_prepares_pictures_and_pools_as_the_net_does(run, tmp_path):
 
 
 # --- there and back ---------------------------------------------------------------------------
+
+
+def test_a_file_that_has_lost_its_recipe_is_refused(run, tmp_path, capsys):
+    """Its mean image and the scale of its pixels would be guessed."""
+    file = tmp_path / "net.safetensors"
+    run("export", checkpoint(tmp_path / "net.npz", "quickstart"), file)
+    arrays, _ = safetensors.read(memoryview(file.read_bytes()))
+    safetensors.write(file, arrays, {})
+    assert alexnet.main(["import", str(file), str(tmp_path / "back.npz")]) == 1
+    assert "its recipe is lost: another program has written" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--recipe", "owt"], ["--blue-first"]])

@@ -92,3 +92,10 @@ def test_what_is_no_mean_image_is_not_called_a_net(refused, tmp_path):
     (tmp_path / "mean").write_bytes(b"\x89PNG\r\n")
     said = refused(files.caffemodel(CAFFES), "--mean", str(tmp_path / "mean"))
     assert "is damaged, or holds no mean image: " in said
+
+
+def test_two_classes_of_one_name_are_refused(refused, tmp_path):
+    """Numbers are put behind names that come twice, and may be there already."""
+    (tmp_path / "names").write_text("crane\ncrane\ncrane (0)\nox\nfox\n")
+    assert "two classes have one name" in refused(
+        files.caffemodel(CAFFES), "--classes", str(tmp_path / "names"))

@@ -23,8 +23,8 @@ WINGS = {"formats": ["protobuf", "plan", "pickles", "torch_file", "safetensors",
          "tools": ["machine", "anatomy", "memory", "doctor", "bench", "svg"],
          "pages": ["page", "activations", "walk", "judged", "report"]}
 # Lines of code. Raise them only for what is worth the reading.
-BUDGETS = {"engine": 1700, "formats": 950, "pictures": 1115, "training": 2265, "tools": 955,
-           "pages": 845}
+BUDGETS = {"engine": 1700, "formats": 950, "pictures": 1115, "training": 2270, "tools": 955,
+           "pages": 850}
 
 
 def own_imports(path):

@@ -116,7 +116,7 @@ def of_net(model):
             elif kind == "MaxPool":
                 steps.append({"is": "pool", "size": leaf.size, "stride": leaf.stride})
             elif kind == "Dropout":
-                if leaf.classic:
+                if leaf.classic and leaf.p:            # else it keeps all
                     steps.append({"is": "scale", "by": leaf.keep})
             elif kind == "ReLU":
                 steps.append({"is": "relu"})

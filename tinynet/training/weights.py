@@ -38,7 +38,7 @@ ABOUT = {"recipe": {str: object}, "classes": (None, [str]), "words": (None, {str
          "folded": (None, {str: float})}
 # Fields of a recipe that have no weights and change what all layers after them see.
 COMPUTED = ("fit", "pixel_scale", "lrn", "lrn_window", "lrn_alpha", "lrn_k", "after_conv1",
-            "after_conv2", "pool", "dropout_kind")
+            "after_conv2", "pool", "towers", "dropout_kind")
 
 
 # --- out --------------------------------------------------------------------------------
@@ -122,6 +122,8 @@ def imported(args, build):
     if args.mean_image:
         mean = reading.read_mean(args.mean_image)[::-1]            # there blue comes first
     classes, words = _class_names(args, len(layers["fc8.bias"]), about)
+    if len(set(classes)) < len(classes):
+        raise UserError(f"{args.classes or shown(args.file)}: two classes have one name")
     model = build(len(classes), two_devices("cpu", recipe), recipe)
     found = unfolded(split_layers(layers, model), about)
     differs = next((f"{name} is to be {'x'.join(map(str, w.whole_shape))} here"
