@@ -368,7 +368,8 @@ def bench(args):
     else:
         devices = options.two_devices(args.device, recipe, args.ranks)
         args.out_of_memory = lambda: memory.advice(
-            build(args.classes, devices, recipe), recipe.batch_size, 1, speed.CEILINGS)
+            build(args.classes, devices, recipe, args.ranks), recipe.batch_size, 1,
+            speed.CEILINGS)
         result = speed.net_speed(build, args.classes, devices, recipe, args.rounds, args.ranks)
     report = speed.report_input if args.dir else speed.report
     say(json.dumps(result) if args.json else "\n".join(report(result)))

@@ -202,6 +202,9 @@ def test_show_prints_the_table_and_the_crossings(capsys):
     out = capsys.readouterr().out
     assert re.search(r"conv1 +2 x 55x55x48 +2 x 48 of 11x11x3 +34,944 +105,415,200", out)
     assert re.search(r"total +60,965,224 +724,406,816", out)
+    wide = anatomy._table_lines({"fc8": dict(output="300000", kernels="300000 of 4096", macs=0,
+                                             parameters=1_229_100_000, bytes=1)}, 1)
+    assert "300000 of 4096 1,229,100,000" in [*wide][1]
     assert re.findall(r"(\w+) +(\w+) -> (\w+) +([\d,]+) bytes", out) == [
         ("conv3", "cpu1", "cpu0", "11,075,584"), ("conv3", "cpu0", "cpu1", "11,075,584"),
         ("fc6", "cpu1", "cpu0", "2,359,296"), ("fc6", "cpu0", "cpu1", "2,359,296"),

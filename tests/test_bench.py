@@ -128,6 +128,8 @@ def test_speeds_follow_from_the_times_and_shares_from_the_ceilings(result):
 
 
 def test_ceilings_count_what_is_computed_and_copied(work, monkeypatch):
+    wide = bench.Ceilings(work.devices[0], 2 ** 15, 2 ** 15, 2 ** 14, size=64)
+    assert sum(array.nbytes for array in wide.own) <= 2 ** 28
     ceilings = bench.Ceilings(work.devices[0], 100, 50, 20, size=64)
     monkeypatch.setattr(bench, "timed", lambda f, devices, repeat: (f(), 2.0)[1])
     found = ceilings.measure()

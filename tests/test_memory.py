@@ -18,6 +18,7 @@ from tinynet.cores import LANES
 from tinynet.device import devices
 from tinynet.engine import Parameter, Tensor
 from tinynet.pictures.batches import Loader
+from tinynet.ranks import Pretended
 from tinynet.tools import bench as speed
 from tinynet.tools import machine, memory
 from tinynet.training.program import exit_status
@@ -169,6 +170,17 @@ def test_every_card_has_room_for_the_pictures_that_wait(gpus, monkeypatch, names
     memory.advice(model, 7)
     more = [7 * (told[0][device].kept - needs[device].kept) for device in needs]
     assert [size for size in more if size] == held and len(held) == cards
+
+
+def test_a_rank_has_room_for_its_own_pictures(monkeypatch):
+    told, recipe = [], RECIPES["quickstart"]
+    monkeypatch.setattr(memory, "advice_lines", lambda needs, *rest: told.append(needs) or [])
+    for size in 1, 4:
+        model = alexnet.build(10, devices("cpu") * 2, recipe, Pretended(size))
+        before, = memory.of_model(memory.without_weights(model)).values()
+        memory.advice(model, 64)
+        after, = told.pop().values()
+        assert after.kept - before.kept == memory.BATCHES * 12 * recipe.crop ** 2 // size
 
 
 @pytest.mark.parametrize("room, kernels", [(10 ** 9, 2 ** 20), (10 ** 6, 4), (10 ** 9, 4)])

@@ -75,7 +75,7 @@ WHAT = {"_every_row": "pictures, into fc6", "_every_neuron": "neurons, into the 
 
 def _table_lines(table, batch):
     def line(name, output, kernels, parameters, macs, size):
-        return f"{name:6}{output:>15}{kernels:>20}{parameters:>12}{macs:>15}{size:>11}"
+        return f"{name:6} {output:>14} {kernels:>19} {parameters:>11} {macs:>14} {size:>10}"
 
     def numbers(rows):
         return (f"{sum(row['parameters'] for row in rows):,}",

@@ -344,7 +344,7 @@ class Ceilings:
 
     def __init__(self, device, rows, inner, columns, size=2048):
         self.device = device
-        rows = min(rows, 2 ** 25 // inner)             # 128 MB of it are enough
+        rows, columns = (min(size, 2 ** 25 // inner) for size in (rows, columns))     # 128 MB
         with device:
             ones = device.xp.ones
             self.large = ones((2 * size, size), np.float32), ones((size, size), np.float32)

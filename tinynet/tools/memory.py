@@ -129,7 +129,7 @@ def advice(model, batch, batches=BATCHES, beside=0):
     """What to tell a user whose memory did not suffice for a batch of a net (see of_model).
 
     batches: of pictures, as a Loader holds them: as numbers on the host, or as bytes on every
-    card; beside: bytes for something else.
+    card, of several ranks each its own; beside: bytes for something else.
     Without room for the weights, or for a pass of two images, no batch fits, and what is told
     follows from the shapes of the weights. The net is of no use afterwards.
     """
@@ -139,9 +139,11 @@ def advice(model, batch, batches=BATCHES, beside=0):
         if _largest_batch(needs, available) != 0:
             needs = of_model(without_weights(model))
             needs[top].work += beside
+            own = len(model.ranks.lanes) / LANES
             for device in {machine.place(d): d for d in reversed(model.devices)}.values():
                 if device.is_gpu == top.is_gpu:
-                    needs[device].kept += batches * (ROOM if top.is_gpu else 12 * model.crop ** 2)
+                    size = ROOM if top.is_gpu else 12 * model.crop ** 2
+                    needs[device].kept += int(own * batches * size)
     return "\n".join(advice_lines(needs, needs[top].kept and batch, available))
 
 
