@@ -1,5 +1,6 @@
 """What pages are made of: maps, the places that they see, best pictures, neighbours."""
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tinynet.device import devices
 from tinynet.engine import graph
 from tinynet.pages import activations, judged
 from tinynet.pages.report import short
+from tinynet.pages.walk import as_size
 from tinynet.pictures import packed
 from tinynet.tools import memory
 from tinynet.training.recipes import RECIPES
@@ -23,9 +25,11 @@ def test_the_fields_of_the_paper_are_those_of_lesson_12():
         "conv5": (32, 195)}
 
 
+@pytest.mark.parametrize("after", [("relu", "lrn", "pool"), ("lrn", "pool", "relu"),
+                                   ("same-map-lrn", "pool")], ids=str)
 @pytest.mark.parametrize("name, place", [("conv1", 9), ("conv1", 0), ("conv2", 0), ("conv2", 8)])
-def test_nothing_outside_of_its_field_reaches_a_place(name, place):
-    model = net(devices("cpu") * 2, SMALL).eval()
+def test_nothing_outside_of_its_field_reaches_a_place(name, place, after):
+    model = net(devices("cpu") * 2, SMALL.changed({"after_conv1": after})).eval()
     image = np.random.default_rng(0).standard_normal((1, 67, 67, 3)).astype(np.float32)
 
     def at_place(image):
@@ -141,3 +145,14 @@ def test_names_are_cut_so_that_they_still_differ():
     assert list(short(["paper", "a" * 40]).values()) == ["paper", "a" * 9 + "…" + "a" * 10]
     assert list(short(long).values()) == ["1 " + "a" * 15 + "xaa", "2 " + "a" * 15 + "yaa"]
     assert {len(name) for name in short(long).values()} == {20}
+
+
+def test_a_comma_parts_words_and_not_the_name_of_a_folder():
+    saved = SimpleNamespace(classes=["cat,black", "n02"], words={"n02": "crane, a bird"})
+    assert [activations.name_of(saved, label) for label in (0, 1)] == ["cat,black", "crane"]
+
+
+@pytest.mark.parametrize("count, words", [
+    (12, "12 bytes"), (999_400, "999 KB"), (999_600, "1 MB"), (1_234_000_000, "1.23 GB")])
+def test_bytes_are_told_in_three_digits(count, words):
+    assert as_size(count) == words

@@ -3,16 +3,18 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from command_line import NET, VAL, log_of, numbers, weights
-from tinynet.pages.report import Report, as_time
+from tinynet.pages.report import Report, as_time, tables
 from tinynet.store import Checkpoint
 from tinynet.store import save as save_arrays
 from tinynet.tools import svg
+from tinynet.training.recipes import RECIPES
 
 CPU = ["--device", "cpu"]
 
@@ -106,6 +108,34 @@ def test_a_checkpoint_without_its_log_is_reported_by_its_history(run, trained, t
     done = run("report", tmp_path / "alone.npz", "-o", tmp_path / "the.html", *CPU)
     assert done.code == 0, done.err
     assert {row["kind"] for row in rows(tmp_path, "curves")} == {"validation"}
+
+
+def test_an_imported_net_has_no_curves_not_even_those_of_an_older_report(run, trained, tmp_path):
+    """Nor those of the run into whose folder it was written."""
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    words = "-o", tmp_path / "the.html", *CPU
+    assert run("report", folder, *words).code == 0 and rows(tmp_path, "curves")
+    data = Checkpoint(folder / "best.npz").meta["data"]
+    run("export", folder / "best.npz", tmp_path / "net.safetensors")
+    run("import", tmp_path / "net.safetensors", folder / "imported.npz")
+    done = run("report", folder / "imported.npz", "--data", data, *words)
+    assert done.code == 0 and rows(tmp_path, "curves") == []
+    assert "<td>training took</td><td>0" in (tmp_path / "the.html").read_text("utf-8")
+
+
+def test_every_column_of_any_run_is_in_the_table():
+    recipe = json.loads(json.dumps(asdict(RECIPES["paper"])))
+
+    def judged(name, count):
+        return SimpleNamespace(
+            name=name, errors=lambda: [0.0], confusion=lambda: np.array([[count]]), rows=[],
+            saved=SimpleNamespace(classes=["a"], words={}, recipe=recipe,
+                                  seed=0, data=name, path=name),
+            pictures=SimpleNamespace(name=str), indices=range(count), labels=[0] * count,
+            said=[0] * count, logs=np.zeros((count, 1)), kernels=[],
+            by_code=np.zeros((count, count - 1), int), by_pixels=np.zeros((count, count - 1), int))
+    columns, found = tables([judged("one", 2), judged("two", 4)])["pictures"]
+    assert len(found) == 6 and columns[-1] == "nearest_3_by_pixels"
 
 
 def test_a_damaged_line_of_a_log_is_left_out_and_named(run, trained, tmp_path):

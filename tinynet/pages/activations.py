@@ -5,12 +5,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ..conv import both_sides
 from ..errors import UserError
 from ..layers import Conv2D, MaxPool, watched
 from ..pictures import packed
 from ..pictures.dataset import DataSet, Some
 from ..progress import shown
 from ..training import recipes
+from ..training.cuda_convnet import SameMapLRN
 from ..training.evaluation import answers
 
 BEST = 3                                   # pictures of each map
@@ -39,7 +41,7 @@ def recipe_of(saved):
 def name_of(saved, label):
     """What a class is, in few words."""
     name = saved.classes[label]
-    return saved.words.get(name, name).partition(",")[0]
+    return saved.words[name].partition(",")[0] if name in saved.words else name
 
 
 class Chosen(DataSet):
@@ -119,9 +121,11 @@ def fields(tower):
     for name, layer in tower.layers():
         for _, step in layer.layers() if name.startswith("conv") else ():
             if isinstance(step, Conv2D):
-                start -= jump * (step.pad if isinstance(step.pad, int) else step.pad[0])
-            if isinstance(step, (Conv2D, MaxPool)):
-                size, jump = size + (step.size - 1) * jump, jump * step.stride
+                start -= jump * both_sides(step.pad)[0]
+            if isinstance(step, SameMapLRN):           # it sees as many on either side
+                start -= jump * (step.size // 2)
+            if isinstance(step, (Conv2D, MaxPool, SameMapLRN)):
+                size, jump = size + (step.size - 1) * jump, jump * getattr(step, "stride", 1)
                 found[name] = Field(start, jump, size)
     return found
 

@@ -105,7 +105,8 @@ def judge(path, name, args, load):
         indices.append(batch.indices)
         codes.append(np.concatenate(found["fc7"], axis=1))
         pixels.append(shrunk(to_host(batch.images)))
-    rows = Log(path.with_name("log.jsonl")).rows() or [
+    # A net that was imported into a run's folder has not learned what the log tells of.
+    rows = saved.progress.step and Log(path.with_name("log.jsonl")).rows() or [
         row for row in saved.history if misfit(row, ROW, "row") is None]
     kernels = [tower.conv1[0].W.numpy() for tower in model.towers]
     return Judged(name, saved, rows, kernels, pictures,

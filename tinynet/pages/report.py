@@ -91,8 +91,9 @@ def tables(runs):
     curves = [dict(row, run=run.name) for run in runs for row in run.rows]
     found = dict(curves=curves, recipes=recipe, kernels=kernels, classes=classes,
                  confusion=confusion, pictures=pictures)
-    return {what: (list(rows[0]) if what != "curves" else CURVES, rows)
-            for what, rows in found.items() if rows}
+    columns = dict(curves=CURVES, recipes=["field", *beside])      # of which there may be no rows
+    return {what: (columns.get(what) or list(dict.fromkeys(key for row in rows for key in row)),
+                   rows) for what, rows in found.items()}
 
 
 CURVES = *figures.COLUMNS, "top5_error", "lr", "images_per_s", "waited"

@@ -231,7 +231,7 @@ class Walk:
         sheets = [self.album.show(sheet, f"the {what} of {name}{of(tower)} for {photo}", kind=what)
                   for sheet, (tower, _) in zip(self.sheets[number][name], self.towers,
                                                strict=True)]
-        quiet = sum(int((y <= 0).sum()) for y in made) / sum(y.size for y in made)
+        quiet = sum(int((y == 0).sum()) for y in made) / sum(y.size for y in made)
         text = (f"<h3>What it makes of {escape(photo)}</h3>{self.side_by_side(sheets)}"
                 f"<p class=facts>{sum(y.shape[-1] for y in made):,} {what}. Black is 0, white the "
                 f"largest number of {'each map' if name in self.convs else 'a tower'}. "
@@ -355,7 +355,7 @@ def of(tower):
 
 def as_size(count):
     """Bytes in words."""
-    for unit, size in ("MB", 1e6), ("KB", 1e3):
-        if count >= size:
+    for unit, size in ("GB", 1e9), ("MB", 1e6), ("KB", 1e3):
+        if count >= 0.9995 * size:
             return f"{count / size:,.3g} {unit}"
     return f"{count} bytes"
