@@ -65,6 +65,14 @@ def test_a_run_resumed_with_other_batches_sees_every_picture_once_an_epoch(
     assert (at["step"], at["epoch"], at["position"]) == (3 + steps, 2, 0)
 
 
+def test_pictures_that_are_gone_are_told_by_whose_they_are(run, data, tmp_path):
+    folder = shutil.copytree(data, tmp_path / "pictures")
+    assert run("train", folder, *SMALL, "--steps", 1, "--output-dir", tmp_path / "run").code == 0
+    folder.rename(tmp_path / "elsewhere")
+    done = run("train", "--resume", tmp_path / "run", "--device", "cpu")
+    assert is_clean_error(done, tmp_path / "run", "its pictures are not in", folder)
+
+
 def test_more_epochs_can_be_added(run, trained, tmp_path):
     folder = shutil.copytree(trained.folder, tmp_path / "run")
     assert run("train", "--resume", folder, "--epochs", 3, "--device", "cpu").code == 0
