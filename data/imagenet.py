@@ -163,7 +163,7 @@ def repacked(pictures, index, quality, fit):
     except images.BrokenPicture as error:
         return error
     except OSError as error:
-        if error.errno in images.OF_ONE_PATH and os.path.exists(pictures.root):     # it is there
+        if error.errno in images.OF_ONE_PATH and os.path.exists(pictures.root):     # all is there
             return images.broken(name, error.strerror)
         raise UserError(f"cannot read {name} in {pictures.root}: {error.strerror or error}; "
                         "what is finished stays: run the same command again") from error
