@@ -1,5 +1,6 @@
 """Batches: which pictures, in which order, by how many workers."""
 import errno
+import io
 import os
 import threading
 import time
@@ -330,11 +331,24 @@ def test_real_pictures_make_batches(real_pictures):
     assert abs(everything.mean()) < 10 and 30 < everything.std() < 100
 
 
-@pytest.mark.parametrize("number, kind", [(errno.EMFILE, OSError), (errno.ESTALE, OSError),
-                                          (errno.EIO, images.BrokenPicture)])
-def test_what_is_no_fault_of_a_picture_is_not_called_one(monkeypatch, number, kind):
-    def opened(path):
-        raise OSError(number, os.strerror(number), path)
-    monkeypatch.setattr(images, "opened", opened)
-    with pytest.raises(kind):
-        images.read("a.jpg")
+class Failing(io.BytesIO):
+    """An open file of which nothing can be read: as the system says it, without a name."""
+
+    def __init__(self, number):
+        self.error = OSError(number, os.strerror(number))
+
+    def read(self, *count):
+        raise self.error
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ESTALE])
+def test_what_is_no_fault_of_a_picture_is_not_called_one(number):
+    with pytest.raises(OSError) as error:
+        images.read(Failing(number), "a.jpg")
+    assert error.value.errno == number and error.value.filename == "a.jpg"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EINVAL, errno.ENOENT])
+def test_what_may_be_one_pictures_fault_is_called_that(number):
+    with pytest.raises(images.BrokenPicture, match="a.jpg: not a readable picture"):
+        images.read(Failing(number), "a.jpg")

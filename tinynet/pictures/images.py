@@ -34,6 +34,8 @@ MOST_BYTES = 1 << 28               # of a file: as many pixels have that are not
 # What may be wrong with one path while the disk is well.
 OF_ONE_PATH = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP,
                errno.ENAMETOOLONG, errno.ENXIO}
+# Or with what is in it: a bad sector, or a damaged header that points before its beginning.
+OF_ONE_FILE = {errno.EIO, errno.EINVAL, errno.EBADMSG, errno.EOVERFLOW}
 one_large = threading.Lock()       # more than half of that is decoded one at a time
 # In which entries of Image.info Pillow keeps how the camera was held.
 ORIENTATIONS = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
@@ -93,10 +95,11 @@ def read(path, name=None, fit="crop", side=SIDE):
     except UnidentifiedImageError as error:
         raise broken(name or path, "its beginning is that of no known kind") from error
     except Exception as error:                     # a damaged file can fail in any way
-        of_all = (error.errno not in {None, errno.EIO, *OF_ONE_PATH}      # EIO: a bad sector
-                  if isinstance(error, OSError) else isinstance(error, MemoryError) and not large)
-        if of_all or isinstance(error, BrokenPicture):
-            raise                                  # no fault of the picture; or is told already
+        if isinstance(error, OSError) and error.errno not in {None, *OF_ONE_FILE, *OF_ONE_PATH}:
+            error.filename = str(name or path)     # none, if it was opened before
+            raise
+        if isinstance(error, BrokenPicture) or isinstance(error, MemoryError) and not large:
+            raise                                  # is told already; or no fault of the picture
         why = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise broken(name or path, why) from error
 
