@@ -93,13 +93,13 @@ def test_the_graph_prepares_pictures_and_pools_as_the_net_does(run, tmp_path):
 
 
 def test_a_file_that_has_lost_its_recipe_is_refused(run, tmp_path, capsys):
-    """Its mean image and the scale of its pixels would be guessed."""
+    """The scale of its pixels would be guessed."""
     file = tmp_path / "net.safetensors"
     run("export", checkpoint(tmp_path / "net.npz", "quickstart"), file)
     arrays, _ = safetensors.read(memoryview(file.read_bytes()))
     safetensors.write(file, arrays, {})
     assert alexnet.main(["import", str(file), str(tmp_path / "back.npz")]) == 1
-    assert "its recipe is lost: another program has written" in capsys.readouterr().err
+    assert "has a mean image and no recipe: another program" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--recipe", "owt"], ["--blue-first"]])
@@ -107,7 +107,7 @@ def test_what_a_file_says_of_itself_is_not_to_be_said_otherwise(run, tmp_path, o
     file = tmp_path / "net.safetensors"
     run("export", checkpoint(tmp_path / "net.npz", "quickstart"), file)
     assert alexnet.main(["import", str(file), str(tmp_path / "back.npz"), *option]) == 1
-    assert "says itself that it is of recipe quickstart, red first" in capsys.readouterr().err
+    assert f"is of recipe quickstart, red first: leave {option[0]} out" in capsys.readouterr().err
     assert not (tmp_path / "back.npz").exists()
 
 

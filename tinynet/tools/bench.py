@@ -335,7 +335,7 @@ def _rate(row, way):
 
 
 IN_A_ROW = 20                  # steps, products or copies that a GPU does before it is waited for
-CEILINGS = 560 << 20           # bytes: what Ceilings hold at most, results included
+CEILINGS = 560 << 20           # bytes: what Ceilings hold at most, beside the results
 
 
 class Ceilings:

@@ -116,6 +116,9 @@ def imported(args, build):
         mean = foreign.mean
         lines.append("alexnet.py wrote it, with recipe, classes and mean image"
                      + f" (instead of which {args.mean_image} is taken)" * bool(args.mean_image))
+    elif np.shape(foreign.mean) == (3, 256, 256):
+        raise UserError(f"{shown(args.file)} has a mean image and no recipe: another program has "
+                        "written anew what alexnet.py exported; import what alexnet.py wrote")
     else:
         mean, line = _colours_into_conv1(foreign, recipe, args)
         lines.append(line)
@@ -212,9 +215,10 @@ def _recipe_of(foreign, about, args):
     given = options.given(args)
     if about:
         recipe = recipes.from_dict(about["recipe"], shown(args.file))
-        if args.recipe not in (None, recipe.name) or args.blue_first is not None:
+        if args.recipe not in (None, recipe.name) or args.blue_first:
+            option = "--blue-first" if args.blue_first else "--recipe"
             raise UserError(f"{shown(args.file)} says itself that it is of recipe {recipe.name}, "
-                            "red first: leave --recipe and the order of colours out")
+                            f"red first: leave {option} out")
         return recipe.changed(given)
     layers = foreign.layers
     towers = 2 if 2 * layers["conv2.weight"].shape[1] == len(layers["conv1.bias"]) else 1
