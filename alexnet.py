@@ -212,7 +212,7 @@ def train(args):
                 if run.stalled:
                     say("\n".join(learn.beside(diagnosis, model, optimizer, batch, recipe)))
             run.validated(learn.beside(evaluate, model, validation, top,
-                                       interrupted=run.interrupted))
+                                       interrupted=run.interrupted), of=len(held_out))
     return finish(run, folder, validation) if ranks.first else 0
 
 

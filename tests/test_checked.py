@@ -61,8 +61,6 @@ def changed(folder, tmp_path, meta=(), arrays=()):
 @pytest.mark.parametrize("field, value", [
     ("progress", []), ("progress.step", -1), ("progress.step", 1.5), ("progress.epoch", "1"),
     ("progress.lr", math.nan), ("progress.lowest_error", "low"), ("progress.plateau", [1]),
-    ("progress.lowest_of", 0.5), ("history", [{"kind": "validation", "epochs": 1.0,
-                                               "top1_error": 0.1, "pictures": "all"}]),
     ("progress.plateau", {"drops": "three"}), ("recipe", "paper"), ("recipe.towers", 3),
     ("progress.plateau", {"best": None, "bad": 1, "drops": 0}),
     ("recipe.kernels", [1, 2]), ("recipe.kernels", ["a"] * 5), ("recipe.kernels", 5),

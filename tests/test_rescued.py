@@ -25,6 +25,7 @@ from tinynet import SGD, store
 from tinynet.store import Checkpoint
 from tinynet.training import log
 from tinynet.training.saved import Saved
+from tinynet.training.schedules import Plateau
 
 pytestmark = pytest.mark.usefixtures("alarm")
 
@@ -96,33 +97,32 @@ def test_the_best_net_of_another_run_is_put_aside(run, data, half, tmp_path):
     shutil.copy(tmp_path / "other" / "best.npz", half / "best.npz")
     changed(half / "best.npz", lowest_error=0.01)
     done = run("train", data, *SMALL, "--output-dir", half, "--resume", "auto")
-    assert done.code == 0 and "or other pictures: it is called best.old.npz now" in done.err
+    assert done.code == 0 and "is of another run: it is called best.old.npz now" in done.err
     assert Saved.read(half / "best.npz").seed == 0 and Saved.read(half / "best.old.npz").seed == 3
+    os.replace(half / "best.old.npz", half / "best.npz")
+    (half / "best.old.npz").write_bytes(b"of an older one")
+    done = run("train", data, *SMALL, "--output-dir", half, "--resume", "auto")
+    assert "it is called best.old-2.npz now" in done.err
+    assert (half / "best.old.npz").read_bytes() == b"of an older one"
 
 
-def test_errors_of_other_pictures_do_not_compare(run, data, trained, tmp_path):
-    folder, others = tmp_path / "run", shutil.copytree(data, tmp_path / "others")
-    shutil.copytree(trained.folder, folder)
-    changed(folder / "last.npz", lowest_error=0.0)
-    changed(folder / "best.npz", lowest_error=0.0)
-    done = run("train", others, "--resume", folder, "--epochs", 3, "--device", "cpu")
-    assert done.code == 0 and "or other pictures: it is called best.old.npz now" in done.err
-    assert progress(folder / "best.npz")["epoch"] == 3 and progress(folder)["lowest_error"] > 0
-    assert "lowest so far 0.0%" not in done.out
-
-
-def test_a_validation_of_fewer_pictures_is_never_the_best(run, data, tmp_path, monkeypatch):
-    """As where a disk fails for a while; and one of more than ever is."""
+def test_what_cannot_be_read_is_not_right(run, data, tmp_path, monkeypatch):
+    """A disk that fails for a while makes no net the best; a file that is lost hardly matters."""
+    seen, plain = [], Plateau.multiplier
+    monkeypatch.setattr(Plateau, "multiplier",
+                        lambda plateau, error: seen.append(error) or plain(plateau, error))
     results = iter([
         dict(loss=1.0, top5_error=0.0, top1_error=error, pictures=count)
-        for error, count in [(0.5, 8), (0.0, 4), (0.4, 8), (0.6, 10), (0.5, 8)]])
+        for error, count in [(0.5, 10), (0.0, 4), (0.4, 9), (0.45, 10)]])
     monkeypatch.setattr(alexnet, "evaluate", lambda *how, **more: next(results))
-    done = run("train", data, *SMALL, "--epochs", 5, "--output-dir", tmp_path / "run")
-    told = [line for line in done.out.splitlines() if "  validation: " in line]
-    assert [line.partition(", ")[2] for line in told] == [
-        "best so far", "of 4 pictures only", "best so far", "best so far", "of 8 pictures only"]
-    assert progress(tmp_path / "run" / "best.npz")["epoch"] == 4
-    assert progress(tmp_path / "run")["lowest_error"] == 0.6
+    done = run("train", data, *SMALL, "--schedule", "plateau", "--epochs", 4,
+               "--output-dir", tmp_path / "run")
+    told = [line.partition("(top-5 0.0%)")[2] for line in done.out.splitlines()
+            if "  validation: " in line]
+    assert told == [", best so far", " of 4 that can be read",
+                    " of 9 that can be read, best so far", ", best so far"]
+    assert seen == pytest.approx([0.5, 0.6, 0.46, 0.45])
+    assert progress(tmp_path / "run")["lowest_error"] == 0.45
 
 
 def test_a_checkpoint_stays_the_one_that_was_opened(half):

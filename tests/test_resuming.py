@@ -71,6 +71,8 @@ def test_pictures_that_are_gone_are_told_by_whose_they_are(run, data, tmp_path):
     folder.rename(tmp_path / "elsewhere")
     done = run("train", "--resume", tmp_path / "run", "--device", "cpu")
     assert is_clean_error(done, tmp_path / "run", "its pictures are not in", folder)
+    done = run("train", tmp_path / "elsewhere", "--resume", tmp_path / "run", "--device", "cpu")
+    assert done.code == 0 and f"are of the pictures in {folder}: do they compare?" in done.out
 
 
 def test_more_epochs_can_be_added(run, trained, tmp_path):

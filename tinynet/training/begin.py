@@ -33,6 +33,8 @@ def new_run(args, claim, saved, recipe, about, model, optimizer, loader):
             "--recipe small")
     if saved:
         run.restore(saved, lr=options.rate_to_go_on_with(args, saved))
+        if saved.data != about.data:
+            say(f"its errors until here are of the pictures in {saved.data}: do they compare?")
     elif args.init_from:
         say("\n".join(weights.copy_weights(args.init_from, model, about.classes, recipe)))
     return run

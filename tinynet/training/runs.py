@@ -134,8 +134,7 @@ class Run:
             self.optimizer.velocity[name] = w.device.put(array)
         self.at, self.history = saved.progress, saved.history
         with self._writing(self.best):
-            self.at.lowest_error, self.at.lowest_of = self.ranks.share(
-                lambda: lowest_error(saved, self.best, self.saved.data))
+            self.at.lowest_error = self.ranks.share(lambda: lowest_error(saved, self.best))
         if self.plateau:
             self.plateau.restore(self.at.plateau)
         here = self.ranks.first and saved.path.parent.samefile(self.folder)
@@ -289,8 +288,9 @@ class Run:
         if not self.print_freq:
             self.history.append(row)
 
-    def validated(self, result):
-        """Take the result of a validation, as evaluation.evaluate gives it, and save.
+    def validated(self, result, of=None):
+        """Take the result of a validation, as evaluation.evaluate gives it, and save. of: how
+        many pictures there are, if some could not be read.
 
         At the end of an epoch the next one begins, and the plateau may lower the rate. None:
         the validation was broken off, and the epoch still waits for it.
@@ -299,15 +299,17 @@ class Run:
             if not math.isfinite(result["loss"]):
                 raise self._diverged(f"the loss of the validation is {result['loss']}")
             self.result = result
-            count, fewer = result["pictures"], result["pictures"] < (self.at.lowest_of or 0)
-            self.improved = self.at.is_beaten_by(result)
-            if self.improved:
-                self.at.lowest_error, self.at.lowest_of = result["top1_error"], count
+            error, count = result["top1_error"], result["pictures"]
+            if of and count < of:          # what cannot be read is not right: else a disk that
+                error = 1 - (1 - error) * count / of               # fails makes the best net
+            self.improved = error < self.at.lowest_error
+            self.at.lowest_error = min(self.at.lowest_error, error)
             say(f"{self._where()}  validation: {in_words(result, self.classes)}"
-                + ", best so far" * self.improved + f", of {count:,} pictures only" * fewer)
+                + f" of {count:,} that can be read" * (error != result["top1_error"])
+                + ", best so far" * self.improved)
             self.history.append(self._log("validation", **result))
-            if self._epoch_is_over() and self.plateau and not fewer:
-                self.optimizer.lr *= self.plateau.multiplier(result["top1_error"])
+            if self._epoch_is_over() and self.plateau:
+                self.optimizer.lr *= self.plateau.multiplier(error)
             return self.end_epoch()
         self.save()
 

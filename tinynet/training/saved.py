@@ -30,17 +30,9 @@ class Progress:
     step: int = 0                          # how many batches in all
     seconds: float = 0.0                   # of training, without validations
     lowest_error: float = math.inf         # top-1, of all validations
-    lowest_of: int = None                  # how many pictures it is the error of, if known
     lr: float = 0.0                        # the rate that was reached
     plateau: dict = field(default_factory=dict)    # schedules.Plateau.STATE by name
     logged: int = None                     # bytes of log.jsonl that tell of it
-
-    def is_beaten_by(self, row):
-        """Whether a validation, a dict, is better than the best so far. The error of fewer
-        pictures, as while a disk fails, is not; that of more always is."""
-        count = row.get("pictures") or 0
-        most = count if self.lowest_of is None else self.lowest_of
-        return (count, -row["top1_error"]) > (most, -self.lowest_error)
 
 
 @dataclass
@@ -131,10 +123,9 @@ PLATEAU = dict(best=(math.inf, float), bad=COUNT, drops=COUNT)
 STATE = dict(epoch=COUNT, position=COUNT, step=COUNT)
 FORM = {
     "progress": dict(STATE, seconds=(None, float), lowest_error=(None, math.inf, float),
-                     lowest_of=(None, COUNT), lr=(None, float), logged=(None, COUNT),
-                     plateau=(None, dict.fromkeys(PLATEAU), PLATEAU)),
-    "history": (None, [{"kind": str, "epochs": float, "top1_error": float,
-                        "pictures": (None, COUNT)}]),
+                     lr=(None, float), plateau=(None, dict.fromkeys(PLATEAU), PLATEAU),
+                     logged=(None, COUNT)),
+    "history": (None, [{"kind": str, "epochs": float, "top1_error": float}]),
     "settings": (None, {str: object}),
     "recipe": (None, {str: object}),           # recipes.from_dict looks closer
     "seed": (None, range(2 ** 56)),
@@ -181,28 +172,28 @@ def checkpoint_in(folder):
     return next((path for path in paths if path.exists()), None)
 
 
-def lowest_error(saved, best, data):
-    """The lowest top-1 error that a run has reached which goes on from a Saved, and of how many
-    pictures it is, if that is known: that of the net in best.npz (`best`, a path); or of the
-    Saved itself, which becomes best.npz if it is better. In a new folder without either the next
-    validation will be the lowest; and where the pictures are in another folder than theirs, which
-    is `data` now, for errors of other pictures do not compare."""
-    other, lowest = None, Progress()
+def lowest_error(saved, best):
+    """The lowest top-1 error that a run has reached which goes on from a Saved: that of the net
+    in best.npz (`best`, a path); or of the Saved itself, which becomes best.npz if it is better.
+    In a new folder without either the next validation will be the lowest."""
+    other, lowest = None, math.inf
     try:
         other = best.exists() and Saved.read(best)
     except UserError as error:
         warn(f"{error}; the best validation from here on replaces it")
-    if other and (other.seed, other.classes, other.data) != (saved.seed, saved.classes, data):
-        os.replace(best, best.with_name("best.old.npz"))
-        warn(f"{shown(best)} is of another run or other pictures: it is called best.old.npz now")
+    if other and (other.seed, other.classes) != (saved.seed, saved.classes):
+        names = (f"best.old{f'-{n}' if n > 1 else ''}.npz" for n in itertools.count(1))
+        aside = next(name for name in names if not best.with_name(name).exists())
+        os.replace(best, best.with_name(aside))
+        warn(f"{shown(best)} is of another run: it is called {aside} now")
     elif other:
-        lowest = other.progress
+        lowest = other.progress.lowest_error
     row = saved.history[-1] if saved.history else {}
     here = row.get("step") == saved.progress.step and row["kind"] == "validation"
-    if here and saved.data == data and lowest.is_beaten_by(row):
+    if here and row["top1_error"] < lowest:
         store.second_name(saved.path, best)
-        return row["top1_error"], row.get("pictures")
-    return lowest.lowest_error, lowest.lowest_of
+        lowest = row["top1_error"]
+    return lowest
 
 
 def is_one(path):
@@ -239,7 +230,7 @@ def place_of_run(wanted, resume, name):
     if there and not (saved and there.samefile(saved.path)):
         raise UserError(f"{shown(there)} is there already and would be overwritten: go on "
                         f"with --resume {quote(shown(there))}, choose another --output-dir, or "
-                        "give it another name")
+                        f"rename {there.name}")
     return claim, saved
 
 
@@ -270,8 +261,8 @@ def output_file(path, endings, *inputs):
 
 
 def opened(path):
-    """The store.Checkpoint in a file. Raises UserError, which tells of import if another
-    program's weights are given in its place."""
+    """The store.Checkpoint in a file or a folder. Raises UserError, which tells of import if
+    another program's weights are given in its place."""
     path = checkpoint_in(path) or path
     try:
         return store.Checkpoint(path)
