@@ -252,7 +252,7 @@ RECIPES = {
     # 1 %, 18.8 % of others): so it sees another part of each, enlarged, every time.
     "small": Recipe(
         name="small", std=(0.003,) + ("he",) * 7, bias=(0.0,) * 8, pixel_scale=1 / 64, area=0.35,
-        batch_size=64, epochs=75, schedule="linear"),
+        batch_size=64, epochs=52, schedule="linear"),
     # alexnet of torchvision, the net of "one weird trick" (arXiv:1404.5997) in one tower, as its
     # references train it. Other than there, crops are not of random areas, the pictures are less
     # the mean image and divided by one number, and dropout comes after fc6 and fc7.
