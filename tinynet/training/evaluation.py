@@ -224,19 +224,18 @@ def together(logs, labels, weights):
     logs: log probabilities (nets, N, classes). labels (N,). weights: one for each net, or
     "search".
     """
+    if len(logs) == 1:
+        return logs[0], []                             # it is the mean already
     classes, lines = logs.shape[-1], []
     if weights == "search":
         k = 5 if classes > 5 else 1                    # a top-5 error of 5 classes is 0
         weights = search(logs, labels, k)
         lines = [f"weights with the lowest top-{k} error found on these very pictures, which",
-                 "flatters them; for others:  --weights " + ",".join(f"{w:g}" for w in weights)
-                 ] if len(logs) > 1 else []
+                 "flatters them; for others:  --weights " + ",".join(f"{w:g}" for w in weights)]
     mean = average(logs, weights)
-    if len(logs) > 1:
-        shares = ", ".join(f"{weight:g}" for weight in weights)
-        lines += [f"mean of the {len(logs)} nets, weighted {shares}:",
+    shares = ", ".join(f"{weight:g}" for weight in weights)
+    return mean, [*lines, f"mean of the {len(logs)} nets, weighted {shares}:",
                   f"  {in_words(result(mean, labels), classes)}"]
-    return mean, lines
 
 
 def average(logs, weights):

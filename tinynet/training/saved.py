@@ -182,10 +182,10 @@ def lowest_error(saved, best):
     except UserError as error:
         warn(f"{error}; the best validation from here on replaces it")
     if other and (other.seed, other.classes) != (saved.seed, saved.classes):
-        names = (f"best.old{f'-{n}' if n > 1 else ''}.npz" for n in itertools.count(1))
-        aside = next(name for name in names if not best.with_name(name).exists())
-        os.replace(best, best.with_name(aside))
-        warn(f"{shown(best)} is of another run: it is called {aside} now")
+        paths = (best.with_name(f"{name}.npz") for name in _numbered("best.old"))
+        aside = next(path for path in paths if not path.exists())
+        os.replace(best, aside)
+        warn(f"{shown(best)} is of another run: it is called {aside.name} now")
     elif other:
         lowest = other.progress.lowest_error
     row = saved.history[-1] if saved.history else {}
@@ -280,10 +280,14 @@ def _is_ours(path):
         return False
 
 
+def _numbered(name):
+    """name, name-2, name-3 and so on."""
+    return (f"{name}-{number}" if number > 1 else name for number in itertools.count(1))
+
+
 def _new(name):
     """Whichever of runs/<name>, runs/<name>-2 and so on nobody has and nothing is in: a Claim."""
-    for number in itertools.count(1):
-        folder = Path("runs", f"{name}-{number}" if number > 1 else name)
+    for folder in (Path("runs", one) for one in _numbered(name)):
         try:
             claim = Claim(folder)
         except UserError:
