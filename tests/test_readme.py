@@ -82,10 +82,16 @@ def test_every_script_it_names_takes_what_it_is_given(command):
 
 
 def test_the_first_command_trains_on_patterns_it_draws_itself(tmp_path):
-    """All of it but making the environment, in a copy without data, for two steps."""
+    """All of it but making the environment, in a copy without data, for two steps; and there a
+    tenth of the pictures is drawn, which would take nearly all of the time."""
     copy = tmp_path / "a copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(
         ".*", "__pycache__", "runs", "patterns", "*.egg-info"))
+    drawn = copy / "tinynet" / "pictures" / "patterns.py"
+    many, few = "draw(folder, train=200, val=50,", "draw(folder, train=20, val=5,"
+    text = drawn.read_text(encoding="utf-8")
+    assert many in text
+    drawn.write_text(text.replace(many, few), encoding="utf-8")
     steps, python = commands()[0].split("&&")[-1].split(), sys.executable
     assert steps == [".venv/bin/python", "alexnet.py", "train"]
     run = subprocess.run([python, *steps[1:], "--steps", "2"], cwd=copy, text=True,
