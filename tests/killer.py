@@ -1,7 +1,10 @@
 """Kill a training run at twelve random moments or more: does it always go on to the same bits?
 
     python killer.py FOLDER train ...        prints how often it was killed half-way
+
+What was killed goes on, and is killed again: each run that ends has been killed up to three times.
 """
+import itertools
 import json
 import os
 import shutil
@@ -49,12 +52,18 @@ shutil.rmtree(folder)
 whole = child()                                # the first one has compiled and cached
 expected, last, half = net(), step(), 0
 shutil.rmtree(folder)
-for number, share in enumerate(np.random.default_rng(0).random(60)):
-    if number >= 12 and half > 3:              # on a busy machine more kills come too early
+shares, times = iter(np.random.default_rng(0).random(60)), []
+while len(times) < 12 or half <= 3:            # on a busy machine more kills come too early
+    began = len(times)
+    for share in itertools.islice(shares, 3):
+        child(share * whole)
+        times.append(share)
+        if (folder / "last.npz").exists() and step() == last:
+            break
+        half += (folder / "last.npz").exists()
+    if began == len(times):                    # there are no more
         break
-    child(share * whole)
-    half += (folder / "last.npz").exists() and step() < last
     child()
-    assert step() == last and net() == expected, share
+    assert step() == last and net() == expected, times[began:]
     shutil.rmtree(folder)
 print(half)
