@@ -126,14 +126,17 @@ from data import imagenet
 source, target = map(Path, sys.argv[1:])
 tqdm.tqdm.set_lock(threading.RLock())    # its own is shared with forks, and dies with a child
 
-def prepare(last=None):
+def prepare():
+    imagenet.prepare(source, target, per_file=3, workers=2, quality=80)
+
+def counted(last=None):
     # Python tells when a function is called or returns; a kill falls between two of these.
     count = itertools.count()
     def at(frame, event, argument):
         if next(count) == last:
             os.kill(os.getpid(), signal.SIGKILL)
     sys.setprofile(at)
-    imagenet.prepare(source, target, per_file=3, workers=2, quality=80)
+    prepare()
     sys.setprofile(None)
     return next(count)
 
@@ -143,13 +146,13 @@ def contents():
 os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 prepare()                             # the first time there is more to do
 shutil.rmtree(target)
-moments = prepare()
+moments = counted()
 expected, half = contents(), []
 for moment in np.random.default_rng(0).integers(0, moments, 20).tolist():
     shutil.rmtree(target)
     child = os.fork()                 # a whole process, without the time of its imports
     if child == 0:
-        prepare(moment)
+        counted(moment)
         os._exit(0)
     os.waitpid(child, 0)
     if target.exists() and not (target / "prepared.json").exists():
@@ -330,7 +333,7 @@ def test_a_full_disk_is_a_clean_error_and_what_is_finished_stays(tmp_path):
 
 
 def test_ctrl_c_leaves_with_130_and_keeps_finished_files(tmp_path):
-    source, target = lay_out(tmp_path / "source", train_files(150)), tmp_path / "target"
+    source, target = lay_out(tmp_path / "source", train_files(75)), tmp_path / "target"
     process = subprocess.Popen([sys.executable, ROOT / "data" / "imagenet.py", source, target,
                                 "--per-file", "2"], env=environment(), text=True,
                                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
@@ -343,4 +346,4 @@ def test_ctrl_c_leaves_with_130_and_keeps_finished_files(tmp_path):
     left = set(contents(target))
     assert "train-00001.pack" in left and "prepared.json" not in left
     assert not any(name.endswith(".part") for name in left)
-    assert prepare(source, target, per_file=2)["splits"]["train"]["pictures"] == 450
+    assert prepare(source, target, per_file=2)["splits"]["train"]["pictures"] == 225
