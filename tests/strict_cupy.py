@@ -322,6 +322,8 @@ for _name in "add sub mul truediv floordiv mod pow matmul and or xor lshift rshi
     setattr(ndarray, f"__i{_name}__", _operator(getattr(operator, f"__i{_name}__")))
 for _name in "lt le eq ne gt ge neg pos abs invert".split():
     setattr(ndarray, f"__{_name}__", _operator(getattr(operator, f"__{_name}__")))
+for _name in "shape dtype ndim size nbytes flags".split():             # asked for all the time
+    setattr(ndarray, _name, property(operator.attrgetter(f"_numbers.{_name}")))
 
 
 # --- the module -------------------------------------------------------------------------
@@ -344,9 +346,8 @@ class Cupy(Function):
             malloc=allocate, total_bytes=lambda: 0, free_all_blocks=lambda: None),
         device=SimpleNamespace(get_cublas_handle=lambda: _here()),
         cublas=SimpleNamespace(getVersion=lambda handle: 0),
-        runtime=SimpleNamespace(
-            getDeviceCount=lambda: DEVICES, hostRegister=lambda *args: _here(),
-            hostUnregister=lambda address: None))
+        runtime=SimpleNamespace(getDeviceCount=lambda: DEVICES, hostUnregister=lambda place: None,
+                                hostRegister=lambda *args: _here()))
 
     def __init__(self):
         super().__init__("cupy", np)
