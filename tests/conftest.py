@@ -2,6 +2,7 @@
 import contextlib
 import io
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -193,11 +194,23 @@ def run(capsys):
     return run
 
 
+@pytest.fixture(scope="session")
+def half_trained(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("half") / "run"
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert alexnet.main(["train", str(data), *command_line.SMALL, "--steps", "3",
+                             "--output-dir", str(folder)]) == 0
+    return folder
+
+
 @pytest.fixture
-def half(run, data, tmp_path):
-    """A run that stopped after three steps, in the middle of the first epoch."""
-    folder = tmp_path / "half"
-    assert run("train", data, *command_line.SMALL, "--steps", 3, "--output-dir", folder).code == 0
+def half(half_trained, tmp_path):
+    """A run that stopped after three steps, in the middle of the first epoch: a copy, in which
+    best.npz is another name of last.npz, as in the run itself."""
+    folder = shutil.copytree(half_trained, tmp_path / "half")
+    if half_trained.joinpath("best.npz").samefile(half_trained / "last.npz"):
+        (folder / "best.npz").unlink()
+        os.link(folder / "last.npz", folder / "best.npz")
     return folder
 
 
