@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -264,18 +265,32 @@ def test_between_letters_may_be_commas_or_spaces():
     assert layer.verdict("conv 2") is not None         # that is no answer of letters alone
 
 
-def run_check(*words):
+def in_a_process(*words):
     return subprocess.run([sys.executable, FOLDER / "check.py", *words], text=True,
                           capture_output=True, env=environment())
 
 
-def test_check_lists_shows_and_judges(tmp_path):
-    listed = run_check()
+@pytest.fixture
+def run_check(capsys):
+    """The same in this process, which is there already."""
+    def run_check(*words):
+        code, error = 0, ""
+        try:
+            check.main([str(word) for word in words])
+        except SystemExit as exit:                     # Python prints this, and ends with 1
+            code, error = 1, exit.code
+        return SimpleNamespace(returncode=code, stdout=capsys.readouterr().out, stderr=error)
+
+    return run_check
+
+
+def test_check_lists_shows_and_judges(run_check, tmp_path):
+    listed = in_a_process()
     assert [line.split()[0] for line in listed.stdout.splitlines()] == list(EXERCISES)
     assert "im2col(x, KH, KW, stride, pad)" in run_check("5.1", "--show").stdout
     right = run_check("5.1", FOLDER / "answers" / "05_1.py")
     assert right.returncode == 0 and right.stdout == "right: im2col agrees on 4 cases\n"
-    wrong = run_check("5.1", FOLDER / "answers" / "05_2.py")
+    wrong = in_a_process("5.1", FOLDER / "answers" / "05_2.py")
     assert wrong.returncode == 1
     assert "has no function im2col; those it has: out_size" in wrong.stderr
     assert run_check("10.2", "b", "a", "c").stdout == "right: b a c\n"
