@@ -159,7 +159,8 @@ def test_what_several_ranks_cannot_do(tmp_path, size, words, said):
 
 def test_a_net_that_learns_nothing_is_looked_at_by_all(data, tmp_path):
     """It runs the net once more, for which all ranks are needed."""
-    done = train(4, data, tmp_path / "run", "--stall-steps", 2, "--lr", "0", "-b", "5")
+    done = train(4, data, tmp_path / "run", "--stall-steps", 2, "--lr", "0", "-b", "5",
+                 "--steps", 4)
     assert done.code == 0, done.err
     assert done.out.count("the loss does not fall below") == 1
 
