@@ -177,9 +177,9 @@ def test_an_unreadable_validation_set_costs_no_epoch(run, data, tmp_path):
 
 
 def test_two_runs_at_once_take_two_folders(data, tmp_path):
-    runs = [subprocess.Popen([sys.executable, ROOT / "alexnet.py", "train", data, *SMALL],
-                             cwd=tmp_path, env=environment(), stdout=subprocess.PIPE)
-            for _ in range(2)]
+    words = [ROOT / "alexnet.py", "train", data, *SMALL, "--steps", "1"]
+    runs = [subprocess.Popen([sys.executable, *words], cwd=tmp_path, env=environment(),
+                             stdout=subprocess.PIPE) for _ in range(2)]
     for process in runs:
         process.communicate()
     assert [process.returncode for process in runs] == [0, 0]
