@@ -256,6 +256,8 @@ def test_other_nets_are_walked_through_as_well(run, data, tmp_path, options, cou
     sections = [one["id"] for one in Page((tmp_path / "walk.html").read_text()).all("section")]
     assert sum(name.startswith("x-") for name in sections) == count
     assert ("conv6" in sections) == ("--conv6" in options)
+    largest = "all" if "--towers" in options else "a tower"
+    assert f"white the largest number of {largest}." in (tmp_path / "walk.html").read_text()
     seams = numbers(r"of these (\d+) bytes a picture cross", (tmp_path / "walk.html").read_text())
     # Both ways two maps of 7 x 7, or 3 x 3 where the pool is before; 15 x 15 are 3.6 KB.
     assert seams == ([] if "layer" not in options else [784] * 2 if "relu,pool,lrn" in options

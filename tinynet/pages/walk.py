@@ -232,10 +232,10 @@ class Walk:
                   for sheet, (tower, _) in zip(self.sheets[number][name], self.towers,
                                                strict=True)]
         quiet = sum(int((y == 0).sum()) for y in made) / sum(y.size for y in made)
+        where = "each map" if name in self.convs else "a tower" if len(made) > 1 else "all"
         text = (f"<h3>What it makes of {escape(photo)}</h3>{self.side_by_side(sheets)}"
                 f"<p class=facts>{sum(y.shape[-1] for y in made):,} {what}. Black is 0, white the "
-                f"largest number of {'each map' if name in self.convs else 'a tower'}. "
-                f"{quiet:.0%} of all numbers are 0.</p>")
+                f"largest number of {where}. {quiet:.0%} of all numbers are 0.</p>")
         if name not in self.convs:
             return text
         field = self.fields[name]
