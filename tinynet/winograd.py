@@ -83,6 +83,19 @@ def times_strips(x, strips, out=None):
     return y
 
 
+def amid_zeros(x, sides, before=0):
+    """x (n, H, W, C) among zeros: (n, *sides, C), so many rows above it and columns left of it.
+
+    x itself if it leaves no room for any: to copy it takes 3 % of conv1.
+    """
+    n, H, W, C = x.shape
+    if (H, W) == sides:
+        return x
+    big = get_array_module(x).zeros((n, *sides, C), x.dtype)
+    big[:, before:before + H, before:before + W] = x
+    return big
+
+
 def tile_size(H, W, K):
     """The m with the fewest products over H x W outputs. The last tiles may reach beyond them."""
     def products(m):
@@ -108,7 +121,6 @@ def winograd(x, W, b, stride, pad, keep):
     m = tile_size(OH, OW, K)
     t = m + K - 1
     TH, TW = -(-OH // m), -(-OW // m)
-    inside = slice(None), slice(before, before + height), slice(before, before + width)
     A, B, G = (xp.asarray(M, x.dtype) for M in matrices(m, K))
     as_strided = xp.lib.stride_tricks.as_strided
     U = in_both(G, W).reshape(t * t, C, O)
@@ -118,8 +130,7 @@ def winograd(x, W, b, stride, pad, keep):
     def evaluate(x, out=None):
         """The tiles of x, which overlap, at the points: (n, H, W, C) -> (t^2, n TH TW, C)"""
         n, pixels = len(x), TW * m + K - 1
-        big = xp.zeros((n, TH * m + K - 1, pixels, C), x.dtype)
-        big[inside] = x
+        big = xp.ascontiguousarray(amid_zeros(x, (TH * m + K - 1, pixels), before))
         picture, h, w, c = big.strides
         # Down, while rows of pixels are whole: these overlap only above and below.
         down = xp.matmul(B.T, as_strided(big, (n, TH, t, pixels * C), (picture, m * h, h, c)))
@@ -135,9 +146,7 @@ def winograd(x, W, b, stride, pad, keep):
 
     def mirror_of_interpolate(dy):
         """dy (n, OH, OW, O) -> (t^2, n TH TW, O)"""
-        n = len(dy)
-        big = xp.zeros((n, TH * m, TW * m, O), dy.dtype)
-        big[:, :OH, :OW] = dy
+        n, big = len(dy), amid_zeros(dy, (TH * m, TW * m))
         tiles = big.reshape(n, TH, m, TW, m, O).transpose(2, 4, 0, 1, 3, 5)
         return in_both(A, tiles).reshape(t * t, n * TH * TW, O)
 
@@ -196,8 +205,7 @@ def winograd_in_blocks(x, W, b, stride, pad, keep):
     h, w = min(height, BH * s - before), min(width, BW * s - before)      # pixels that count
 
     def in_blocks(x, y):
-        big = xp.zeros((len(x), BH * s, BW * s, C), x.dtype)
-        big[:, before:before + h, before:before + w] = x[:, :h, :w]
+        big = amid_zeros(x[:, :h, :w], (BH * s, BW * s), before)
         big = big.reshape(len(x), BH, s, BW, s, C).transpose(0, 1, 3, 2, 4, 5)
         y.reshape(big.shape)[...] = big
 
