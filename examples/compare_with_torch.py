@@ -7,7 +7,9 @@ PyTorch's net has grouped convolutions and nn.LocalResponseNorm. First outputs a
 are compared, in float32. Then training steps and inference are timed in turn (A B A B), with LRN
 and without; on GPUs the pictures are there already, and both sides multiply in TF32. PyTorch
 runs in a process of its own, as people run it: in ours it would profit from the allocator's
-settings (device.py), and leave us a heap in pieces. Needs PyTorch: pip install torch.
+settings (device.py), and leave us a heap in pieces. With
+GLIBC_TUNABLES=glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=2147483647
+it has them too, and takes some two thirds of its time. Needs PyTorch: pip install torch.
 """
 import argparse
 import json
