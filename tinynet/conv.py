@@ -14,7 +14,7 @@ from . import columns, kernels
 from .cores import for_two, most_scratch, over_batch, part_of_product, room_to_keep, sum_over_batch
 from .device import get_array_module, is_on_gpu
 from .engine import op, recording
-from .winograd import winograd
+from .winograd import amid_zeros, winograd
 
 FORMS = "auto", "plain", "im2col", "winograd"
 LEAST_ROWS = 200         # of a block of columns: with fewer, all weights are read too often
@@ -40,12 +40,8 @@ def out_size(size, kernel, stride, pad=(0, 0), ceil=False):
 def padded(x, pad):
     """x with a border of zeros: (N, H, W, C) -> (N, before + H + after, before + W + after, C)"""
     before, after = pad
-    if before == after == 0:
-        return x
-    N, H, W, C = x.shape
-    y = get_array_module(x).zeros((N, H + before + after, W + before + after, C), x.dtype)
-    y[:, before:before + H, before:before + W] = x
-    return y
+    _, H, W, _ = x.shape
+    return amid_zeros(x, (before + H + after, before + W + after), before)
 
 
 def windows(x, kernel, stride=1):
