@@ -22,7 +22,7 @@ CLASSES, TRAIN, VAL = 6, 12, 5
 
 @pytest.fixture(scope="module", params=["drawn", "photographs"])
 def data(request, tmp_path_factory):
-    """Two folders with train and val, of different classes."""
+    """Two folders with train and val, of different classes; and a few pictures of the first."""
     folder = tmp_path_factory.mktemp(request.param)
     if request.param == "drawn":
         patterns.draw(folder / "all", TRAIN, VAL, progress=False)
@@ -30,14 +30,16 @@ def data(request, tmp_path_factory):
     else:
         source = request.getfixturevalue("real_pictures") / "tiny-imagenet-50"
     names = sorted(path.name for path in (source / "train").iterdir())
-    for where, classes in ("here", names[:CLASSES]), ("there", names[-4:]):
-        for split, count in ("train", TRAIN), ("val", VAL):
+    for where, classes, train, val in (("here", names[:CLASSES], TRAIN, VAL),
+                                       ("there", names[-4:], TRAIN, VAL),
+                                       ("few", names[:CLASSES], 2, 2)):
+        for split, count in ("train", train), ("val", val):
             for name in classes:
                 target = folder / where / split / name
                 target.mkdir(parents=True)
                 for path in sorted((source / split / name).iterdir())[:count]:
                     (target / path.name).symlink_to(path)
-    return SimpleNamespace(here=folder / "here", there=folder / "there")
+    return SimpleNamespace(here=folder / "here", there=folder / "there", few=folder / "few")
 
 
 @pytest.fixture
@@ -117,18 +119,24 @@ def test_a_net_goes_out_as_safetensors_and_comes_back(run, data, nets, tmp_path)
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
+def losses_by_heart(run, data, *words):
+    """Of 30 steps with the same twelve pictures, which are one batch: no luck of the draw in it."""
+    out = run("train", data.few, *words, "-b", 12, "--no-augment", "--dropout", 0,
+              "--schedule", "constant", "--epochs", 30, "-p", 1)
+    losses = [float(loss) for loss in re.findall(r"\d  loss ([\d.]+)  error.*images/s", out)]
+    assert len(losses) == 30
+    return losses, top1(re.findall(r"validation: .*", out)[-1])
+
+
 @pytest.mark.parametrize("variant", [
-    ["--towers", "1"], ["--pool", "2", "--lr", "0.02"], ["--lrn", "none", "--lr", "0.003"],
-    ["--recipe", "2012", "--std", "he", "--bias", "0"]])
+    ["--towers", "1"], ["--pool", "2", "--lr", "0.02"], ["--lrn", "none"],
+    ["--recipe", "2012", "--std", "he", "--bias", "0", "--pixel-scale", "0.0156",
+     "--lr", "0.005"]])
 def test_the_other_nets_of_the_paper_learn_from_the_same_pictures(run, data, variant, tmp_path):
     """That they run, step down the loss, and come back from their checkpoints."""
-    out = run("train", data.here, *SMALL, *variant, "--schedule", "constant",
-              *(["--pixel-scale", "0.0156"] if "2012" in variant else []),
-              "--epochs", 5, "--dropout", 0, "-p", 6, "--output-dir", tmp_path / "run")
-    losses = [float(loss) for loss in re.findall(r"\d  loss ([\d.]+)  error.*images/s", out)]
-    assert len(losses) == 5 and losses[-1] < min(losses[0], np.log(CLASSES))
-    error = top1(re.findall(r"validation: .*", out)[-1])
-    assert top1(run("test", tmp_path / "run/last.npz", data.here)) == error
+    losses, error = losses_by_heart(run, data, *SMALL, *variant, "--output-dir", tmp_path / "run")
+    assert losses[-1] < 0.8 * np.log(CLASSES)
+    assert top1(run("test", tmp_path / "run/last.npz", data.few)) == error
 
 
 def test_the_recipe_small_is_the_papers_net_and_leaves_guessing_at_once(run, data, tmp_path):
@@ -136,11 +144,10 @@ def test_the_recipe_small_is_the_papers_net_and_leaves_guessing_at_once(run, dat
     of_the_net = [f.name for f in alexnet.recipes.options() if f.metadata["group"] == "the net"]
     others = {name for name in of_the_net if getattr(recipe, name) != getattr(paper, name)}
     assert others == {"std", "bias"}
-    narrow = ["--kernels", "8,16,16,16,16", "--neurons", "64,64", "--dropout", 0, "--crop", 99]
-    out = run("train", data.here, "--recipe", "small", *narrow, "--device", "cpu", "-b", 12,
-              "--steps", 54, "-p", 12, "--output-dir", tmp_path / "run")
-    losses = [float(loss) for loss in re.findall(r"\d  loss ([\d.]+)  error.*images/s", out)]
-    assert losses[0] < 1.1 * np.log(CLASSES) and min(losses) < 0.9 * np.log(CLASSES)
+    losses, _ = losses_by_heart(run, data, "--recipe", "small", "--kernels", "8,16,16,16,16",
+                                "--neurons", "64,64", "--crop", 99, "--device", "cpu",
+                                "--output-dir", tmp_path / "run")
+    assert losses[0] < 1.1 * np.log(CLASSES) and losses[-1] < 0.8 * np.log(CLASSES)
 
 
 def test_one_tower_needs_no_second_device(data, capsys):
