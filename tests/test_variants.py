@@ -120,7 +120,7 @@ def test_a_net_goes_out_as_safetensors_and_comes_back(run, data, nets, tmp_path)
 
 
 def losses_by_heart(run, data, *words):
-    """Of 30 steps with the same twelve pictures, which are one batch: no luck of the draw in it."""
+    """Of 30 steps with the same twelve pictures, one batch: no luck of the draw is in it."""
     out = run("train", data.few, *words, "-b", 12, "--no-augment", "--dropout", 0,
               "--schedule", "constant", "--epochs", 30, "-p", 1)
     losses = [float(loss) for loss in re.findall(r"\d  loss ([\d.]+)  error.*images/s", out)]
