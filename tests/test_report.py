@@ -52,18 +52,18 @@ def test_a_report_leaves_the_numbers_behind_its_pictures(report, trained):
 
 
 def test_a_report_of_two_runs_says_what_differs(run, data, trained, tmp_path):
-    other = tmp_path / "other"
+    other = tmp_path / "run train"
     assert run("train", data, *NET, "--epochs", 2, "--schedule", "constant", "--lr", 0.02,
                "--output-dir", other, *CPU).code == 0
     done = run("report", trained.folder, other, "-o", tmp_path / "the.html", *CPU)
     assert done.code == 0, done.err
-    assert [row["field"] for row in rows(tmp_path, "recipes")] == ["lr"]
-    assert rows(tmp_path, "recipes")[0]["other"] == "0.02"
+    assert [tuple(row.values()) for row in rows(tmp_path, "recipes")] == [
+        ("run", "lr", "0.01"), ("run train", "lr", "0.02")]
     text = (tmp_path / "the.html").read_text("utf-8")
     curve = re.search(r'aria-label="loss of [^"]*".*?</svg>', text, re.DOTALL)[0]
     points = [len(line.split()) for line in re.findall(r'<polyline points="([^"]*)"', curve)]
     assert points == [2] * 4                           # both log two reports, two validations
-    for name, colour in ("run", svg.LINES[0]), ("other", svg.LINES[1]):
+    for name, colour in ("run", svg.LINES[0]), ("run train", svg.LINES[1]):
         assert curve.count(f'stroke="{colour}"') == 2  # of training and validation
         assert re.search(rf'fill="{colour}"[^>]*>{name}</text>', curve)
 

@@ -63,20 +63,28 @@ def test_a_straight_line_is_drawn_straight(log, points):
 
 
 @pytest.mark.parametrize("values, ticks", [([0, 10], "0 2 4 6 8 10"),
-                                           ([0.5, 0.75], "0.5 0.6 0.7")])
+                                           ([0.5, 0.75], "0.5 0.6 0.7"),
+                                           ([2.3081, 2.3099], "2.3085 2.309 2.3095")])
 def test_ticks_are_round_numbers(values, ticks):
     drawing = svg.curves({"": [(0, value) for value in values]}, "two points")
     written = [text["text"] for text in shapes(drawing, "text")]
     assert written[2:2 + len(ticks.split())] == ticks.split()
 
 
-def test_thin_lines_have_the_colour_of_the_line_before_and_no_label():
-    drawing = svg.curves({"a": [(0, 1), (1, 2)], "a too": [(0, 2), (1, 1)], "b": [(0, 0), (1, 0)]},
-                         "three lines", thin=["a too"])
-    strokes = [line["stroke"] for line in shapes(drawing, "polyline")]
-    assert strokes == [svg.LINES[0], svg.LINES[0], svg.LINES[1]]
-    labels = {text["text"] for text in shapes(drawing, "text")}
-    assert {"a", "b"} <= labels and "a too" not in labels
+def test_thin_lines_have_the_colour_of_their_name_and_no_label():
+    drawing = svg.curves({"a": [(0, 1), (1, 2)], "b": [(0, 0), (1, 0)]}, "three lines",
+                         thin={"b": [(0, 2), (1, 1)]})
+    strokes = [(line["stroke"], line["stroke-width"]) for line in shapes(drawing, "polyline")]
+    assert strokes == [(svg.LINES[1], "0.8"), (svg.LINES[0], "1.8"), (svg.LINES[1], "1.8")]
+    assert [text["text"] for text in shapes(drawing, "text")].count("b") == 1
+
+
+def test_the_name_of_a_line_that_ends_early_lies_on_no_other():
+    drawing = svg.curves({"early": [(0, 0), (3, 2)], "late": [(0, 0), (10, 4)]}, "two lines")
+    names = [text for text in shapes(drawing, "text") if text["text"] in ("early", "late")]
+    ends = [float(line["points"].split()[-1].split(",")[0])
+            for line in shapes(drawing, "polyline")]
+    assert len(names) == 2 and all(float(name["x"]) > max(ends) for name in names)
 
 
 def test_labels_of_lines_that_end_together_stand_below_each_other():

@@ -86,17 +86,18 @@ def tables(runs):
                for (row, column, channel, kernel), weight in np.ndenumerate(W)]
     beside = [run.name for run in runs] if len(runs) > 1 else [
         runs[0].name, f"recipe {runs[0].saved.recipe['name']}"]
-    recipe = [{"field": field} | dict(zip(beside, values, strict=True))
-              for field, values in differences(runs)]
+    recipe = [dict(run=name, field=field, value=value) for field, values in differences(runs)
+              for name, value in zip(beside, values, strict=True)]
     curves = [dict(row, run=run.name) for run in runs for row in run.rows]
     found = dict(curves=curves, recipes=recipe, kernels=kernels, classes=classes,
                  confusion=confusion, pictures=pictures)
-    columns = dict(curves=CURVES, recipes=["field", *beside])      # of which there may be no rows
+    columns = dict(curves=CURVES, recipes=RECIPES)       # of which there may be no rows
     return {what: (columns.get(what) or list(dict.fromkeys(key for row in rows for key in row)),
                    rows) for what, rows in found.items()}
 
 
 CURVES = *figures.COLUMNS, "top5_error", "lr", "images_per_s", "waited"
+RECIPES = "run", "field", "value"
 
 
 # --- the page ---------------------------------------------------------------------------
@@ -161,18 +162,10 @@ class Report:
     def curves(self):
         parts, names = [], short([run.name for run in self.runs])
         for field, words in ("top1_error", "top-1 error"), ("loss", "loss"):
-            series, thin = {}, []
-            for run in self.runs:
-                series[names[run.name]] = []           # has its colour even if it has no rows
-                for kind in "validation", "train":
-                    points = means([(row["epochs"], row[field]) for row in run.rows
-                                    if row["kind"] == kind])
-                    if not points:
-                        continue
-                    name = names[run.name]
-                    if kind == "train" and series.get(name):
-                        thin.append(name := f"{run.name} {kind}")
-                    series[name] = points
+            thick, thin = ({names[run.name]: means([
+                (row["epochs"], row[field]) for row in run.rows if row["kind"] == kind])
+                for run in self.runs} for kind in ("validation", "train"))
+            series = {name: points or thin[name] for name, points in thick.items()}
             if any(series.values()):
                 parts.append(svg.curves(series, f"{words} of {ends(series)}", "epochs", words,
                                         thin=thin, width=CURVE))

@@ -123,17 +123,18 @@ def bars(values, alt, beside=None, titles=("", ""), form="{:,.4g}"):
     return drawing(width, 24 + 20 * len(values), parts, alt)
 
 
-def curves(series, alt, x="", y="", log="", marks=False, width=460, thin=()):
-    """Lines over two axes, each labelled at its end.
+def curves(series, alt, x="", y="", log="", marks=False, width=460, thin=None):
+    """Lines over two axes, labelled on the right, each at the height of its end.
 
     series: {name: points}, points (x, y). A name without points keeps its colour from the
     others, as on a second drawing beside this one; some must have points. x, y: the names of
     the axes. log: "x", "y" or "xy", whose axes count decades. marks: a dot at every point. thin:
-    names of lines without a label, in the colour of the one before.
+    {name: points} of second lines, without a label, in the colours of the first.
     """
-    named, colour, height = [name for name in series if name not in thin], None, 230
-    left, right, top, bottom = 52, max(96, 12 + 6 * max(map(len, named))), 18, 34
-    points = np.concatenate([np.asarray(line, float) for line in series.values() if len(line)])
+    height, thin = 230, thin or {}
+    left, right, top, bottom = 52, max(96, 12 + 6 * max(map(len, series))), 18, 34
+    lines = [points for points in (*series.values(), *thin.values()) if len(points)]
+    points = np.concatenate([np.asarray(line, float) for line in lines])
     scales = [_scale(points[:, axis], name in log) for axis, name in enumerate("xy")]
 
     def at(point):
@@ -145,26 +146,22 @@ def curves(series, alt, x="", y="", log="", marks=False, width=460, thin=()):
              line(left, height - bottom, width - right, height - bottom, opacity=0.5),
              text(width - right, height - 4, x, "end"), text(4, 11, y)]
     low = [float(values.min()) for values in points.T]
-    parts += [text(left - 5, at((low[0], tick))[1] + 4, f"{tick:.3g}", "end")
-              for tick in scales[1][1]]
-    parts += [text(at((tick, low[1]))[0], height - bottom + 14, f"{tick:.3g}", "middle")
-              for tick in scales[0][1]]
-    ends = {name: at(series[name][-1]) for name in named if len(series[name])}
-    heights = dict(zip(ends, _apart([end[1] + 4 for end in ends.values()]), strict=True))
-    colours = iter(LINES * (1 + len(named) // len(LINES)))
-    for name, line_of in series.items():
-        colour, stroke = (colour, 0.8) if name in thin else (next(colours), 1.8)
-        places = [at(point) for point in line_of]
-        if not places:
-            continue
-        path = " ".join(f"{a:.4g},{b:.4g}" for a, b in places)
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" '
-                     f'stroke-width="{stroke}"/>')
-        parts += [f'<circle cx="{a:.4g}" cy="{b:.4g}" r="2.5" fill="{colour}"/>'
-                  for a, b in places if marks or len(places) == 1]
-        if name in ends:
-            parts.append(text(ends[name][0] + 5, heights[name], name, fill=colour, style=(
-                "paint-order:stroke;stroke:var(--paper,Canvas);stroke-width:3")))
+    parts += [text(left - 5, at((low[0], tick))[1] + 4, words, "end")
+              for tick, words in scales[1][1]]
+    parts += [text(at((tick, low[1]))[0], height - bottom + 14, words, "middle")
+              for tick, words in scales[0][1]]
+    colours = dict(zip(series, itertools.cycle(LINES)))
+    for stroke, drawn in (0.8, thin), (1.8, series):
+        for name, line_of in drawn.items():
+            places = [at(point) for point in line_of]
+            path = " ".join(f"{a:.4g},{b:.4g}" for a, b in places)
+            parts.append(f'<polyline points="{path}" fill="none" stroke="{colours[name]}" '
+                         f'stroke-width="{stroke}"/>' * bool(places))
+            parts += [f'<circle cx="{a:.4g}" cy="{b:.4g}" r="2.5" fill="{colours[name]}"/>'
+                      for a, b in places if marks or len(places) == 1]
+    ends = {name: at(points[-1])[1] + 4 for name, points in series.items() if len(points)}
+    parts += [text(width - right + 5, y, name, fill=colours[name])
+              for name, y in zip(ends, _apart(list(ends.values())), strict=True)]
     return drawing(width, height, parts, alt)
 
 
@@ -177,7 +174,7 @@ def _apart(heights):
 
 
 def _scale(values, log):
-    """A function from a value to 0 ... 1, and the values that are written at the axis."""
+    """A function from a value to 0 ... 1, and what is written at the axis: (value, words)."""
     change = np.log10 if log else np.asarray
     low, high = float(change(values.min())), float(change(values.max()))
     span = (high - low) or 1
@@ -190,7 +187,8 @@ def _scale(values, log):
     ticks = [10.0 ** (i * step) if log else i * step for i in range(first, last + 1)]
     if len(ticks) < 2:                                 # less than two decades: its ends
         ticks = [float(values.min()), float(values.max())]
-    return (lambda value: (change(value) - low) / span), ticks
+    digits = next(n for n in range(3, 18) if len({f"{t:.{n}g}" for t in ticks}) == len({*ticks}))
+    return (lambda value: (change(value) - low) / span), [(t, f"{t:.{digits}g}") for t in ticks]
 
 
 # --- things that hang together ----------------------------------------------------------
