@@ -25,6 +25,7 @@ from helpers import GPUS, NO_GPU
 from tinynet import cores, device, products, rng
 from tinynet.pictures import packed, patterns, readers
 from tinynet.pictures.batches import Loader
+from tinynet.training.runs import Run
 from tinynet.training.saved import Saved
 
 TWO_GPUS = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, found {GPUS}")
@@ -232,3 +233,18 @@ def draws(monkeypatch):
 
     monkeypatch.setattr(rng, "gaussian_weights", gaussian_weights)
     return names
+
+
+@pytest.fixture
+def at_step(monkeypatch):
+    """A function: let something happen, once, when a run has taken a step."""
+    def at_step(step, job):
+        saw, jobs = Run.saw, [job]
+
+        def watched(run, *seen):
+            saw(run, *seen)
+            if run.step == step and jobs:
+                jobs.pop()(run.folder)
+
+        monkeypatch.setattr(Run, "saw", watched)
+    return at_step

@@ -34,21 +34,6 @@ from tinynet.training.runs import Run
 pytestmark = pytest.mark.usefixtures("alarm")
 
 
-@pytest.fixture
-def at_step(monkeypatch):
-    """A function: let something happen, once, when a run has taken a step."""
-    def at_step(step, job):
-        saw, jobs = Run.saw, [job]
-
-        def watched(run, *seen):
-            saw(run, *seen)
-            if run.step + 1 == step and jobs:
-                jobs.pop()(run.folder)
-
-        monkeypatch.setattr(Run, "saw", watched)
-    return at_step
-
-
 def remove(folder):
     shutil.rmtree(folder)
 
@@ -73,6 +58,20 @@ def test_an_error_in_the_middle_of_a_run_costs_no_step(run, data, tmp_path, at_s
     assert is_clean_error(done, "cannot write", "log.jsonl", "saved", "--resume")
     assert fault is remove or "log.jsonl: it is no file: remove or rename it" in done.err
     assert progress(tmp_path / "run")["step"] == EPOCH + 1
+
+
+def test_an_error_behind_an_update_does_not_take_it_twice(run, data, tmp_path, at_step):
+    """The net is saved with the step that it has taken."""
+    def fail(folder):
+        raise MemoryError("of a look at every layer")
+
+    at_step(3, fail)
+    done = run("train", data, *SMALL, "--output-dir", tmp_path / "run")
+    assert is_clean_error(done, "memory")
+    assert progress(tmp_path / "run")["step"] == 3
+    assert run("train", "--resume", tmp_path / "run", "--device", "cpu").code == 0
+    run("train", data, *SMALL, "--output-dir", tmp_path / "whole")
+    assert same_net(tmp_path / "run", tmp_path / "whole")
 
 
 def test_what_cannot_be_saved_in_its_folder_is_saved_elsewhere(
@@ -225,7 +224,7 @@ from tinynet.training.runs import Run
 saw = Run.saw
 def watched(run, *seen):
     saw(run, *seen)
-    if run.step == 6:
+    if run.step == 7:
         os.kill(os.getpid(), signal.SIGKILL)
 Run.saw = watched
 alexnet.main()"""))
@@ -360,10 +359,11 @@ def test_going_on_and_starting_from_contradict_each_other(run, half):
 
 def test_an_option_that_counts_for_nothing_is_told(run, data, tmp_path):
     done = run("train", data, *SMALL, "--steps", 1, "--patience", 3, "--lrn", "none", "--lrn-k", 1,
-               "--output-dir", tmp_path / "run")
+               "--no-augment", "--share", 4, "--output-dir", tmp_path / "run")
     assert done.code == 0
     assert "--patience counts for nothing with --schedule constant" in done.err
     assert "--lrn-k counts for nothing with --lrn none" in done.err
+    assert "--share counts for nothing with --no-augment" in done.err
 
 
 # --- nobody there -----------------------------------------------------------------------------

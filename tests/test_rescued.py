@@ -91,6 +91,33 @@ def test_a_net_that_is_better_than_best_becomes_best(run, data, half, tmp_path):
         assert same_net(folder / "best.npz", folder / "last.npz")
 
 
+def test_a_validation_of_the_readable_pictures_alone_takes_no_best_net_away(run, half):
+    """What could not be read counted as wrong then, and the row in the history does not say so."""
+    assert run("train", "--resume", half, "--device", "cpu", "--steps", EPOCH).code == 0
+    saved = Checkpoint(half / "last.npz")
+    saved.meta["history"][-1]["top1_error"] = 0.4
+    saved.meta["progress"]["lowest_error"] = 0.45      # of the step before
+    store.save(half / "last.npz", saved.arrays(""), saved.meta)
+    (half / "best.npz").unlink()
+    shutil.copy(half / "last.npz", half / "best.npz")
+    changed(half / "best.npz", step=1)
+    run("train", "--resume", half, "--device", "cpu", "--steps", EPOCH)
+    assert progress(half / "best.npz")["step"] == 1
+
+
+def test_a_validation_that_was_broken_off_is_made_up_for(run, half):
+    """Also where a run was to end after so many steps, within an epoch."""
+    (half / "best.npz").unlink()
+    saved = Checkpoint(half / "last.npz")
+    saved.meta["history"] = [row for row in saved.meta["history"] if row["kind"] == "train"]
+    saved.meta["progress"]["lowest_error"] = float("inf")
+    store.save(half / "last.npz", saved.arrays(""), saved.meta)
+    done = run("train", "--resume", half, "--steps", 3, "--device", "cpu")
+    assert done.code == 0 and "validation:" in done.out
+    assert (half / "best.npz").exists() and progress(half)["step"] == 3
+    assert "nothing to do" in run("train", "--resume", half, "--steps", 3, "--device", "cpu").out
+
+
 def test_the_best_net_of_another_run_is_put_aside(run, data, half, tmp_path):
     assert run("train", data, *SMALL, "--seed", 3, "--output-dir", tmp_path / "other").code == 0
     (half / "best.npz").unlink(missing_ok=True)

@@ -106,8 +106,9 @@ class Run:
 
     def goes_on(self):
         """Whether there is another epoch, or the validation of one, to come."""
-        steps_left = self.step < self.last_step or self._epoch_is_over()
-        return self.epoch < self.epochs and steps_left and not self.interrupted
+        seen = [row["step"] for row in self.history if row["kind"] == "validation"][-1:]
+        left = self.step < self.last_step or self._epoch_is_over() or seen != [self.step]
+        return self.epoch < self.epochs and left and not self.interrupted
 
     @cached_property
     def all_steps(self):
@@ -208,13 +209,13 @@ class Run:
                     raise UserError("of another run")
             self.save()
             return f"what was learned is saved: {self.how_to_go_on}"
-        for folder in tempfile.gettempdir(), Path.home():
-            path = Path(folder, f"{self.folder.name}-step-{self.step}-{os.urandom(3).hex()}.npz")
+        name = f"{self.folder.name}-step-{self.step}-{os.urandom(3).hex()}.npz"
+        for place in tempfile.gettempdir, Path.home:   # each fails where there is none
             with suppress(OSError, UserError, RuntimeError):
-                store.save(path, *self._content())
+                store.save(path := Path(place(), name), *self._content())
                 return (f"what was learned until step {self.step} is in {path}: move it to "
                         f"{shown(self.last)}, and {self.how_to_go_on}")
-        return f"it could be saved nowhere, not in {tempfile.gettempdir()} either: {self._kept()}"
+        return f"it could be saved nowhere, not among temporary files either: {self._kept()}"
 
     # a step
 
@@ -223,15 +224,13 @@ class Run:
 
         Ends early at the last step, or when somebody pressed Ctrl-C. Raises Diverged.
         """
-        length = self.loader.length(self.epoch)
-        before, start = self.at.step, time.perf_counter()
+        length, before, start = self.loader.length(self.epoch), self.step, time.perf_counter()
+        if self.step >= self.last_step and not self._epoch_is_over():
+            return                         # all but the validation
         for batch in self.loader.training(self.epoch, self.at.position):
             self.batch, self.inside_step, first = batch, True, self.at.position
             with self.ranks.batch(batch.lanes):
                 yield batch
-            self.inside_step = False
-            self.at.step += 1
-            self.at.position = batch.end
             self.at.seconds += time.perf_counter() - start
             self.bar.update()
             over = batch.end == length
@@ -253,9 +252,11 @@ class Run:
             self.report()
 
     def saw(self, loss, logits, labels):
-        """Count the step that was just taken. labels: an array on the logits' device."""
+        """Count the step that was just taken, before anything else can fail: who saves the net
+        then must not take it again. labels: an array on the logits' device."""
+        self.at.step, self.at.position, self.inside_step = self.step + 1, self.batch.end, False
         self.meter.add(loss, logits, labels, self.batch.waited)
-        self.stalled = bool(self.watch and self.watch.saw(self.step + 1, loss))
+        self.stalled = bool(self.watch and self.watch.saw(self.step, loss))
 
     # what is said
 
@@ -321,7 +322,7 @@ class Run:
         self.meter.reset()
 
     def _epoch_is_over(self):
-        return self.at.position == self.loader.length(self.epoch)
+        return self.at.position >= self.loader.length(self.epoch)      # there may be fewer now
 
     def _log(self, kind, **values):
         row = dict(kind=kind, epoch=self.epoch + 1, step=self.step, lr=self.optimizer.lr,

@@ -190,10 +190,10 @@ def lowest_error(saved, best):
         lowest = other.progress.lowest_error
     row = saved.history[-1] if saved.history else {}
     here = row.get("step") == saved.progress.step and row["kind"] == "validation"
-    if here and row["top1_error"] < lowest:
+    error = max(row["top1_error"], saved.progress.lowest_error) if here else lowest
+    if error < lowest:                     # what the row says may be of the readable ones alone
         store.second_name(saved.path, best)
-        lowest = row["top1_error"]
-    return lowest
+    return min(error, lowest)
 
 
 def is_one(path):
