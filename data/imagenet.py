@@ -265,7 +265,8 @@ def start(args):
                         "mended, run the same command again") from error
     report(args.target, about)
     if len(about["splits"]) == 2:
-        say(f"train with\n  python alexnet.py train {quote(shown(args.target))}")
+        program = shown(Path(__file__).parents[1] / "alexnet.py")
+        say(f"train with\n  python {quote(program)} train {quote(shown(args.target))}")
     return 0
 
 

@@ -166,7 +166,7 @@ SURE = {2: 4.30, 3: 2.78, 4: 2.45, 5: 2.31, 6: 2.23, 7: 2.18, 8: 2.14, 9: 2.12, 
 def verdict(first, second, a, b):
     """What the errors of two nets on the same number of seeds allow to say."""
     gain = np.mean(b) - np.mean(a)
-    if gain == 0:
+    if abs(gain) < 1e-9:               # of the same errors in another order, say
         return f"{first} is as good as {second}"
     better = f"{first} is {'better' if gain > 0 else 'WORSE'} by {100 * abs(gain):.2f} points"
     if len(a) == 1:

@@ -43,14 +43,14 @@ def refuse_other_pictures(args):
         seen.update(repr((found.classes, names, found.labels.tolist())).encode())
     file, own = args.output_dir / "pictures.txt", seen.hexdigest()
     if file.exists():
-        kept, folder = file.read_text(encoding="utf-8").splitlines()[:2]
+        kept, folder = file.read_text("utf-8", "surrogateescape").splitlines()[:2]
         if kept != own:
             raise UserError(f"the runs in {shown(args.output_dir)} are of the pictures in "
                             f"{folder}, not of those in {args.dir}: choose another --output-dir")
         return
     args.output_dir.mkdir(parents=True, exist_ok=True)
     with store.replacing(file) as part:
-        part.write(f"{own}\n{Path(args.dir).resolve()}\n".encode())
+        part.write(f"{own}\n{Path(args.dir).resolve()}\n".encode(errors="surrogateescape"))
 
 
 def train(name, seed, args):

@@ -142,3 +142,8 @@ def test_a_path_on_another_drive_is_shown_whole(monkeypatch):
 
     monkeypatch.setattr("os.path.relpath", on_windows)
     assert shown("D:/pictures") == "D:/pictures"
+
+
+def test_a_path_that_begins_with_a_dash_is_no_option(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert shown(tmp_path / "-x" / "one.jpg") == os.path.join(".", "-x", "one.jpg")

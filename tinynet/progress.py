@@ -74,4 +74,6 @@ def shown(path):
         relative = os.path.relpath(path)
     except (OSError, ValueError):          # here is a folder that was removed; another drive
         return str(path)
+    if relative.startswith("-"):           # else a command takes it for an option
+        return os.path.join(".", relative)
     return str(path) if relative.startswith("..") else relative

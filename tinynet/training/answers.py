@@ -68,13 +68,13 @@ def test(args, nets, pictures, opened):
     shares = options.weights_of_nets(args.weights, len(nets))
     mean, lines = evaluation.together(np.stack(logs), labels, shares)
     print(*lines, sep="\n", end="\n" if lines else "")
-    if args.per_class:
-        lines = evaluation.by_class(mean, labels, classes, nets[0].words)
-        print(printable("\n".join(lines)))
-    if args.save_probs:
+    if args.save_probs:                    # before much is printed, which nobody may read
         names = [pictures.name(index) for index in indices]
         evaluation.save(args.save_probs, np.exp(mean), labels, classes, names)
         print(f"saved: {shown(args.save_probs)}")
+    if args.per_class:
+        lines = evaluation.by_class(mean, labels, classes, nets[0].words)
+        print(printable("\n".join(lines)))
     return 0
 
 

@@ -109,8 +109,8 @@ def draw_curves(path, lines, title, up="Error"):
         pen.text((at(tick, 0)[0], height - bottom + 26), f"{tick:g}", "black", font[22], "mm")
     for tick in np.arange(0, most[1] + steps[1] / 2, steps[1]):
         pen.line([at(0, tick), at(most[0], tick)], "#e4e4e4")
-        pen.text((left - 14, at(0, tick)[1]), f"{tick:.3g}" if most[1] > 1 else f"{tick:.0%}",
-                 "black", font[22], "rm")
+        words = f"{tick:.3g}" if most[1] > 1 else f"{100 * tick:.3g}%"
+        pen.text((left - 14, at(0, tick)[1]), words, "black", font[22], "rm")
     pen.line([at(0, most[1]), at(0, 0), at(most[0], 0)], "black", 2)
     legend = top + 14
     for label, points, (colour, stroke) in lines:

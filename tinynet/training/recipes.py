@@ -218,7 +218,7 @@ CHOICES = {
     "schedule": tuple(schedules.SCHEDULES),
 }
 # Fields that only count with a certain value of another one.
-NEEDS = {"area": ("augment", [True]),
+NEEDS = {"area": ("augment", [True]), "share": ("augment", [True]),
          "patience": ("schedule", ["plateau"]), "threshold": ("schedule", ["plateau"]),
          "drops": ("schedule", ["plateau"]), "step_epochs": ("schedule", ["step"]),
          "colour_sigma": ("colour", ["eigenvalue", "stdev"]),
