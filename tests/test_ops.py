@@ -61,6 +61,18 @@ def test_labels_are_integers_in_whatever_holds_them(labels):
         np.log(3), rel=1e-6)
 
 
+def test_labels_and_keys_may_be_filled_anew_before_the_gradient_is_asked_for():
+    labels, key = np.array([0, 2, 1, 1]), np.array([0, 1])
+    x = Tensor(LOGITS, requires_grad=True)
+    loss, taken = ops.softmax_cross_entropy(x, labels=labels), x[key].sum()
+    labels[:], key[:] = [1, 1, 0, 0], 3
+    loss.backward()
+    assert list(x.grad.argmin(axis=1)) == [0, 2, 1, 1]
+    x.grad = None
+    taken.backward()
+    assert list(x.grad[:, 0]) == [1, 1, 0, 0]
+
+
 @pytest.mark.parametrize("error, labels, said", [
     (TypeError, np.zeros(4), "integers, not float64: labels.astype"),
     (TypeError, [0.0, 1.0, 2.0, 1.0], "integers, not float64"),

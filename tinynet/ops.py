@@ -122,7 +122,7 @@ def take(x, *, key):
     """
     xp, shape, dtype = get_array_module(x), x.shape, x.dtype
     keys = key if isinstance(key, tuple) else (key,)
-    keys = tuple(xp.asarray(k, int if isinstance(k, list) and not k else None)
+    keys = tuple(xp.array(k, int if isinstance(k, list) and not k else None)     # a copy
                  if hasattr(k, "__len__") else k for k in keys)
 
     def dx(dy):
@@ -235,7 +235,7 @@ def _checked_labels(labels, shape):
     if len(shape) != 2 or shape[1] == 0:
         raise ValueError(f"{name}: logits (N, classes) are wanted, not {shape}")
     count, classes = shape
-    labels = labels if is_on_gpu(labels) else np.asarray(labels)
+    labels = labels if is_on_gpu(labels) else np.array(labels)    # a copy: the caller's may change
     if labels.shape != (count,):
         ways_out = {shape: "; of one-hot rows, np.argmax(labels, axis=1)",
                     (count, 1): "; np.ravel(labels)"}
