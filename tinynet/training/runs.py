@@ -106,7 +106,7 @@ class Run:
 
     def goes_on(self):
         """Whether there is another epoch, or the validation of one, to come."""
-        seen = [row["step"] for row in self.history if row["kind"] == "validation"][-1:]
+        seen = [row.get("step") for row in self.history if row["kind"] == "validation"][-1:]
         left = self.step < self.last_step or self._epoch_is_over() or seen != [self.step]
         return self.epoch < self.epochs and left and not self.interrupted
 
