@@ -19,7 +19,6 @@ import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
-from shlex import quote
 
 try:
     import numpy as np
@@ -33,7 +32,7 @@ try:
     from tinynet.pictures import batches, images, packed
     from tinynet.progress import bar, say, shown
     from tinynet.training.claim import Claim
-    from tinynet.training.program import Parser, at_least, exit_status, os_error, typed
+    from tinynet.training.program import Parser, at_least, command, exit_status, os_error, typed
 except ModuleNotFoundError as error:
     sys.exit(f"imagenet.py: error: {error}; start the environment first: . .venv/bin/activate "
              "(README's first command makes it)")
@@ -265,8 +264,7 @@ def start(args):
                         "mended, run the same command again") from error
     report(args.target, about)
     if len(about["splits"]) == 2:
-        program = shown(Path(__file__).parents[1] / "alexnet.py")
-        say(f"train with\n  python {quote(program)} train {quote(shown(args.target))}")
+        say(f"train with\n  {command('train', Path(args.target))}")
     return 0
 
 
